@@ -1,0 +1,50 @@
+# Every target creates the environment it needs. `make` alone lists the targets.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check lint types crash bench soak format clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+$(VENV)/.dev: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.dev
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	@touch $@
+
+demo: $(VENV)/.dev  ## show the promise on real input: kill, outage, lost answers, drain, and count
+	$(BIN)/python -m durable_tracker demo
+
+test: $(VENV)/.dev  ## the fast tests (F tier)
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev  ## ruff
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev  ## mypy, strict
+	$(BIN)/mypy
+
+check: lint types test  ## lint, types, tests
+
+crash: $(VENV)/.dev  ## the slow tier (S): kills, power loss, forks, damage, long properties
+	$(BIN)/python -m pytest -m slow --timeout=900
+
+bench: $(VENV)/.bench  ## measure beside the peers, in one run
+	$(BIN)/python -m benchmarks
+
+soak: $(VENV)/.dev  ## a long run against a flapping collector (SECONDS=600)
+	$(BIN)/python -m tests.soak $(or $(SECONDS),600)
+
+format: $(VENV)/.dev  ## let ruff format the code
+	$(BIN)/ruff check --fix --exit-zero --quiet .
+	$(BIN)/ruff format .
+
+clean:  ## remove what the targets made
+	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis .demo

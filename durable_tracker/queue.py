@@ -1,0 +1,97 @@
+"""The seam between tracking and delivery: what a durable queue promises.
+
+An event's life, from the caller's thread to the collector:
+
+    put ──► pending ──peek──► in flight ──ack─────► delivered
+               ▲                  │ ├────reject──► dead letter ──requeue──► pending, under a new key
+               └──── (a crash) ───┘ └────expire──► expired
+
+"In flight" exists only in the memory of whoever drains: a row stays where it is until `ack`, so a crash means "still
+pending". `SqliteQueue` is the engine that ships; another one (a shared one, for hosts without a local disk) has to
+keep the contract below and nothing else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class Row(NamedTuple):
+    """One pending event: its key, which rises with the order of `put`, and the payload as it was put."""
+
+    key: int
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ledger:
+    """Where every event that the queue ever accepted is now. Counts of events.
+
+    `accepted == delivered + pending + dead + expired + evicted + damaged + discarded` always holds, across crashes.
+    """
+
+    accepted: int = 0
+    delivered: int = 0
+    pending: int = 0
+    dead: int = 0
+    expired: int = 0
+    evicted: int = 0
+    damaged: int = 0
+    discarded: int = 0
+
+
+class Queue(Protocol):
+    """A durable, ordered queue of encoded events with one owner.
+
+    Every method may be called from any thread. `put` and `put_many` may also be called from a signal handler that
+    interrupted any other method. A method that returned is durable at the level that the queue was opened with. All
+    raise `StorageError` when the storage failed: then the outcome of that one call is unknown (it was not
+    acknowledged, yet may have happened), and no other call is affected.
+    """
+
+    def put(self, payload: bytes) -> None:
+        """Store one event.
+
+        Raises:
+            QueueFullError: the quota or the disk is full; nothing was stored.
+            QueueClosedError: the queue was closed; nothing was stored.
+        """
+
+    def put_many(self, payloads: Sequence[bytes]) -> None:
+        """Store events, in order, in as few commits as the engine's limits allow.
+
+        Raises:
+            QueueFullError: as `put`; a leading part of `payloads` may have been stored.
+        """
+
+    def peek(self, after: int, count_max: int, size_max: int) -> list[Row]:
+        """Return the oldest pending rows with a key above `after`, without removing them.
+
+        At most `count_max` rows whose payloads have at most `size_max` bytes together, but always at least one row if
+        there is one. A row that fails its checksum is set aside (counted as `damaged`) and never returned.
+        """
+
+    def ack(self, keys: Sequence[int]) -> None:
+        """Remove rows that were delivered."""
+
+    def reject(self, keys: Sequence[int], status: int | None, reason: str) -> None:
+        """Move rows that were refused for what they are to the dead letters, with the reason."""
+
+    def expire(self, keys: Sequence[int]) -> None:
+        """Remove rows that outlived `max_age`."""
+
+    def ledger(self) -> Ledger:
+        """Return the counts, in O(1)."""
+
+    def oldest_key(self) -> int | None:
+        """Return the lowest pending key, or None if the queue is empty, in O(1)."""
+
+    def high_key(self) -> int:
+        """Return the highest key that was ever given out, 0 if none was, in O(1)."""
+
+    def close(self) -> None:
+        """Give the storage back. May be called twice."""

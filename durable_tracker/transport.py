@@ -1,0 +1,38 @@
+"""The seam between delivery and the wire: what a transport promises."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """What came of one request.
+
+    Attributes:
+        status: the HTTP status, or None if no complete answer came in time.
+        retry_after_s: the answer's Retry-After in seconds from now, or None. Not yet capped.
+        error: for the log, what went wrong; holds no payload and no credential.
+    """
+
+    status: int | None
+    retry_after_s: float | None = None
+    error: str | None = None
+
+
+class Transport(Protocol):
+    """Carries finished events to a collector.
+
+    `send` may be called by several threads at once. It never raises for a failure of the network or of the
+    collector: that is a Reply. It returns within a deadline of its own, and does not retry.
+    """
+
+    def send(self, events: Sequence[bytes]) -> Reply:
+        """Send events, each one JSON object as UTF-8 with `stm` in it, in one request."""
+
+    def close(self) -> None:
+        """Give connections back. May be called twice, and while another thread is in `send`."""
