@@ -1,0 +1,449 @@
+"""The one SQLite connection of a slot, safe to put under SqliteDict.
+
+SqliteDict's own connection runs in a thread that a failed commit kills, sets `synchronous=OFF` and hands one caller's
+error to another. This one has no thread: whoever calls executes, under one lock, in autocommit. It is the only module
+that imports sqlite3 and sqlitedict.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import resource
+import sqlite3
+import threading
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+from sqlitedict import SqliteDict
+
+from durable_tracker.errors import (
+    DamagedQueueError,
+    QueueClosedError,
+    QueueError,
+    QueueFullError,
+    SlotBusyError,
+    StorageError,
+    UnknownFormatError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+APPLICATION_ID: Final = 0x44545251
+"""Marks a file as ours in SQLite's header (https://www.sqlite.org/fileformat.html, offset 68)."""
+
+FORMAT: Final = 1
+"""Version of the tables, in SQLite's `user_version`. A file with a higher one is refused, untouched."""
+
+PAGE_SIZE: Final = 4096
+
+MULTI_ROW_MAX: Final = 256
+"""Rows in one INSERT. SQLite's default limit of 32,766 variables would allow 16,383."""
+
+_SCHEMA: Final = f"""
+BEGIN IMMEDIATE;
+CREATE TABLE IF NOT EXISTS events (key INTEGER PRIMARY KEY, value BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS dead_letters (key INTEGER PRIMARY KEY, value BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+PRAGMA application_id = {APPLICATION_ID};
+PRAGMA user_version = {FORMAT};
+COMMIT;
+"""
+
+_ERRORS: Final[dict[int, type[QueueError]]] = {
+    sqlite3.SQLITE_FULL: QueueFullError,
+    sqlite3.SQLITE_BUSY: SlotBusyError,
+    sqlite3.SQLITE_LOCKED: SlotBusyError,
+    sqlite3.SQLITE_CORRUPT: DamagedQueueError,
+    sqlite3.SQLITE_NOTADB: DamagedQueueError,
+    sqlite3.SQLITE_FORMAT: DamagedQueueError,
+}
+
+
+class KeyTakenError(QueueError):
+    """A row with that key exists. Internal: the owner reads the highest key again and retries."""
+
+
+class Connection:
+    """One `sqlite3` connection in autocommit, for one owner.
+
+    Thread-safe. `lock` is reentrant, so that a signal handler may call while the thread that it interrupted is inside.
+    No call leaves a transaction open between two bytecodes of the caller: writes are single statements, and a
+    transaction of several is one `executescript`, which a signal handler cannot enter.
+
+    After an I/O error the connection is dropped, and the next call opens a new one, checkpointing first: a failed
+    fsync may have marked pages clean that never reached the disk, and only writing them again is safe.
+
+    Errors of sqlite3 leave as errors of this package, as text. The exception itself would keep its cursor alive by its
+    traceback, and a connection with a live cursor cannot be closed.
+    """
+
+    autocommit = False
+    """For SqliteDict: there is never anything to commit."""
+
+    def __init__(self, path: Path, *, sync_every_commit: bool, size_max: int, create: bool = True) -> None:
+        """Open the database.
+
+        Args:
+            path: the database file. Its directory exists and belongs to the caller.
+            sync_every_commit: `synchronous=FULL`; otherwise NORMAL.
+            size_max: bound of the database file, in bytes. Reaching it is a QueueFullError.
+            create: make the file if there is none.
+
+        Raises:
+            SlotBusyError: another connection has it open.
+            UnknownFormatError: it was written by a newer version, or is not ours. Nothing was touched.
+            DamagedQueueError: it is not a sound database.
+            QueueFullError: the disk is too full to open it.
+            StorageError: anything else.
+        """
+        self.path = path
+        self.lock = threading.RLock()
+        # The lock guards everything below.
+        self._sync_every_commit = sync_every_commit
+        self._size_max = size_max
+        self._create = create
+        self._pid = os.getpid()
+        self._closed = False
+        self._raw: sqlite3.Connection | None = None
+        self._open()
+
+    # ── for the queue ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def insert(self, rows: Sequence[tuple[int, bytes]]) -> None:
+        """Insert rows into `events` in one statement, so that either all or none are stored.
+
+        Raises:
+            KeyTakenError: one of the keys exists; none of the rows was stored.
+        """
+        if len(rows) == 1:
+            self._call(_INSERT_ONE, rows[0])
+        else:
+            values = [item for row in rows for item in row]
+            self._call(_insert_sql(len(rows)), values)
+
+    def script(self, statements: str) -> None:
+        """Run statements as one transaction: all or nothing."""
+        with self.lock:
+            raw = self._ready()
+            try:
+                raw.executescript(f"BEGIN IMMEDIATE;{statements};COMMIT")
+            except sqlite3.Error as exc:
+                error = self._failed(exc)
+            else:
+                return
+        raise error
+
+    def pragma(self, text: str) -> Any:
+        """Run one PRAGMA to its end and return the first column of its first row, None if it has none."""
+        row = self.select_one(f"PRAGMA {text}")
+        return None if row is None else row[0]
+
+    def vacuum(self, pages_max: int) -> None:
+        """Give up to `pages_max` free pages back to the file system (at the next checkpoint)."""
+        with self.lock:
+            raw = self._ready()
+            try:
+                # `execute` would step the pragma once, which frees one page.
+                raw.executescript(f"PRAGMA incremental_vacuum({pages_max})")
+            except sqlite3.Error as exc:
+                error = self._failed(exc)
+            else:
+                return
+        raise error
+
+    def checkpoint(self, mode: str = "PASSIVE") -> None:
+        """Write the WAL into the database and sync it, so that the WAL starts anew.
+
+        Args:
+            mode: "PASSIVE" keeps the WAL's file for reuse, "TRUNCATE" empties it.
+        """
+        with self.lock:
+            row = self.select_one(f"PRAGMA wal_checkpoint({mode})")
+            if row is None or row[0] != 0:
+                self._drop()
+                raise StorageError(f"{self.path}: the checkpoint did not complete ({row})")
+
+    def limit_size(self, size_max: int) -> None:
+        """Bound the database file to `size_max` bytes, or to its present size if that is larger."""
+        with self.lock:
+            self._size_max = size_max
+            self._ready().execute(f"PRAGMA max_page_count={_pages(size_max)}").close()
+
+    def used_pages(self) -> int:
+        """Return the pages that hold data, in O(1)."""
+        with self.lock:
+            return int(self.pragma("page_count")) - int(self.pragma("freelist_count"))
+
+    @property
+    def is_at_limit(self) -> bool:
+        """Whether the database file has reached `size_max` and has no free page left."""
+        with self.lock:
+            return self.used_pages() >= _pages(self._size_max) - 1
+
+    def close_for_good(self) -> None:
+        """Checkpoint and close. Does nothing in a process that inherited the connection. May be called twice."""
+        with self.lock:
+            self._closed = True
+            self._drop()
+
+    # ── the interface that SqliteDict calls ──────────────────────────────────────────────────────────────────────
+
+    def execute(self, sql: str, arg: Sequence[Any] = (), res: object = None) -> None:  # noqa: ARG002 (theirs)
+        """Run a statement that gives no rows."""
+        self._call(sql, arg or ())
+
+    def executemany(self, sql: str, items: Iterable[Sequence[Any]]) -> None:
+        """Run a statement once per item, each in a transaction of its own."""
+        for item in items:
+            self._call(sql, item)
+
+    def select(self, sql: str, arg: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Return all rows. The caller bounds their number with LIMIT."""
+        with self.lock:
+            raw = self._ready()
+            try:
+                cursor = raw.execute(sql, arg or ())
+                try:
+                    return cursor.fetchall()
+                finally:
+                    cursor.close()  # a half-read cursor would keep the connection from being dropped
+            except sqlite3.Error as exc:
+                cursor = None
+                error = self._failed(exc)
+        raise error
+
+    def select_one(self, sql: str, arg: Sequence[Any] = ()) -> tuple[Any, ...] | None:
+        """Return the first row, or None."""
+        rows = self.select(sql, arg)
+        return rows[0] if rows else None
+
+    def commit(self, blocking: bool = True) -> None:
+        """Do nothing: every statement has committed itself."""
+
+    def close(self, force: bool = False) -> None:
+        """Do nothing. SqliteDict calls this from `__del__`, also in a forked child; see `close_for_good`."""
+
+    # ── within ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _call(self, sql: str, arg: Sequence[Any]) -> None:
+        with self.lock:
+            raw = self._raw
+            if raw is None or raw.in_transaction:
+                raw = self._ready()
+            try:
+                raw.execute(sql, arg)
+            except sqlite3.Error as exc:
+                error = self._failed(exc)
+            else:
+                return
+        raise error
+
+    def _ready(self) -> sqlite3.Connection:
+        """Return the open connection, outside any transaction. The caller holds the lock."""
+        if self._closed:
+            raise QueueClosedError(f"{self.path} was closed")
+        if self._raw is None:
+            self._open()
+        assert self._raw is not None  # noqa: S101 (for the type checker)
+        if self._raw.in_transaction:
+            # A signal handler got here between a failed script and its ROLLBACK.
+            self._raw.rollback()
+        return self._raw
+
+    def _failed(self, exc: sqlite3.Error) -> QueueError:
+        """Put the connection into a sound state after an error, and return the error to raise."""
+        raw = self._raw
+        if raw is not None and raw.in_transaction:
+            with contextlib.suppress(sqlite3.Error):
+                raw.rollback()
+        error = _mapped(exc, self.path)
+        exc.__traceback__ = None
+        if isinstance(error, StorageError):
+            self._drop()
+        return error
+
+    def _drop(self) -> None:
+        raw, self._raw = self._raw, None
+        if raw is None or os.getpid() != self._pid:
+            return
+        with contextlib.suppress(sqlite3.Error):  # what could not be checkpointed is still in the WAL
+            raw.close()
+        ctypes.pythonapi.Py_DecRef(ctypes.py_object(raw))
+
+    def _open(self) -> None:
+        is_new = self._check_header()
+        try:
+            raw = sqlite3.connect(
+                self.path,
+                timeout=0,  # busy means "taken": waiting would not help
+                isolation_level=None,
+                check_same_thread=False,
+                cached_statements=MULTI_ROW_MAX + 64,
+            )
+        except sqlite3.Error as exc:
+            error = _mapped(exc, self.path)
+            exc.__traceback__ = None
+        else:
+            # No finaliser of any process may close it: a forked child's ordinary exit would checkpoint and unlink the
+            # parent's WAL. Only `_drop`, which compares the pid, gives this reference back. A reference held by a
+            # list or a module would not survive finalisation.
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(raw))
+            self._raw = raw
+            try:
+                self._configure(raw, is_new=is_new)
+            except sqlite3.Error as exc:
+                error = self._failed(exc)
+                self._drop()
+            except QueueError:
+                self._drop()
+                raise
+            else:
+                return
+        raise error
+
+    def _check_header(self) -> bool:
+        """Return whether the file has to be made; refuse what is not ours without touching it."""
+        try:
+            with self.path.open("rb") as file:
+                header = file.read(100)
+        except FileNotFoundError:
+            header = b""
+        except OSError as exc:
+            raise StorageError(f"{self.path}: {exc.strerror}") from None
+        if not header:
+            if self._create:
+                return True
+            raise DamagedQueueError(f"{self.path} is missing or empty")
+        if len(header) < 100 or not header.startswith(b"SQLite format 3\0"):  # noqa: PLR2004 (header's size)
+            raise DamagedQueueError(f"{self.path} has no SQLite header")
+        user_version = int.from_bytes(header[60:64], "big")
+        application_id = int.from_bytes(header[68:72], "big")
+        if application_id not in (0, APPLICATION_ID) or user_version > FORMAT:
+            raise UnknownFormatError(
+                f"{self.path} has format {user_version} of application {application_id:#x}; "
+                f"this version reads formats up to {FORMAT} of {APPLICATION_ID:#x}. It was left untouched."
+            )
+        return False
+
+    def _configure(self, raw: sqlite3.Connection, *, is_new: bool) -> None:
+        def pragma(text: str, expected: object = None) -> None:
+            cursor = raw.execute(f"PRAGMA {text}")
+            row = cursor.fetchone()
+            cursor.close()
+            if expected is not None and (row is None or row[0] != expected):
+                # SQLite keeps the old setting without an error.
+                raise StorageError(f"{self.path}: PRAGMA {text} gave {row}, not {expected!r}")
+
+        raw.text_factory = bytes  # one flipped bit in a TEXT would make a whole fetch fail
+        # First of all: anything before it would create a -shm file, which fails on a full disk.
+        pragma("locking_mode=EXCLUSIVE", b"exclusive")
+        if is_new:
+            pragma(f"page_size={PAGE_SIZE}")
+            pragma("auto_vacuum=INCREMENTAL")
+        pragma("journal_mode=WAL", b"wal")
+        pragma(f"synchronous={'FULL' if self._sync_every_commit else 'NORMAL'}")
+        pragma("synchronous", 2 if self._sync_every_commit else 1)
+        pragma("wal_autocheckpoint=0", 0)  # its errors would be swallowed: the queue checkpoints
+        # What an earlier process wrote but failed to sync must reach the disk before anything is acknowledged here.
+        pragma("wal_checkpoint(TRUNCATE)", 0)
+        pragma("trusted_schema=OFF")
+        pragma("cell_size_check=ON")
+        pragma("secure_delete=FAST")
+        pragma("temp_store=MEMORY")
+        pragma("mmap_size=0")
+        pragma("cache_size=-2000")
+        if _one(raw, "PRAGMA user_version") == 0:
+            if _one(raw, "SELECT count(*) FROM sqlite_schema WHERE name NOT IN ('events', 'dead_letters', 'meta')"):
+                raise UnknownFormatError(f"{self.path} is a database of something else. It was left untouched.")
+            raw.executescript(_SCHEMA)
+            pragma("wal_checkpoint(TRUNCATE)", 0)
+        pragma(f"max_page_count={_pages(self._size_max)}")
+
+    def __repr__(self) -> str:
+        return f"<Connection {self.path}>"
+
+
+class Table(SqliteDict):  # type: ignore[misc]
+    """A SqliteDict on a `Connection`. Values are never pickled."""
+
+    def __init__(self, connection: Connection, name: str, *, is_readonly: bool = False) -> None:
+        self._connection = connection
+        self._is_readonly = is_readonly
+        super().__init__(
+            filename=str(connection.path),
+            tablename=name,
+            flag="c",
+            autocommit=False,
+            journal_mode="WAL",
+            encode=_encode,
+            decode=_decode,
+            encode_key=lambda key: key,
+            decode_key=lambda key: key.decode() if isinstance(key, bytes) else key,
+            timeout=0,
+            outer_stack=False,
+        )
+
+    def _new_conn(self) -> Connection:
+        return self._connection
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self._refuse_if_readonly()
+        super().__setitem__(key, value)
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        """As a dict's, unless the table is read-only."""
+        self._refuse_if_readonly()
+        super().update(*args, **kwargs)
+
+    def _refuse_if_readonly(self) -> None:
+        if self._is_readonly:
+            # SqliteDict's REPLACE would overwrite an acknowledged row when two writers meet on a key.
+            raise TypeError(f"{self.tablename} is written by the queue alone")
+
+    def _refused(self, *_args: Any, **_kwargs: Any) -> NoReturn:
+        raise TypeError(f"{self.tablename} is written by the queue alone")
+
+    clear = pop = popitem = setdefault = terminate = __delitem__ = _refused
+
+
+def _encode(value: Any) -> Any:
+    return value if isinstance(value, int | bytes) else json.dumps(value).encode()
+
+
+def _decode(value: Any) -> Any:
+    return value
+
+
+_INSERT_ONE: Final = "INSERT INTO events (key, value) VALUES (?, ?)"
+
+
+def _insert_sql(rows: int) -> str:
+    return _INSERT_ONE + ", (?, ?)" * (rows - 1)
+
+
+def _one(raw: sqlite3.Connection, sql: str) -> Any:
+    cursor = raw.execute(sql)
+    row = cursor.fetchone()
+    cursor.close()
+    return row[0]
+
+
+def _pages(size_max: int) -> int:
+    # A file-size limit of the process makes writes fail with EFBIG in the middle of a checkpoint; as a bound on pages
+    # it is met by the INSERT, cleanly.
+    limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if limit != resource.RLIM_INFINITY:
+        size_max = min(size_max, limit)
+    return max(size_max // PAGE_SIZE, 1)
+
+
+def _mapped(exc: sqlite3.Error, path: Path) -> QueueError:
+    code = getattr(exc, "sqlite_errorcode", 0) & 0xFF
+    if code == sqlite3.SQLITE_CONSTRAINT:
+        return KeyTakenError(f"{path}: {exc}")
+    name = getattr(exc, "sqlite_errorname", type(exc).__name__)
+    return _ERRORS.get(code, StorageError)(f"{path}: {exc} ({name})")

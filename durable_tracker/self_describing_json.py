@@ -1,0 +1,56 @@
+"""A JSON value together with the schema that describes it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from durable_tracker.protocol import check_schema
+
+
+class SelfDescribingJson:
+    """The content of a self-describing event, or one entity (context) of an event.
+
+    Args:
+        schema: an Iglu URI, such as "iglu:com.acme/save_game/jsonschema/1-0-0".
+        data: what the schema describes, any JSON. It is kept by reference and read when an event is tracked.
+
+    Raises:
+        InvalidEventError: `schema` is not an Iglu URI. The pattern is that of the envelope schemas unstruct_event
+            1-0-0 and contexts 1-0-1 (iglu:com.snowplowanalytics.snowplow).
+    """
+
+    def __init__(self, schema: str, data: Any) -> None:
+        self._schema = check_schema(schema)
+        self.data = data
+
+    @property
+    def schema(self) -> str:
+        """The Iglu URI. Setting another one checks it."""
+        return self._schema
+
+    @schema.setter
+    def schema(self, value: str) -> None:
+        self._schema = check_schema(value)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return schema and data as a new dict, which shares the data."""
+        return {"schema": self._schema, "data": self.data}
+
+    def to_string(self) -> str:
+        """Return schema and data as JSON text.
+
+        Raises:
+            TypeError: the data holds what JSON has no form for.
+        """
+        return json.dumps(self.to_json())
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, SelfDescribingJson):
+            return NotImplemented
+        return self.to_json() == other.to_json()
+
+    __hash__ = None  # type: ignore[assignment]  # equal by value, and mutable
+
+    def __repr__(self) -> str:
+        return f"SelfDescribingJson({self._schema!r}, {self.data!r})"
