@@ -149,13 +149,17 @@ def uuid_value(field: str, value: object) -> str:
         return str(value)
     if isinstance(value, str) and _UUID.fullmatch(value):
         return str.__str__(value)
-    raise InvalidEventError(field, f"must be a UUID such as 8-4-4-4-12 hexadecimal digits, but is {value!r:.80}")
+    raise InvalidEventError(
+        field, f"must be a UUID such as 8-4-4-4-12 hexadecimal digits, but is {value!r:.80}"
+    )
 
 
 def _dimensions_value(field: str, value: object) -> str:
     match = _DIMENSIONS.fullmatch(value) if isinstance(value, str) else None
     if match is None or any(int(side) > INT32_MAX for side in match.groups()):
-        raise InvalidEventError(field, f"must be WIDTHxHEIGHT in whole pixels, such as 1920x1080, but is {value!r:.80}")
+        raise InvalidEventError(
+            field, f"must be WIDTHxHEIGHT in whole pixels, such as 1920x1080, but is {value!r:.80}"
+        )
     return match.group()
 
 
@@ -168,7 +172,9 @@ def _flag_value(field: str, value: object) -> str:
 def _currency_value(field: str, value: object) -> str:
     text = text_value(field, value)
     if len(text) > _CURRENCY_SIZE_MAX:
-        raise InvalidEventError(field, f"must be a currency code of 3 letters, such as EUR, but is {text!r:.80}")
+        raise InvalidEventError(
+            field, f"must be a currency code of 3 letters, such as EUR, but is {text!r:.80}"
+        )
     return text
 
 
@@ -184,7 +190,9 @@ def one_of(field: str, value: object, allowed: Iterable[str]) -> str:
 
 
 def _sent_by_delivery(field: str, value: object) -> str:
-    raise InvalidEventError(field, f"is stamped when the event is sent, so it cannot be given ({value!r:.80})")
+    raise InvalidEventError(
+        field, f"is stamped when the event is sent, so it cannot be given ({value!r:.80})"
+    )
 
 
 TEXT_SIZE_MAX: Final[Mapping[str, int]] = {
@@ -192,7 +200,7 @@ TEXT_SIZE_MAX: Final[Mapping[str, int]] = {
     **dict.fromkeys(("tna", "duid", "tnuid", "ip", "cs", "fp", "f_realp", "mac"), 128),
     **dict.fromkeys(("tr_id", "tr_af", "tr_ci", "tr_st", "tr_co"), 255),
     **dict.fromkeys(("ti_id", "ti_sk", "ti_na", "ti_nm", "ti_ca"), 255),
-    **dict.fromkeys(("ad_ba", "ad_ca", "ad_ad", "ad_uid", "ue_na", "sa", "sn", "st", "sp"), 1000),
+    **dict.fromkeys(("ad_ba", "ad_ca", "ad_ad", "ad_uid", "ue_na", "sa", "sn", "st", "sp", "ctype"), 1000),
     **dict.fromkeys(("se_ca", "se_ac", "se_pr", "ua"), 1000),
     "se_la": 4096,
     "page": 2000,
@@ -279,7 +287,9 @@ def check_schema(uri: object, field: str = "schema") -> str:
         InvalidEventError: it is not of the form iglu:vendor/name/format/1-0-0.
     """
     if not isinstance(uri, str) or not _is_schema_uri(uri):
-        raise InvalidEventError(field, f"must be of the form iglu:vendor/name/jsonschema/1-0-0, but is {uri!r:.120}")
+        raise InvalidEventError(
+            field, f"must be of the form iglu:vendor/name/jsonschema/1-0-0, but is {uri!r:.120}"
+        )
     return uri
 
 

@@ -1,0 +1,303 @@
+"""Event data as JSON text: what the built-in JSON encoder lets through, refused where the pipeline would choke on it.
+
+The text is the same as that of the official tracker, byte for byte: not escaped to ASCII, separated by ", " and ": ",
+in the order of insertion. Everything here is safe to call from any thread and from a signal handler, and never changes
+what it is given.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import math
+from typing import TYPE_CHECKING, Any
+
+from durable_tracker.errors import InvalidEventError
+from durable_tracker.protocol import CONTEXTS_SCHEMA, NESTING_MAX, UNSTRUCT_EVENT_SCHEMA, check_schema
+from durable_tracker.self_describing_json import SelfDescribingJson
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    JsonEncoder = Callable[[Any], Any]
+    """Called with a value that JSON has no form for. Returns one that it has, or raises TypeError."""
+
+_SCALARS = frozenset({str, int, float, bool, type(None)})
+_ENVELOPE_LEVELS = {"ue": 2, "cx": 3}
+_CONVERSIONS_MAX = 40
+_INTEGER_BITS_MAX = 4096
+
+
+def _refuse(value: object) -> Any:
+    raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+def _make_encoder() -> Callable[[Any], str]:
+    """Return a function from plain data to JSON text.
+
+    `json.JSONEncoder.encode` makes a new C encoder for each call; keeping one halves the cost of a small value.
+    """
+    make = getattr(json.encoder, "c_make_encoder", None)
+    if make is None:
+        return json.JSONEncoder(ensure_ascii=False, allow_nan=False, check_circular=False).encode
+    chunks = make(None, _refuse, json.encoder.encode_basestring, None, ": ", ", ", False, False, False)
+    return lambda value: "".join(chunks(value, 0))
+
+
+encode_plain = _make_encoder()
+
+
+def _is_plain(value: object, levels: int) -> bool:
+    """Tell whether `value` is of JSON's own types alone, with text as keys, nested at most `levels` deep."""
+    kind = type(value)
+    if kind in _SCALARS:
+        return True
+    if levels <= 0:
+        return False
+    if kind is dict:
+        for key, item in value.items():  # type: ignore[attr-defined]
+            if type(key) is not str or (type(item) not in _SCALARS and not _is_plain(item, levels - 1)):
+                return False
+        return True
+    if kind is list or kind is tuple:
+        for item in value:  # type: ignore[attr-defined]
+            if type(item) not in _SCALARS and not _is_plain(item, levels - 1):
+                return False
+        return True
+    return False
+
+
+def _plain(value: Any, levels: int, place: str, json_encoder: JsonEncoder | None) -> Any:
+    """Return a plain copy of `value`, with subclasses made plain and `json_encoder` applied.
+
+    Raises:
+        InvalidEventError: something in it has no place in JSON; the message says where it is.
+    """
+    for _ in range(_CONVERSIONS_MAX):
+        if value is None or isinstance(value, (bool, str, int, float)):
+            return _plain_scalar(value, place)
+        if isinstance(value, (dict, list, tuple)):
+            if levels <= 0:
+                raise InvalidEventError(
+                    place, f"must not be nested deeper than {NESTING_MAX} levels, envelope included"
+                )
+            if isinstance(value, dict):
+                return {
+                    _plain_key(key, place): _plain(item, levels - 1, f"{place}.{key!s:.40}", json_encoder)
+                    for key, item in value.items()
+                }
+            return [_plain(item, levels - 1, f"{place}[{i}]", json_encoder) for i, item in enumerate(value)]
+        if json_encoder is None:
+            rule = f"must be JSON, but is of type {type(value).__name__}; a json_encoder can give it a form"
+            raise InvalidEventError(place, rule)
+        try:
+            value = json_encoder(value)
+        except TypeError as error:
+            raise InvalidEventError(
+                place, f"must be JSON, and the json_encoder refused it: {error}"
+            ) from error
+    raise InvalidEventError(place, "must be JSON, and the json_encoder keeps returning values that are not")
+
+
+def _plain_scalar(value: Any, place: str) -> Any:
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        text = str.__str__(value)
+        check_text(text, place)
+        return text
+    if isinstance(value, int):
+        if value.bit_length() > _INTEGER_BITS_MAX:
+            raise InvalidEventError(place, f"must be a number of at most {_INTEGER_BITS_MAX} bits")
+        return int.__index__(value)
+    if not math.isfinite(value):
+        raise InvalidEventError(
+            place, f"must be a finite number, but is {value!r}, which JSON has no form for"
+        )
+    return float.__float__(value)
+
+
+def _plain_key(key: Any, place: str) -> str:
+    if not isinstance(key, str):
+        raise InvalidEventError(
+            place, f"must have text as keys, but has {key!r:.80} of type {type(key).__name__}"
+        )
+    check_text(key, place)
+    return str.__str__(key)
+
+
+def check_text(text: str, place: str) -> None:
+    """Refuse text that UTF-8 has no form for.
+
+    Raises:
+        InvalidEventError: `text` holds a lone surrogate; the message says where.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        rule = f"must be Unicode text, but holds the lone surrogate {text[error.start]!a} at {error.start}"
+        raise InvalidEventError(place, rule) from None
+
+
+def json_text(value: Any, field: str, json_encoder: JsonEncoder | None, levels: int = NESTING_MAX) -> str:
+    """Return `value` as strict JSON text.
+
+    Args:
+        value: any JSON; of other types only what `json_encoder` gives a form.
+        field: names the value in an error.
+        json_encoder: called with each value that JSON has no form for; what it returns is checked likewise.
+        levels: how deeply objects and arrays may nest.
+
+    Raises:
+        InvalidEventError: a value is not JSON, a key is not text, a number is not finite, text has a lone surrogate, or
+            the nesting is too deep.
+    """
+    if _is_plain(value, levels):
+        try:
+            text = encode_plain(value)
+            text.encode()
+        except ValueError:
+            pass  # also UnicodeEncodeError; the copy below says where
+        else:
+            return text
+    return encode_plain(_plain(value, levels, field, json_encoder))
+
+
+def _schema_and_data(entity: object, field: str) -> tuple[str, Any]:
+    if type(entity) is SelfDescribingJson:
+        return entity.schema, entity.data
+    to_json = getattr(entity, "to_json", None)
+    pair = to_json() if callable(to_json) else None
+    if not isinstance(pair, dict) or pair.keys() != {"schema", "data"}:
+        raise InvalidEventError(
+            field, f"must be a SelfDescribingJson, but is of type {type(entity).__name__}"
+        )
+    return check_schema(pair["schema"], field), pair["data"]
+
+
+def event_text(event_json: object, json_encoder: JsonEncoder | None) -> str:
+    """Return a self-describing event in its envelope, as JSON text.
+
+    Raises:
+        InvalidEventError: as `json_text`, or it is no SelfDescribingJson.
+    """
+    schema, data = _schema_and_data(event_json, "event_json")
+    text = json_text(data, "data", json_encoder, NESTING_MAX - _ENVELOPE_LEVELS["ue"])
+    return f'{{"schema": "{UNSTRUCT_EVENT_SCHEMA}", "data": {{"schema": "{schema}", "data": {text}}}}}'
+
+
+def contexts_text(context: Sequence[object], json_encoder: JsonEncoder | None) -> str:
+    """Return an event's entities in their envelope, as JSON text.
+
+    Raises:
+        InvalidEventError: as `json_text`, or it is not a list of SelfDescribingJson.
+    """
+    if not isinstance(context, (list, tuple)):
+        rule = f"must be a list of SelfDescribingJson, but is of type {type(context).__name__}"
+        raise InvalidEventError("context", rule)
+    levels = NESTING_MAX - _ENVELOPE_LEVELS["cx"]
+    entities = []
+    for index, entity in enumerate(context):
+        field = f"context[{index}]"
+        schema, data = _schema_and_data(entity, field)
+        entities.append(f'{{"schema": "{schema}", "data": {json_text(data, field, json_encoder, levels)}}}')
+    return f'{{"schema": "{CONTEXTS_SCHEMA}", "data": [{", ".join(entities)}]}}'
+
+
+def to_base64(text: str) -> str:
+    """Return UTF-8 text in the URL-safe alphabet, padded."""
+    return base64.urlsafe_b64encode(text.encode()).decode("ascii")
+
+
+def check_json_field(field: str, text: str) -> None:
+    """Check a JSON field that did not come from a SelfDescribingJson: its encoding, envelope and inner schemas.
+
+    Raises:
+        InvalidEventError: a decoder in the pipeline would refuse it.
+    """
+    try:
+        decoded = _strict_decode(base64.urlsafe_b64decode(text) if field in ("ue_px", "cx") else text)
+    except (binascii.Error, ValueError, RecursionError) as error:
+        raise InvalidEventError(
+            field, f"must be JSON{' in base64' * (field in ('ue_px', 'cx'))}: {error}"
+        ) from None
+    if not _is_plain(decoded, NESTING_MAX):
+        raise InvalidEventError(field, f"must not be nested deeper than {NESTING_MAX} levels")
+    name, envelope = ("contexts", list) if field in ("cx", "co") else ("unstruct_event", dict)
+    prefix = f"iglu:com.snowplowanalytics.snowplow/{name}/jsonschema/1-0-"
+    inner = decoded.get("data") if isinstance(decoded, dict) else None
+    schema = decoded.get("schema") if isinstance(decoded, dict) else None
+    if not isinstance(inner, envelope) or not isinstance(schema, str) or not schema.startswith(prefix):
+        raise InvalidEventError(field, f"must hold the envelope {prefix}0 or a later addition to it")
+    for entity in inner if isinstance(inner, list) else [inner]:
+        if not isinstance(entity, dict) or entity.keys() != {"schema", "data"}:
+            raise InvalidEventError(field, "must hold objects of exactly a schema and data")
+        check_schema(entity["schema"], field)
+
+
+def _strict_decode(text: str | bytes) -> Any:
+    def refuse_constant(name: str) -> None:
+        raise ValueError(f"{name} is not JSON")
+
+    return json.loads(text, parse_constant=refuse_constant)
+
+
+class Payload:
+    """The fields of an event by their names in the protocol, as they are collected.
+
+    Nothing is checked but JSON until the tracker is given the event. Not safe for several threads to change at once.
+
+    Attributes:
+        nv_pairs: the fields; also returned by `get`.
+    """
+
+    def __init__(self, dict_: Mapping[str, Any] | None = None) -> None:
+        self.nv_pairs: dict[str, Any] = {} if dict_ is None else dict(dict_)
+
+    @classmethod
+    def over(cls, pairs: dict[str, Any]) -> Payload:
+        """Return a payload that shares `pairs` rather than copying it."""
+        payload = cls.__new__(cls)
+        payload.nv_pairs = pairs
+        return payload
+
+    def add(self, name: str, value: Any) -> None:
+        """Set a field, unless `value` is None or empty text."""
+        if not (value is None or (isinstance(value, str) and not value)):
+            self.nv_pairs[name] = value
+
+    def add_dict(self, dict_: Mapping[str, Any], base64: bool = False) -> None:
+        """Set each field of `dict_` as `add` does. `base64` has no effect; the official signature has it."""
+        del base64
+        for name, value in dict_.items():
+            self.add(name, value)
+
+    def add_json(
+        self,
+        dict_: Mapping[str, Any] | None,
+        encode_base64: bool,
+        type_when_encoded: str,
+        type_when_not_encoded: str,
+        json_encoder: JsonEncoder | None = None,
+    ) -> None:
+        """Set a field to JSON text, unless `dict_` is None or empty.
+
+        Args:
+            dict_: the JSON.
+            encode_base64: whether the text goes into `type_when_encoded`, in base64, or plain into the other field.
+            type_when_encoded: the name of the field for base64.
+            type_when_not_encoded: the name of the field for plain text.
+            json_encoder: called with each value that JSON has no form for.
+
+        Raises:
+            InvalidEventError: `dict_` is not strict JSON.
+        """
+        if dict_:
+            name = type_when_encoded if encode_base64 else type_when_not_encoded
+            text = json_text(dict_, name, json_encoder)
+            self.add(name, to_base64(text) if encode_base64 else text)
+
+    def get(self) -> dict[str, Any]:
+        """Return the fields themselves, not a copy."""
+        return self.nv_pairs

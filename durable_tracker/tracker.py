@@ -1,0 +1,515 @@
+"""The tracker: turns events into finished payloads and hands each to every emitter."""
+
+from __future__ import annotations
+
+import time
+from functools import lru_cache
+from os import urandom
+from typing import TYPE_CHECKING, Any, overload
+
+from durable_tracker.errors import ConfigurationError, InvalidEventError
+from durable_tracker.events import Event
+from durable_tracker.payload import Payload, check_json_field, check_text, encode_plain
+from durable_tracker.protocol import (
+    DEFAULT_PLATFORM,
+    EVENT_SIZE_MAX,
+    GET_QUERY_SIZE_MAX,
+    JSON_FIELDS,
+    REQUIRED_FIELDS,
+    TRACKER_VERSION,
+    check_query_size,
+    milliseconds_value,
+    wire_map,
+)
+from durable_tracker.subject import Subject
+from durable_tracker.track_methods import TrackMethods
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from types import TracebackType
+    from typing import Protocol, Self
+
+    from durable_tracker.payload import JsonEncoder
+    from durable_tracker.self_describing_json import SelfDescribingJson
+
+    class DurableEmitter(Protocol):
+        """An emitter that stores finished payloads."""
+
+        def put(self, payload: bytes) -> None: ...
+        def put_many(self, payloads: Sequence[bytes]) -> None: ...
+
+    class CustomEmitter(Protocol):
+        """An emitter as the official tracker knows them."""
+
+        def input(self, payload: dict[str, Any]) -> None: ...
+
+    AnyEmitter = DurableEmitter | CustomEmitter
+
+_CHUNK_COUNT_MAX = 1000
+_CHUNK_SIZE_MAX = 1 << 20
+_QUERY_GROWTH_MAX = 3  # percent-encoding makes three bytes of one
+_UNSET: Any = object()
+_DEFAULT_SUBJECT = Subject()
+_ORDER_1 = ("namespace", "emitters", "subject", "app_id", "encode_base64", "json_encoder")
+_ORDER_0 = ("emitters", "subject", "namespace", "app_id", "encode_base64", "json_encoder")
+_DEFAULTS = {"subject": None, "namespace": None, "app_id": None, "encode_base64": True, "json_encoder": None}
+_VARIANT = dict(zip("0123456789abcdef", "89ab" * 4, strict=True))
+
+
+def _new_uuid() -> str:
+    """Return a random UUID, version 4. As `str(uuid.uuid4())`, in a third of the time."""
+    digits = urandom(16).hex()
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{_VARIANT[digits[16]]}{digits[17:20]}-{digits[20:]}"
+
+
+@lru_cache(maxsize=64)
+def _takes_bytes(emitter_type: type) -> bool:
+    """Tell whether emitters of a type take finished payloads, by `put`, or dicts, by the official `input`.
+
+    What is defined furthest down in the hierarchy decides: whoever derives from a durable emitter and overrides
+    `input` wants to see the dicts.
+    """
+    for base in emitter_type.__mro__:
+        if "put" in vars(base):
+            return True
+        if "input" in vars(base):
+            return False
+    return False
+
+
+class Tracker(TrackMethods):
+    """Turns events into finished payloads and hands each to every emitter.
+
+    When `track` returns, every emitter has taken the event; a durable emitter has then stored it. All methods may be
+    called from any thread, and `track` also from a signal handler.
+
+    The official tracker's two generations order the arguments differently. Both work:
+
+        Tracker("namespace", emitters, subject=None, app_id=None, encode_base64=True, json_encoder=None)
+        Tracker(emitters, subject=None, namespace=None, app_id=None, encode_base64=True, json_encoder=None)
+
+    Args:
+        namespace: the name of this tracker, up to 128 characters (`tna`).
+        emitters: one emitter, or a list of at least one.
+        subject: who or what the events are about; without one, just the platform "pc".
+        app_id: the application, up to 255 characters (`aid`).
+        encode_base64: whether self-describing JSON is sent in base64.
+        json_encoder: called with each value that JSON has no form for; returns one that it has, or raises TypeError.
+
+    Raises:
+        ConfigurationError: an argument is not usable.
+
+    Attributes:
+        emitters: the tracker's own list of them.
+        subject: who or what the events are about.
+        encode_base64: as given.
+        json_encoder: as given.
+        standard_nv_pairs: the fields that the tracker adds to every event: `tv`, `tna`, `aid`.
+    """
+
+    @overload
+    def __init__(
+        self,
+        namespace: str,
+        emitters: AnyEmitter | Sequence[AnyEmitter],
+        subject: Subject | None = None,
+        app_id: str | None = None,
+        encode_base64: bool = True,
+        json_encoder: JsonEncoder | None = None,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self,
+        emitters: AnyEmitter | Sequence[AnyEmitter],
+        subject: Subject | None = None,
+        namespace: str | None = None,
+        app_id: str | None = None,
+        encode_base64: bool = True,
+        json_encoder: JsonEncoder | None = None,
+    ) -> None: ...
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        arguments = _bind(args, kwargs)
+        self.emitters: list[AnyEmitter] = _emitter_list(arguments["emitters"])
+        self.subject: Subject = _checked_subject(arguments["subject"])
+        self.encode_base64: bool = arguments["encode_base64"]
+        self.json_encoder: JsonEncoder | None = arguments["json_encoder"]
+        self.standard_nv_pairs: dict[str, Any] = {
+            "tv": TRACKER_VERSION,
+            "tna": arguments["namespace"],
+            "aid": arguments["app_id"],
+        }
+        self.timer = None
+        self._shared: tuple[dict[str, Any], dict[str, Any], dict[str, str]] = ({}, {}, {})
+        for name in ("namespace", "app_id"):
+            if not isinstance(arguments[name], (str, type(None))):
+                raise ConfigurationError(f"{name} must be text or None, but is {arguments[name]!r:.80}")
+        if not isinstance(self.encode_base64, bool):
+            raise ConfigurationError(
+                f"encode_base64 must be True or False, but is {self.encode_base64!r:.80}"
+            )
+        if not (self.json_encoder is None or callable(self.json_encoder)):
+            raise ConfigurationError(
+                f"json_encoder must be a function or None, but is {self.json_encoder!r:.80}"
+            )
+
+    @staticmethod
+    def get_uuid() -> str:
+        """Return a new random UUID as text."""
+        return _new_uuid()
+
+    @staticmethod
+    def get_timestamp(tstamp: float | None = None) -> int:
+        """Return `tstamp` in whole milliseconds since 1970 UTC; the present without one.
+
+        Raises:
+            InvalidEventError: it is no finite number, or out of the range of timestamps.
+        """
+        if tstamp is None:
+            return time.time_ns() // 1_000_000
+        return int(milliseconds_value("tstamp", tstamp))
+
+    @overload
+    def track(self, event: Event) -> str: ...
+    @overload
+    def track(self, event: Payload) -> Self: ...
+    def track(self, event: Event | Payload) -> str | Self:
+        """Give an event to every emitter, and return its id (`eid`).
+
+        If one emitter fails, the others get the event all the same. Then the first error is raised, with a note on
+        each of the others.
+
+        A `Payload` is the 0.9 way: it is given to the emitters as it is, and the tracker is returned.
+
+        Raises:
+            InvalidEventError: the event broke a rule of the protocol. No emitter got it.
+            QueueError: an emitter did not take the event; see its subclasses.
+        """
+        if isinstance(event, Payload):
+            wire = _complete(wire_map(event.nv_pairs), event.nv_pairs)
+            self._hand_out(self._encode(wire), wire)
+            return self
+        wire = self._wire(event)
+        self._hand_out(self._encode(wire), wire)
+        return wire["eid"]
+
+    def track_many(self, events: Iterable[Event]) -> list[str]:
+        """Give events to every emitter, in order and in few commits, and return their ids.
+
+        At most 1,000 events or about 1 MiB are held at a time, so the iterable may be a generator of millions.
+
+        Raises:
+            InvalidEventError: an event broke a rule. All events before it were stored, it and those after it were not;
+                a note on the error says how many were.
+            QueueError: an emitter did not take a chunk. The chunks before it were stored.
+        """
+        eids: list[str] = []
+        chunk: list[dict[str, str]] = []
+        payloads: list[bytes] = []
+        size = 0
+        source = iter(events)
+        while True:
+            failure: Exception | None = None
+            event = None
+            try:
+                event = next(source, None)
+                if event is not None:
+                    wire = self._wire(event)
+                    payloads.append(self._encode(wire))
+                    chunk.append(wire)
+                    size += len(payloads[-1])
+            except Exception as error:  # noqa: BLE001 - raised again below, once what came before it is stored
+                failure = error
+            if event is None or failure or len(chunk) >= _CHUNK_COUNT_MAX or size >= _CHUNK_SIZE_MAX:
+                self._hand_out_many(payloads, chunk)
+                eids.extend(wire["eid"] for wire in chunk)
+                chunk, payloads, size = [], [], 0
+                if failure is not None:
+                    failure.add_note(f"track_many: the {len(eids)} events before this one were stored")
+                    raise failure
+            if event is None:
+                return eids
+
+    @overload
+    def complete_payload(self, event: Event) -> Payload: ...
+    @overload
+    def complete_payload(
+        self,
+        event: Payload,
+        context: Sequence[SelfDescribingJson] | None = None,
+        tstamp: float | None = None,
+        event_subject: Subject | None = None,
+    ) -> Self: ...
+    def complete_payload(
+        self,
+        event: Event | Payload,
+        context: Sequence[SelfDescribingJson] | None = None,
+        tstamp: float | None = None,
+        event_subject: Subject | None = None,
+    ) -> Payload | Self:
+        """Return an event's finished fields, with an id and a time, without giving it to the emitters.
+
+        Given a `Payload`, the 0.9 way, complete it with the other arguments, track it, and return the tracker.
+
+        Raises:
+            InvalidEventError: the event broke a rule of the protocol.
+        """
+        if isinstance(event, Payload):
+            self.track(Event(event.nv_pairs, event_subject, context, tstamp))
+            return self
+        return Payload.over(dict[str, Any](self._wire(event)))
+
+    @overload
+    def flush(self, is_async: bool = False) -> Self: ...
+    @overload
+    def flush(self, is_async: bool = False, *, timeout: float | None) -> bool: ...
+    def flush(self, is_async: bool = False, *, timeout: float | None = _UNSET) -> Self | bool:
+        """Send what is queued now rather than later.
+
+        Nothing is lost without it: what is queued is on disk. It waits until the queues are empty, or a collector is
+        found to be unreachable.
+
+        Args:
+            is_async: do not wait.
+            timeout: the most seconds to wait, for all emitters together; None waits without a limit.
+
+        Returns:
+            The tracker, as the official one does; with `timeout`, whether all queues are empty.
+
+        Raises:
+            QueueError: an emitter failed. The others were flushed all the same.
+        """
+        if timeout is _UNSET:
+            self._each_until(None, _flush_async if is_async else _flush)
+            return self
+        return self._each_until(0.0 if is_async else timeout, _flush)
+
+    def close(self, timeout: float | None = None) -> bool:
+        """Close every emitter, and return whether all queues are empty. What is left is sent later, by a successor.
+
+        Args:
+            timeout: the most seconds to wait, for all emitters together; None leaves it to each emitter.
+
+        Raises:
+            QueueError: an emitter failed. The others were closed all the same.
+        """
+        return self._each_until(timeout, _close)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def set_subject(self, subject: Subject | None) -> Self:
+        """Set who or what the events from now on are about; None means just the platform "pc"."""
+        self.subject = _checked_subject(subject)
+        return self
+
+    def add_emitter(self, emitter: AnyEmitter) -> Self:
+        """Give the events from now on to one more emitter.
+
+        Raises:
+            ConfigurationError: it is no emitter.
+        """
+        self.emitters = [*self.emitters, *_emitter_list(emitter)]
+        return self
+
+    def get_namespace(self) -> str:
+        """Return the name of this tracker; empty if it has none."""
+        return self.standard_nv_pairs["tna"] or ""
+
+    def _track_together(self, events: Sequence[Event]) -> None:
+        wires = [self._wire(event) for event in events]
+        self._hand_out_many([self._encode(wire) for wire in wires], wires)
+
+    def _wire(self, event: Event) -> dict[str, str]:
+        """Return an event's finished fields, an id and a time among them.
+
+        Raises:
+            InvalidEventError: the event broke a rule of the protocol.
+        """
+        if not isinstance(event, Event):
+            raise InvalidEventError("event", f"must be an Event, but is of type {type(event).__name__}")
+        if type(event).build_payload is Event.build_payload:
+            pairs = event.pairs
+            wire = wire_map(pairs)
+            wire.update(event.encoded(self.encode_base64, self.json_encoder))
+        else:
+            pairs = event.build_payload(self.encode_base64, self.json_encoder).nv_pairs
+            wire = wire_map(pairs)
+        wire.update(self._shared_fields(event.event_subject))
+        wire["eid"] = _new_uuid()
+        wire["dtm"] = str(time.time_ns() // 1_000_000)
+        return _complete(wire, pairs)
+
+    def _shared_fields(self, event_subject: Subject | None) -> dict[str, str]:
+        """Return the finished fields of the subjects and of the tracker itself.
+
+        Those of the tracker and of its own subject are kept until one of the two changes.
+        """
+        subject = self.subject or _DEFAULT_SUBJECT
+        if event_subject is not None:
+            return _merge(event_subject.combine_subject(subject), self.standard_nv_pairs)
+        seen_subject, seen_own, shared = self._shared
+        if subject.standard_nv_pairs != seen_subject or self.standard_nv_pairs != seen_own:
+            seen_subject, seen_own = dict(subject.standard_nv_pairs), dict(self.standard_nv_pairs)
+            shared = _merge(seen_subject, seen_own)
+            self._shared = seen_subject, seen_own, shared
+        return shared
+
+    def _encode(self, wire: dict[str, str]) -> bytes:
+        """Return finished fields as one JSON object.
+
+        Raises:
+            InvalidEventError: a text is not Unicode, or the event is too large.
+        """
+        try:
+            payload = encode_plain(wire).encode()
+        except UnicodeEncodeError:
+            for field, text in wire.items():
+                check_text(text, field)
+            raise
+        size = len(payload)
+        if size > EVENT_SIZE_MAX:
+            raise InvalidEventError("event", f"takes {size} bytes; collectors take at most {EVENT_SIZE_MAX}")
+        if size * _QUERY_GROWTH_MAX > GET_QUERY_SIZE_MAX and any(
+            getattr(emitter, "method", None) == "get" for emitter in self.emitters
+        ):
+            check_query_size(wire)
+        return payload
+
+    def _hand_out(self, payload: bytes, wire: dict[str, str]) -> None:
+        failures: list[Exception] = []
+        for emitter in self.emitters:
+            try:
+                if _takes_bytes(type(emitter)):
+                    emitter.put(payload)  # type: ignore[union-attr]
+                else:
+                    emitter.input(dict(wire))  # type: ignore[union-attr]
+            except Exception as error:  # noqa: BLE001 - one emitter's failure must not keep the event from the others
+                failures.append(error)
+        _raise_first(failures)
+
+    def _hand_out_many(self, payloads: list[bytes], wires: list[dict[str, str]]) -> None:
+        if not payloads:
+            return
+        failures: list[Exception] = []
+        for emitter in self.emitters:
+            try:
+                if _takes_bytes(type(emitter)):
+                    emitter.put_many(payloads)  # type: ignore[union-attr]
+                else:
+                    for wire in wires:
+                        emitter.input(dict(wire))  # type: ignore[union-attr]
+            except Exception as error:  # noqa: BLE001 - as above
+                failures.append(error)
+        _raise_first(failures)
+
+    def _each_until(self, timeout: float | None, act: Callable[[Any, float | None], bool]) -> bool:
+        """Let every emitter act within one deadline, and return whether all succeeded."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        failures: list[Exception] = []
+        done = True
+        for emitter in self.emitters:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            try:
+                done = act(emitter, left) and done
+            except Exception as error:  # noqa: BLE001 - one emitter's failure must not keep the others from acting
+                failures.append(error)
+        _raise_first(failures)
+        return done
+
+
+def _bind(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Return the constructor's arguments by name, in whichever of the two orders they came."""
+    named = isinstance(args[0] if args else None, str)
+    order = _ORDER_1 if named else _ORDER_0
+    if len(args) > len(order):
+        raise TypeError(f"Tracker takes at most {len(order)} arguments, but got {len(args)}")
+    arguments = dict(zip(order, args, strict=False))
+    for name, value in kwargs.items():
+        if name not in order:
+            raise TypeError(f"Tracker got an unexpected argument {name!r}")
+        if name in arguments:
+            raise TypeError(f"Tracker got two values for the argument {name!r}")
+        arguments[name] = value
+    if "emitters" not in arguments:
+        raise TypeError("Tracker needs emitters: Tracker(emitter) or Tracker('namespace', emitter)")
+    return {**_DEFAULTS, **arguments}
+
+
+def _emitter_list(emitters: object) -> list[AnyEmitter]:
+    found: list[Any] = list(emitters) if isinstance(emitters, (list, tuple)) else [emitters]
+    if not found:
+        raise ConfigurationError("emitters must hold at least one emitter, but is empty")
+    for emitter in found:
+        usable = callable(getattr(emitter, "put", None)) or callable(getattr(emitter, "input", None))
+        if isinstance(emitter, type) or not usable:
+            raise ConfigurationError(
+                f"emitters must be an emitter or a list of them, each with a method put or input, but has {emitter!r:.80}"
+            )
+    return found
+
+
+def _checked_subject(subject: object) -> Subject:
+    if subject is None:
+        return Subject()
+    if not isinstance(subject, Subject):
+        raise ConfigurationError(f"subject must be a Subject or None, but is {subject!r:.80}")
+    return subject
+
+
+def _merge(subject_pairs: dict[str, Any], own_pairs: dict[str, Any]) -> dict[str, str]:
+    shared = {"p": DEFAULT_PLATFORM, "tv": TRACKER_VERSION}
+    shared.update(wire_map(subject_pairs))
+    shared.update(wire_map(own_pairs))
+    return shared
+
+
+def _complete(wire: dict[str, str], pairs: dict[str, Any]) -> dict[str, str]:
+    """Return finished fields, if nothing that is required is missing and JSON that was given as text is sound."""
+    for field in REQUIRED_FIELDS:
+        if field not in wire:
+            raise InvalidEventError(field, "is required in every event (payload_data 1-0-4)")
+    if wire["e"] == "ue" and "ue_px" not in wire and "ue_pr" not in wire:
+        raise InvalidEventError("ue_pr", "is required in a self-describing event")
+    if not JSON_FIELDS.isdisjoint(pairs):
+        for field in JSON_FIELDS.intersection(pairs).intersection(wire):
+            check_json_field(field, wire[field])
+    return wire
+
+
+def _raise_first(failures: list[Exception]) -> None:
+    if failures:
+        first, *others = failures
+        for other in others:
+            first.add_note(f"another emitter failed too: {type(other).__name__}: {other}")
+        raise first
+
+
+def _is_durable(emitter: Any) -> bool:
+    return hasattr(type(emitter), "put")
+
+
+def _flush(emitter: Any, timeout: float | None) -> bool:
+    if _is_durable(emitter):
+        return bool(emitter.flush(timeout))
+    flush = getattr(emitter, "sync_flush", None) or getattr(emitter, "flush", None)
+    return flush is None or flush() is not False
+
+
+def _flush_async(emitter: Any, timeout: float | None) -> bool:
+    del timeout
+    if _is_durable(emitter):
+        return bool(emitter.flush(0.0))
+    flush = getattr(emitter, "flush", None)
+    return flush is None or flush() is not False
+
+
+def _close(emitter: Any, timeout: float | None) -> bool:
+    close = getattr(emitter, "close", None)
+    if close is None:
+        return _flush(emitter, timeout)
+    return close(timeout) is not False if _is_durable(emitter) else close() is not False
