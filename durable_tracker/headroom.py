@@ -63,6 +63,6 @@ class Headroom:
         """Free the ballast's room. Return whether there was any."""
         self.is_there = False
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(self.path)
+            self.path.unlink()
             return True
         return False

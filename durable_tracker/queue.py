@@ -75,6 +75,9 @@ class Queue(Protocol):
         there is one. A row that fails its checksum is set aside (counted as `damaged`) and never returned.
         """
 
+    def release(self) -> None:
+        """Take note that nothing that was peeked is in flight any more, so that a full queue may evict it."""
+
     def ack(self, keys: Sequence[int]) -> None:
         """Remove rows that were delivered."""
 

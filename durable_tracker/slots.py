@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final
 import platformdirs
 from filelock import lock_descriptor
 
-from durable_tracker.errors import ConfigurationError, SlotBusyError, StorageError
+from durable_tracker.errors import SlotBusyError, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
