@@ -89,7 +89,7 @@ class Event:
         context: Sequence[SelfDescribingJson] | None = None,
         true_timestamp: float | None = None,
     ) -> None:
-        self.pairs: dict[str, Any] = {} if dict_ is None else dict(dict_)
+        self.pairs: dict[str, Any] = dict(dict_) if dict_ else {}
         self.event_subject = event_subject
         self.context: Sequence[SelfDescribingJson] = [] if context is None else context
         self.true_timestamp = true_timestamp
@@ -147,9 +147,7 @@ class Event:
 
 def _true_timestamp(value: object) -> str:
     if isinstance(value, str):
-        raise InvalidEventError(
-            "ttm", f"must be a number of milliseconds since 1970 UTC, but is {value!r:.80}"
-        )
+        raise InvalidEventError("ttm", f"must be a number of milliseconds since 1970 UTC, but is {value!r:.80}")
     return milliseconds_value("ttm", value)
 
 
@@ -229,12 +227,17 @@ class StructuredEvent(Event):
         context: Sequence[SelfDescribingJson] | None = None,
         true_timestamp: float | None = None,
     ) -> None:
-        super().__init__({"e": "se"}, event_subject, context, true_timestamp)
-        self.category = category
-        self.action = action
-        self.label = label
-        self.property_ = property_
-        self.value = value
+        super().__init__(None, event_subject, context, true_timestamp)
+        require_text("se_ca", category)
+        require_text("se_ac", action)
+        # By hand rather than through the properties: this event is the one that is made in loops.
+        pairs = self.pairs = {"e": "se", "se_ca": category, "se_ac": action}
+        if label is not None:
+            pairs["se_la"] = label
+        if property_ is not None:
+            pairs["se_pr"] = property_
+        if value is not None:
+            pairs["se_va"] = value
 
 
 class SelfDescribing(Event):

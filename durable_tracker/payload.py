@@ -94,9 +94,7 @@ def _plain(value: Any, levels: int, place: str, json_encoder: JsonEncoder | None
         try:
             value = json_encoder(value)
         except TypeError as error:
-            raise InvalidEventError(
-                place, f"must be JSON, and the json_encoder refused it: {error}"
-            ) from error
+            raise InvalidEventError(place, f"must be JSON, and the json_encoder refused it: {error}") from error
     raise InvalidEventError(place, "must be JSON, and the json_encoder keeps returning values that are not")
 
 
@@ -112,17 +110,13 @@ def _plain_scalar(value: Any, place: str) -> Any:
             raise InvalidEventError(place, f"must be a number of at most {_INTEGER_BITS_MAX} bits")
         return int.__index__(value)
     if not math.isfinite(value):
-        raise InvalidEventError(
-            place, f"must be a finite number, but is {value!r}, which JSON has no form for"
-        )
+        raise InvalidEventError(place, f"must be a finite number, but is {value!r}, which JSON has no form for")
     return float.__float__(value)
 
 
 def _plain_key(key: Any, place: str) -> str:
     if not isinstance(key, str):
-        raise InvalidEventError(
-            place, f"must have text as keys, but has {key!r:.80} of type {type(key).__name__}"
-        )
+        raise InvalidEventError(place, f"must have text as keys, but has {key!r:.80} of type {type(key).__name__}")
     check_text(key, place)
     return str.__str__(key)
 
@@ -170,9 +164,7 @@ def _schema_and_data(entity: object, field: str) -> tuple[str, Any]:
     to_json = getattr(entity, "to_json", None)
     pair = to_json() if callable(to_json) else None
     if not isinstance(pair, dict) or pair.keys() != {"schema", "data"}:
-        raise InvalidEventError(
-            field, f"must be a SelfDescribingJson, but is of type {type(entity).__name__}"
-        )
+        raise InvalidEventError(field, f"must be a SelfDescribingJson, but is of type {type(entity).__name__}")
     return check_schema(pair["schema"], field), pair["data"]
 
 
@@ -219,9 +211,7 @@ def check_json_field(field: str, text: str) -> None:
     try:
         decoded = _strict_decode(base64.urlsafe_b64decode(text) if field in ("ue_px", "cx") else text)
     except (binascii.Error, ValueError, RecursionError) as error:
-        raise InvalidEventError(
-            field, f"must be JSON{' in base64' * (field in ('ue_px', 'cx'))}: {error}"
-        ) from None
+        raise InvalidEventError(field, f"must be JSON{' in base64' * (field in ('ue_px', 'cx'))}: {error}") from None
     if not _is_plain(decoded, NESTING_MAX):
         raise InvalidEventError(field, f"must not be nested deeper than {NESTING_MAX} levels")
     name, envelope = ("contexts", list) if field in ("cx", "co") else ("unstruct_event", dict)

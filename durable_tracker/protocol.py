@@ -15,6 +15,7 @@ Everything here is safe to call from any thread and from a signal handler.
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import operator
@@ -149,17 +150,13 @@ def uuid_value(field: str, value: object) -> str:
         return str(value)
     if isinstance(value, str) and _UUID.fullmatch(value):
         return str.__str__(value)
-    raise InvalidEventError(
-        field, f"must be a UUID such as 8-4-4-4-12 hexadecimal digits, but is {value!r:.80}"
-    )
+    raise InvalidEventError(field, f"must be a UUID such as 8-4-4-4-12 hexadecimal digits, but is {value!r:.80}")
 
 
 def _dimensions_value(field: str, value: object) -> str:
     match = _DIMENSIONS.fullmatch(value) if isinstance(value, str) else None
     if match is None or any(int(side) > INT32_MAX for side in match.groups()):
-        raise InvalidEventError(
-            field, f"must be WIDTHxHEIGHT in whole pixels, such as 1920x1080, but is {value!r:.80}"
-        )
+        raise InvalidEventError(field, f"must be WIDTHxHEIGHT in whole pixels, such as 1920x1080, but is {value!r:.80}")
     return match.group()
 
 
@@ -172,9 +169,7 @@ def _flag_value(field: str, value: object) -> str:
 def _currency_value(field: str, value: object) -> str:
     text = text_value(field, value)
     if len(text) > _CURRENCY_SIZE_MAX:
-        raise InvalidEventError(
-            field, f"must be a currency code of 3 letters, such as EUR, but is {text!r:.80}"
-        )
+        raise InvalidEventError(field, f"must be a currency code of 3 letters, such as EUR, but is {text!r:.80}")
     return text
 
 
@@ -189,10 +184,15 @@ def one_of(field: str, value: object, allowed: Iterable[str]) -> str:
     return str.__str__(value)
 
 
+def _choice(allowed: frozenset[str]) -> Callable[[str, object], str]:
+    def rule(field: str, value: object) -> str:
+        return value if type(value) is str and value in allowed else one_of(field, value, allowed)
+
+    return rule
+
+
 def _sent_by_delivery(field: str, value: object) -> str:
-    raise InvalidEventError(
-        field, f"is stamped when the event is sent, so it cannot be given ({value!r:.80})"
-    )
+    raise InvalidEventError(field, f"is stamped when the event is sent, so it cannot be given ({value!r:.80})")
 
 
 TEXT_SIZE_MAX: Final[Mapping[str, int]] = {
@@ -211,10 +211,13 @@ TEXT_SIZE_MAX: Final[Mapping[str, int]] = {
 }
 """The text fields, and the most characters that their columns take (Enrich: atomic field limits)."""
 
+quote: Callable[[str], str] = json.encoder.encode_basestring
+"""Turns text into a JSON string, not escaped to ASCII."""
+
 _FLAGS = ("cookie", "f_pdf", "f_qt", "f_wma", "f_dir", "f_fla", "f_java", "f_gears", "f_ag")
 _RULES: dict[str, Callable[[str, object], str]] = {
-    "e": lambda field, value: one_of(field, value, EVENT_CODES),
-    "p": lambda field, value: one_of(field, value, PLATFORMS),
+    "e": _choice(EVENT_CODES),
+    "p": _choice(PLATFORMS),
     "stm": _sent_by_delivery,
     **dict.fromkeys(("eid", "sid", "nuid"), uuid_value),
     **dict.fromkeys(("dtm", "ttm"), milliseconds_value),
@@ -264,15 +267,23 @@ def wire_map(pairs: Mapping[str, object]) -> dict[str, str]:
     Raises:
         InvalidEventError: a pair breaks a rule.
     """
-    wire: dict[str, str] = {}
+    values = ((field, wire_value(field, value)) for field, value in pairs.items())
+    return {field: text for field, text in values if text is not None}
+
+
+def wire_members(pairs: Mapping[str, object]) -> list[str]:
+    """Return `pairs` as `wire_map` does, each as a member of a JSON object.
+
+    Raises:
+        InvalidEventError: a pair breaks a rule.
+    """
+    members = []
     for field, value in pairs.items():
         if type(value) is str and 0 < len(value) <= TEXT_SIZE_MAX.get(field, 0):
-            wire[field] = value
-        else:
-            text = wire_value(field, value)
-            if text is not None:
-                wire[field] = text
-    return wire
+            members.append(f'"{field}": {quote(value)}')
+        elif (text := wire_value(field, value)) is not None:
+            members.append(f'"{field}": {quote(text)}')
+    return members
 
 
 @lru_cache(maxsize=4096)
@@ -287,9 +298,7 @@ def check_schema(uri: object, field: str = "schema") -> str:
         InvalidEventError: it is not of the form iglu:vendor/name/format/1-0-0.
     """
     if not isinstance(uri, str) or not _is_schema_uri(uri):
-        raise InvalidEventError(
-            field, f"must be of the form iglu:vendor/name/jsonschema/1-0-0, but is {uri!r:.120}"
-        )
+        raise InvalidEventError(field, f"must be of the form iglu:vendor/name/jsonschema/1-0-0, but is {uri!r:.120}")
     return uri
 
 

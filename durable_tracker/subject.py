@@ -110,11 +110,7 @@ class Subject:
         own = self.standard_nv_pairs
         combined = {**subject.standard_nv_pairs, **own}
         # A platform other than the default was set by someone, if not by the setter.
-        if (
-            not self._platform_was_set
-            and own.get("p") == DEFAULT_PLATFORM
-            and "p" in subject.standard_nv_pairs
-        ):
+        if not self._platform_was_set and own.get("p") == DEFAULT_PLATFORM and "p" in subject.standard_nv_pairs:
             combined["p"] = subject.standard_nv_pairs["p"]
         return combined
 
@@ -122,7 +118,5 @@ class Subject:
 def _dimensions(field: str, width: int, height: int) -> str:
     for side in (width, height):
         if isinstance(side, bool) or not isinstance(side, int) or not 0 < side <= INT32_MAX:
-            raise InvalidEventError(
-                field, f"must be whole pixels above 0, but is {width!r:.40} by {height!r:.40}"
-            )
+            raise InvalidEventError(field, f"must be whole pixels above 0, but is {width!r:.40} by {height!r:.40}")
     return f"{width}x{height}"

@@ -244,8 +244,7 @@ class TrackMethods:
         data = {
             "formId": _text("formId", form_id, _NAME_SIZE_MAX),
             "formClasses": _texts("formClasses", form_classes, _NAME_SIZE_MAX),
-            "elements": [_form_element(f"elements[{i}]", element) for i, element in enumerate(elements or ())]
-            or None,
+            "elements": [_form_element(f"elements[{i}]", element) for i, element in enumerate(elements or ())] or None,
         }
         return self._track_described("submit_form", "1-0-0", data, context, tstamp, event_subject)
 
@@ -264,9 +263,7 @@ class TrackMethods:
             raise InvalidEventError("terms", "must be a list of at least one search term")
         for name, choice in (filters or {}).items():
             if not isinstance(choice, (str, bool)):
-                raise InvalidEventError(
-                    f"filters.{name}", f"must be text or a boolean, but is {choice!r:.80}"
-                )
+                raise InvalidEventError(f"filters.{name}", f"must be text or a boolean, but is {choice!r:.80}")
         data = {
             "terms": list(terms),
             "filters": None if filters is None else dict(filters),
@@ -285,9 +282,7 @@ class TrackMethods:
     ) -> Self:
         """Track the view of a screen by a name, an id, or both (snowplow/screen_view 1-0-0)."""
         if name is None and id_ is None:
-            raise InvalidEventError(
-                "name", "must be given, or id_: the schema screen_view requires one of them"
-            )
+            raise InvalidEventError("name", "must be given, or id_: the schema screen_view requires one of them")
         data = {"name": _text("name", name), "id": _text("id", id_)}
         return self._track_described("screen_view", "1-0-0", data, context, tstamp, event_subject)
 
@@ -422,9 +417,7 @@ def _texts(field: str, values: object, size_max: int | None = None) -> list[str]
 
 
 def _number(field: str, value: object) -> object:
-    if value is None or (
-        isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    ):
+    if value is None or (isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)):
         return value
     raise InvalidEventError(field, f"must be a finite number, but is {value!r:.80}")
 

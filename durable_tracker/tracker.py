@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from functools import lru_cache
 from os import urandom
@@ -19,7 +20,9 @@ from durable_tracker.protocol import (
     TRACKER_VERSION,
     check_query_size,
     milliseconds_value,
+    quote,
     wire_map,
+    wire_members,
 )
 from durable_tracker.subject import Subject
 from durable_tracker.track_methods import TrackMethods
@@ -49,6 +52,8 @@ _CHUNK_COUNT_MAX = 1000
 _CHUNK_SIZE_MAX = 1 << 20
 _QUERY_GROWTH_MAX = 3  # percent-encoding makes three bytes of one
 _UNSET: Any = object()
+_EVENT_JSON = frozenset({"ue_px", "ue_pr"})
+_STAMPED_FIELDS = JSON_FIELDS | {"eid", "dtm", "ttm"}
 _DEFAULT_SUBJECT = Subject()
 _ORDER_1 = ("namespace", "emitters", "subject", "app_id", "encode_base64", "json_encoder")
 _ORDER_0 = ("emitters", "subject", "namespace", "app_id", "encode_base64", "json_encoder")
@@ -75,6 +80,19 @@ def _takes_bytes(emitter_type: type) -> bool:
         if "input" in vars(base):
             return False
     return False
+
+
+class _Shared:
+    """The finished fields of a subject and of a tracker, and what they were made from."""
+
+    def __init__(self, subject_pairs: dict[str, Any], own_pairs: dict[str, Any]) -> None:
+        self.subject_pairs = subject_pairs
+        self.own_pairs = own_pairs
+        self.wire = {"p": DEFAULT_PLATFORM, "tv": TRACKER_VERSION}
+        self.wire.update(wire_map(subject_pairs))
+        self.wire.update(wire_map(own_pairs))
+        self.text = encode_plain(self.wire)[1:-1]
+        self.fields = _STAMPED_FIELDS.union(self.wire)
 
 
 class Tracker(TrackMethods):
@@ -139,18 +157,14 @@ class Tracker(TrackMethods):
             "aid": arguments["app_id"],
         }
         self.timer = None
-        self._shared: tuple[dict[str, Any], dict[str, Any], dict[str, str]] = ({}, {}, {})
+        self._shared = _Shared({}, {})
         for name in ("namespace", "app_id"):
             if not isinstance(arguments[name], (str, type(None))):
                 raise ConfigurationError(f"{name} must be text or None, but is {arguments[name]!r:.80}")
         if not isinstance(self.encode_base64, bool):
-            raise ConfigurationError(
-                f"encode_base64 must be True or False, but is {self.encode_base64!r:.80}"
-            )
+            raise ConfigurationError(f"encode_base64 must be True or False, but is {self.encode_base64!r:.80}")
         if not (self.json_encoder is None or callable(self.json_encoder)):
-            raise ConfigurationError(
-                f"json_encoder must be a function or None, but is {self.json_encoder!r:.80}"
-            )
+            raise ConfigurationError(f"json_encoder must be a function or None, but is {self.json_encoder!r:.80}")
 
     @staticmethod
     def get_uuid() -> str:
@@ -186,11 +200,11 @@ class Tracker(TrackMethods):
         """
         if isinstance(event, Payload):
             wire = _complete(wire_map(event.nv_pairs), event.nv_pairs)
-            self._hand_out(self._encode(wire), wire)
+            self._hand_out([self._checked(encode_plain(wire))])
             return self
-        wire = self._wire(event)
-        self._hand_out(self._encode(wire), wire)
-        return wire["eid"]
+        eid, payload = self._finish(event)
+        self._hand_out([payload])
+        return eid
 
     def track_many(self, events: Iterable[Event]) -> list[str]:
         """Give events to every emitter, in order and in few commits, and return their ids.
@@ -203,29 +217,26 @@ class Tracker(TrackMethods):
             QueueError: an emitter did not take a chunk. The chunks before it were stored.
         """
         eids: list[str] = []
-        chunk: list[dict[str, str]] = []
-        payloads: list[bytes] = []
-        size = 0
+        chunk: list[bytes] = []
+        chunk_size = 0
         source = iter(events)
         while True:
             failure: Exception | None = None
-            event = None
             try:
                 event = next(source, None)
                 if event is not None:
-                    wire = self._wire(event)
-                    payloads.append(self._encode(wire))
-                    chunk.append(wire)
-                    size += len(payloads[-1])
-            except Exception as error:  # noqa: BLE001 - raised again below, once what came before it is stored
-                failure = error
-            if event is None or failure or len(chunk) >= _CHUNK_COUNT_MAX or size >= _CHUNK_SIZE_MAX:
-                self._hand_out_many(payloads, chunk)
-                eids.extend(wire["eid"] for wire in chunk)
-                chunk, payloads, size = [], [], 0
-                if failure is not None:
-                    failure.add_note(f"track_many: the {len(eids)} events before this one were stored")
-                    raise failure
+                    eid, payload = self._finish(event)
+                    eids.append(eid)
+                    chunk.append(payload)
+                    chunk_size += len(payload)
+            except Exception as error:  # noqa: BLE001 - raised below, once the events before it are stored
+                event, failure = None, error
+            if event is None or len(chunk) >= _CHUNK_COUNT_MAX or chunk_size >= _CHUNK_SIZE_MAX:
+                self._hand_out(chunk)
+                chunk, chunk_size = [], 0
+            if failure is not None:
+                failure.add_note(f"track_many: the {len(eids)} events before this one were stored")
+                raise failure
             if event is None:
                 return eids
 
@@ -256,7 +267,7 @@ class Tracker(TrackMethods):
         if isinstance(event, Payload):
             self.track(Event(event.nv_pairs, event_subject, context, tstamp))
             return self
-        return Payload.over(dict[str, Any](self._wire(event)))
+        return Payload.over(json.loads(self._finish(event)[1]))
 
     @overload
     def flush(self, is_async: bool = False) -> Self: ...
@@ -321,55 +332,60 @@ class Tracker(TrackMethods):
         return self.standard_nv_pairs["tna"] or ""
 
     def _track_together(self, events: Sequence[Event]) -> None:
-        wires = [self._wire(event) for event in events]
-        self._hand_out_many([self._encode(wire) for wire in wires], wires)
+        self._hand_out([self._finish(event)[1] for event in events])
 
-    def _wire(self, event: Event) -> dict[str, str]:
-        """Return an event's finished fields, an id and a time among them.
+    def _finish(self, event: Event) -> tuple[str, bytes]:
+        """Return an event's id and its finished payload.
 
         Raises:
             InvalidEventError: the event broke a rule of the protocol.
         """
         if not isinstance(event, Event):
             raise InvalidEventError("event", f"must be an Event, but is of type {type(event).__name__}")
-        if type(event).build_payload is Event.build_payload:
-            pairs = event.pairs
-            wire = wire_map(pairs)
-            wire.update(event.encoded(self.encode_base64, self.json_encoder))
+        eid = _new_uuid()
+        dtm = time.time_ns() // 1_000_000
+        shared = self._shared_fields(event.event_subject)
+        pairs = event.pairs
+        if shared.fields.isdisjoint(pairs) and type(event).build_payload is Event.build_payload:
+            members = wire_members(pairs)
+            encoded = event.encoded(self.encode_base64, self.json_encoder)
+            for field, value in encoded.items():
+                members.append(f'"{field}": "{value}"' if self.encode_base64 else f'"{field}": {quote(value)}')
+            if not pairs.get("e") or (pairs["e"] == "ue" and encoded.keys().isdisjoint(_EVENT_JSON)):
+                _complete(wire_map(pairs), pairs)
+            text = f'{{"eid": "{eid}", "dtm": "{dtm}", {shared.text}, {", ".join(members)}}}'
         else:
+            # The event has a field that others set as well, or builds its payload itself.
             pairs = event.build_payload(self.encode_base64, self.json_encoder).nv_pairs
-            wire = wire_map(pairs)
-        wire.update(self._shared_fields(event.event_subject))
-        wire["eid"] = _new_uuid()
-        wire["dtm"] = str(time.time_ns() // 1_000_000)
-        return _complete(wire, pairs)
+            wire = {**wire_map(pairs), **shared.wire, "eid": eid, "dtm": str(dtm)}
+            text = encode_plain(_complete(wire, pairs))
+        return eid, self._checked(text)
 
-    def _shared_fields(self, event_subject: Subject | None) -> dict[str, str]:
+    def _shared_fields(self, event_subject: Subject | None) -> _Shared:
         """Return the finished fields of the subjects and of the tracker itself.
 
         Those of the tracker and of its own subject are kept until one of the two changes.
         """
         subject = self.subject or _DEFAULT_SUBJECT
+        own = self.standard_nv_pairs
         if event_subject is not None:
-            return _merge(event_subject.combine_subject(subject), self.standard_nv_pairs)
-        seen_subject, seen_own, shared = self._shared
-        if subject.standard_nv_pairs != seen_subject or self.standard_nv_pairs != seen_own:
-            seen_subject, seen_own = dict(subject.standard_nv_pairs), dict(self.standard_nv_pairs)
-            shared = _merge(seen_subject, seen_own)
-            self._shared = seen_subject, seen_own, shared
+            return _Shared(event_subject.combine_subject(subject), own)
+        shared = self._shared
+        if subject.standard_nv_pairs != shared.subject_pairs or own != shared.own_pairs:
+            shared = self._shared = _Shared(dict(subject.standard_nv_pairs), dict(own))
         return shared
 
-    def _encode(self, wire: dict[str, str]) -> bytes:
-        """Return finished fields as one JSON object.
+    def _checked(self, text: str) -> bytes:
+        """Return finished fields as bytes.
 
         Raises:
             InvalidEventError: a text is not Unicode, or the event is too large.
         """
         try:
-            payload = encode_plain(wire).encode()
+            payload = text.encode()
         except UnicodeEncodeError:
-            for field, text in wire.items():
-                check_text(text, field)
+            for field, value in json.loads(text).items():
+                check_text(value, field)
             raise
         size = len(payload)
         if size > EVENT_SIZE_MAX:
@@ -377,35 +393,26 @@ class Tracker(TrackMethods):
         if size * _QUERY_GROWTH_MAX > GET_QUERY_SIZE_MAX and any(
             getattr(emitter, "method", None) == "get" for emitter in self.emitters
         ):
-            check_query_size(wire)
+            check_query_size(json.loads(payload))
         return payload
 
-    def _hand_out(self, payload: bytes, wire: dict[str, str]) -> None:
-        failures: list[Exception] = []
-        for emitter in self.emitters:
-            try:
-                if _takes_bytes(type(emitter)):
-                    emitter.put(payload)  # type: ignore[union-attr]
-                else:
-                    emitter.input(dict(wire))  # type: ignore[union-attr]
-            except Exception as error:  # noqa: BLE001 - one emitter's failure must not keep the event from the others
-                failures.append(error)
-        _raise_first(failures)
-
-    def _hand_out_many(self, payloads: list[bytes], wires: list[dict[str, str]]) -> None:
+    def _hand_out(self, payloads: list[bytes]) -> None:
         if not payloads:
             return
         failures: list[Exception] = []
         for emitter in self.emitters:
             try:
-                if _takes_bytes(type(emitter)):
-                    emitter.put_many(payloads)  # type: ignore[union-attr]
+                if not _takes_bytes(type(emitter)):
+                    for payload in payloads:
+                        emitter.input(json.loads(payload))  # type: ignore[union-attr]
+                elif len(payloads) == 1:
+                    emitter.put(payloads[0])  # type: ignore[union-attr]
                 else:
-                    for wire in wires:
-                        emitter.input(dict(wire))  # type: ignore[union-attr]
-            except Exception as error:  # noqa: BLE001 - as above
+                    emitter.put_many(payloads)  # type: ignore[union-attr]
+            except Exception as error:  # noqa: BLE001 - one emitter's failure must not keep the event from the others
                 failures.append(error)
-        _raise_first(failures)
+        if failures:
+            _raise_first(failures)
 
     def _each_until(self, timeout: float | None, act: Callable[[Any, float | None], bool]) -> bool:
         """Let every emitter act within one deadline, and return whether all succeeded."""
@@ -459,13 +466,6 @@ def _checked_subject(subject: object) -> Subject:
     if not isinstance(subject, Subject):
         raise ConfigurationError(f"subject must be a Subject or None, but is {subject!r:.80}")
     return subject
-
-
-def _merge(subject_pairs: dict[str, Any], own_pairs: dict[str, Any]) -> dict[str, str]:
-    shared = {"p": DEFAULT_PLATFORM, "tv": TRACKER_VERSION}
-    shared.update(wire_map(subject_pairs))
-    shared.update(wire_map(own_pairs))
-    return shared
 
 
 def _complete(wire: dict[str, str], pairs: dict[str, Any]) -> dict[str, str]:
