@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 import threading
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from .errors import ConfigurationError
 
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from .validation import Request
+
+REDIRECT_TO: Final = "/com.snowplowanalytics.snowplow/tp2"
+"""A client that turns the redirected POST into a GET is answered 200 there, and nothing is stored."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +80,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Faults:
-    """Draws a fault for each request. Thread-safe; the draws are repeatable, their order among threads is not.
+    """Draws a fault for each request. Thread-safe; a seed repeats the draws, not the order of the threads.
 
     At most one of `fail`, `lose_answer`, `reset`, `hang` and `redirect` befalls a request, so their
     probabilities, each from 0 to 1, may add up to 1 at most. Latency comes on top, with or without one.
@@ -103,7 +106,7 @@ class Faults:
     reset: float = 0.0
     hang: float = 0.0
     redirect: float = 0.0
-    redirect_to: str = "/com.snowplowanalytics.snowplow/tp2"
+    redirect_to: str = REDIRECT_TO
     latency_s: tuple[float, float] = (0.0, 0.0)
     seed: int | None = None
     _choices: list[tuple[float, Fault]] = field(init=False, repr=False, compare=False)
