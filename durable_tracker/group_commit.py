@@ -16,7 +16,7 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from durable_tracker.errors import QueueError
+from durable_tracker.errors import QueueError, QueueFullError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -151,7 +151,13 @@ class GroupCommit:
             try:
                 self._store.insert_all([waiting.payload for waiting in group], keys)
                 is_stored = True
+            except QueueFullError:
+                # The large ones do not fit; the small ones may.
+                keys.clear()
+                for waiting in group:
+                    self._commit_alone(waiting)
             except QueueError as exc:
+                keys.clear()
                 # Each caller gets an object of its own: a shared one would gather the tracebacks of all.
                 for waiting in group:
                     waiting.finish(type(exc)(*exc.args))
@@ -162,3 +168,11 @@ class GroupCommit:
                     waiting.finish(None)
             else:
                 self._waiting.extendleft(waiting for waiting in reversed(group) if not waiting.is_done)
+
+    def _commit_alone(self, waiting: _Waiting) -> None:
+        try:
+            self._store.insert_one(waiting.payload)
+        except QueueError as exc:
+            waiting.finish(exc.with_traceback(None))
+        else:
+            waiting.finish(None)

@@ -312,8 +312,10 @@ class SqliteQueue:
         note = json.dumps({"status": status, "reason": reason, "time_ms": time.time_ns() // 1_000_000}).encode()
         value = len(note).to_bytes(4, "big") + note + record[_RECORD_OVERHEAD:]
         count = "damaged" if grave < 0 else "dead"
+        # A damaged row's key may be wrong: it must not go on record as the highest.
+        high = f"UPDATE meta SET value = max(value, {self._high}) WHERE key = 'high';" if grave < 0 else _RECORD_HIGH
         self._run(
-            f"{_RECORD_HIGH}"
+            f"{high}"
             f"INSERT OR REPLACE INTO dead_letters (key, value) VALUES ({grave}, x'{value.hex()}');"
             f"UPDATE meta SET value = value + {len(value)} WHERE key = 'dead_size';"
             f"DELETE FROM events WHERE key = {key};"
@@ -552,17 +554,22 @@ class SqliteQueue:
             rows = ", ".join(f"('{name}', 0)" for name in _INTEGERS)
             self._connection.script(f"INSERT OR IGNORE INTO meta (key, value) VALUES {rows}")
         self._read_counts()
-        while True:
-            row = self._connection.select_one("SELECT key, value FROM events ORDER BY key DESC LIMIT 1")
-            if row is None or (row[0] < _KEY_MAX and _is_intact(*row)):
-                break
-            # A flipped bit in the highest key would make every later key wrong.
+        while (row := self._last_row()) is not None and not (row[0] < _KEY_MAX and _is_intact(*row)):
+            # A flipped bit in the highest key would make every later key wrong. The keys above the recorded high
+            # have no gaps, so their number tells what the highest was.
+            (above,) = self._connection.select_one(
+                "SELECT count(*) FROM events WHERE key > (SELECT value FROM meta WHERE key = 'high')"
+            ) or (0,)
+            self._high = max(self._high, self._counts["high"] + above)
             self._set_aside([row[0]])
         self._reread_high()
         # Room in the WAL is unknown to a new connection, and it was just emptied.
         self._wal_room = WAL_SIZE_MAX
         with contextlib.suppress(QueueFullError):
             self._headroom.restore()
+
+    def _last_row(self) -> tuple[int, bytes] | None:
+        return self._connection.select_one("SELECT key, value FROM events ORDER BY key DESC LIMIT 1")  # type: ignore[return-value]
 
     def _reread_high(self) -> None:
         row = self._connection.select_one(

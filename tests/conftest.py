@@ -1,0 +1,43 @@
+"""Fixtures that several tests share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from durable_tracker.slots import Slot, make_private_directory
+from durable_tracker.sqlite_queue import SqliteQueue
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+
+@pytest.fixture(autouse=True)
+def _own_queue_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test may touch the user's real queues."""
+    monkeypatch.setenv("DURABLE_TRACKER_DIR", str(tmp_path / "default-queue-dir"))
+
+
+@pytest.fixture
+def slot_dir(tmp_path: Path) -> Path:
+    """A directory for slots, as an emitter would make it."""
+    path = tmp_path / "queues" / "name"
+    make_private_directory(path)
+    return path
+
+
+@pytest.fixture
+def open_queue(slot_dir: Path) -> Iterator[Callable[..., SqliteQueue]]:
+    """Open slot `index` of the test's directory; what is still open at the end is closed."""
+    queues: list[SqliteQueue] = []
+
+    def open_(index: int = 0, **settings: object) -> SqliteQueue:
+        queue = SqliteQueue.take(Slot(slot_dir, index), **settings)
+        queues.append(queue)
+        return queue
+
+    yield open_
+    for queue in queues:
+        queue.close()

@@ -1,0 +1,522 @@
+"""The queue on disk: what it stores, counts, refuses and gives back."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from durable_tracker import connection as connection_module
+from durable_tracker import headroom as headroom_module
+from durable_tracker import sqlite_queue as sqlite_queue_module
+from durable_tracker.errors import (
+    QueueClosedError,
+    QueueFullError,
+    SlotBusyError,
+    StorageError,
+    UnknownFormatError,
+)
+from durable_tracker.queue import Ledger
+from durable_tracker.slots import Slot, make_private_directory
+from durable_tracker.sqlite_queue import SqliteQueue
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    OpenQueue = Callable[..., SqliteQueue]
+
+EVENT = b'{"e":"pv","n":"%06d"}'
+
+
+def events(first: int, count: int) -> list[bytes]:
+    return [EVENT % n for n in range(first, first + count)]
+
+
+def payloads(queue: SqliteQueue) -> list[bytes]:
+    return [row.payload for row in queue.peek(0, 1_000_000, 1 << 30)]
+
+
+def keys(queue: SqliteQueue) -> list[int]:
+    return [row.key for row in queue.peek(0, 1_000_000, 1 << 30)]
+
+
+def assert_ledger_matches_rows(queue: SqliteQueue) -> None:
+    """Compare the counts with an independent count of the rows."""
+    ledger = queue.ledger()
+    assert ledger.pending == len(queue.events)
+    assert ledger.dead == len(queue.dead_letters(1_000_000))
+    assert ledger.accepted == (
+        ledger.delivered
+        + ledger.pending
+        + ledger.dead
+        + ledger.expired
+        + ledger.evicted
+        + ledger.damaged
+        + ledger.discarded
+    )
+
+
+# ── put and peek ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_events_come_back_in_the_order_they_were_put(open_queue: OpenQueue) -> None:
+    """Single and bulk puts share one order, and the bytes are what was put."""
+    queue = open_queue()
+    for event in events(0, 3):
+        queue.put(event)
+    queue.put_many(events(3, 700))
+    assert events(0, 703) == payloads(queue)
+    assert list(range(1, 704)) == keys(queue)
+
+
+def test_events_survive_closing_and_opening(open_queue: OpenQueue) -> None:
+    """What was put is there for the slot's next owner, with the counts."""
+    queue = open_queue()
+    queue.put_many(events(0, 10))
+    queue.ack([1, 2, 3])
+    queue.close()
+    again = open_queue()
+    assert events(3, 7) == payloads(again)
+    assert Ledger(accepted=10, delivered=3, pending=7) == again.ledger()
+
+
+def test_peek_is_bounded_by_count_and_by_bytes(open_queue: OpenQueue) -> None:
+    """The bound on bytes is never exceeded, except by a first row that is larger than it."""
+    queue = open_queue()
+    queue.put_many([b"a" * 100, b"b" * 100, b"c" * 100])
+    assert [b"a" * 100, b"b" * 100] == [row.payload for row in queue.peek(0, 2, 10_000)]
+    assert [b"a" * 100, b"b" * 100] == [row.payload for row in queue.peek(0, 10, 299)]
+    assert [b"b" * 100] == [row.payload for row in queue.peek(1, 10, 1)]
+    assert [] == queue.peek(3, 10, 10_000)
+
+
+def test_a_large_backlog_of_large_rows_is_not_read_into_memory(open_queue: OpenQueue) -> None:
+    """Peek stops reading where its bound on bytes is reached."""
+    queue = open_queue()
+    queue.put_many([b"x" * 900_000] * 20)
+    read: list[int] = []
+    real = connection_module._fetch_up_to
+
+    def counting(cursor: Any, size_max: int) -> Any:
+        rows = real(cursor, size_max)
+        read.append(len(rows))
+        return rows
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(connection_module, "_fetch_up_to", counting)
+        queue.peek(0, 500, 1_000_000)
+    assert [2] == read
+
+
+def test_keys_are_never_given_out_twice(open_queue: OpenQueue) -> None:
+    """Also not after the queue was emptied and opened again: a late ack must never hit a newer event."""
+    queue = open_queue()
+    queue.put_many(events(0, 5))
+    queue.ack(keys(queue))
+    queue.close()
+    again = open_queue()
+    again.put(b"{}")
+    assert [6] == keys(again)
+
+
+def test_a_put_overtaken_by_another_takes_the_next_key(open_queue: OpenQueue) -> None:
+    """A key counter that is behind is an error of the INSERT, not an overwritten row."""
+    queue = open_queue()
+    queue.put_many(events(0, 3))
+    queue._high = 0  # as if a signal handler had put three events between reading and using the counter
+    queue.put(b'{"late":"1"}')
+    queue._high = 1
+    queue.put_many([b'{"late":"2"}', b'{"late":"3"}'])
+    assert [*events(0, 3), b'{"late":"1"}', b'{"late":"2"}', b'{"late":"3"}'] == payloads(queue)
+    assert_ledger_matches_rows(queue)
+
+
+def test_a_closed_queue_refuses_events(open_queue: OpenQueue) -> None:
+    """A put after close is an error, and close may be called twice."""
+    queue = open_queue()
+    queue.close()
+    queue.close()
+    with pytest.raises(QueueClosedError):
+        queue.put(b"{}")
+
+
+# ── the ledger ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_every_way_out_is_counted_in_the_ledger(open_queue: OpenQueue) -> None:
+    """Delivered, dead, expired, evicted and requeued rows add up, and so they do for the next owner."""
+    queue = open_queue()
+    queue.put_many(events(0, 100))
+    queue.ack([1, 2, 3, 50])
+    queue.ack([1])  # a second time: counts nothing
+    queue.reject([4, 5], 400, "refused")
+    queue.expire([6, 7, 8])
+    assert 2 == queue.evict(400)
+    assert 1 == queue.requeue([4, 999])
+    expected = Ledger(accepted=100, delivered=4, pending=90, dead=1, expired=3, evicted=2)
+    assert expected == queue.ledger()
+    assert_ledger_matches_rows(queue)
+    queue.close()
+    again = open_queue()
+    assert expected == again.ledger()
+    assert_ledger_matches_rows(again)
+
+
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["put", "put_many", "ack", "reject", "expire", "evict", "requeue", "reopen", "shrink"]),
+            st.integers(0, 30),
+        ),
+        max_size=25,
+    )
+)
+def test_the_ledger_adds_up_after_any_program(tmp_path_factory: pytest.TempPathFactory, program: Any) -> None:
+    """Whatever the order of operations, the counts equal the rows."""
+    directory = tmp_path_factory.mktemp("slot") / "q"
+    make_private_directory(directory)
+    queue = SqliteQueue.take(Slot(directory, 0))
+    put = 0
+    for step, n in program:
+        if step == "put":
+            queue.put(EVENT % put)
+            put += 1
+        elif step == "put_many":
+            queue.put_many(events(put, n))
+            put += n
+        elif step == "reopen":
+            queue.close()
+            queue = SqliteQueue.take(Slot(directory, 0))
+        elif step == "evict":
+            queue.evict(n * 10)
+        elif step == "requeue":
+            queue.requeue([letter.key for letter in queue.dead_letters(n)])
+        elif step == "shrink":
+            queue.shrink()
+        else:
+            chosen = [row.key for row in queue.peek(0, n + 1, 1 << 20)][n // 2 :]
+            queue.release()
+            {"ack": queue.ack, "expire": queue.expire}.get(step, lambda keys: queue.reject(keys, 400, "no"))(chosen)
+        assert put == queue.ledger().accepted
+        assert_ledger_matches_rows(queue)
+    queue.close()
+
+
+def test_dead_letters_tell_why_and_keep_the_bytes(open_queue: OpenQueue) -> None:
+    """Status, reason, time and payload of a refused event can be read, and the event can be sent again."""
+    queue = open_queue()
+    queue.put_many(events(0, 2))
+    queue.reject([1], 422, "alone refused")
+    (letter,) = queue.dead_letters()
+    assert (1, 422, "alone refused", events(0, 1)[0]) == (letter.key, letter.status, letter.reason, letter.payload)
+    assert 1_600_000_000_000 < letter.time_ms
+    queue.requeue([1])
+    assert [events(1, 1)[0], events(0, 1)[0]] == payloads(queue)
+
+
+def test_dead_letters_are_bounded_and_what_is_discarded_is_counted(
+    open_queue: OpenQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The oldest make room for the newest."""
+    monkeypatch.setattr(sqlite_queue_module, "DEAD_LETTERS_MAX", 3)
+    queue = open_queue()
+    queue.put_many(events(0, 5))
+    queue.reject([1, 2, 3, 4, 5], 400, "no")
+    assert [3, 4, 5] == [letter.key for letter in queue.dead_letters()]
+    assert Ledger(accepted=5, dead=3, discarded=2) == queue.ledger()
+
+
+def test_eviction_skips_rows_in_flight(open_queue: OpenQueue) -> None:
+    """The oldest rows go first, but not those that are being sent."""
+    queue = open_queue()
+    queue.put_many(events(0, 10))
+    queue.peek(0, 3, 1 << 20)
+    queue.evict(1)
+    queue.release()
+    assert [1, 2, 3, 5] == keys(queue)[:4]
+    queue.release()
+    queue.evict(1)
+    assert [2, 3, 5] == keys(queue)[:3]
+
+
+def test_opening_reads_no_more_of_a_long_backlog_than_of_a_short_one(
+    open_queue: OpenQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Opening, counting and the ends of the queue take the same number of SQLite's steps for any backlog."""
+    steps = 0
+
+    def count() -> int:
+        nonlocal steps
+        steps += 1
+        return 0
+
+    real = sqlite3.connect
+
+    def connect(*args: Any, **kwargs: Any) -> sqlite3.Connection:
+        raw: sqlite3.Connection = real(*args, **kwargs)
+        raw.set_progress_handler(count, 1)
+        return raw
+
+    def steps_to_open() -> int:
+        nonlocal steps
+        steps = 0
+        with monkeypatch.context() as patch:
+            patch.setattr(sqlite3, "connect", connect)
+            queue = open_queue()
+            queue.ledger(), queue.oldest_key(), queue.high_key(), queue.used_bytes(), queue.is_full()
+            queue.close()
+        return steps
+
+    queue = open_queue()
+    queue.put_many(events(0, 10))
+    queue.close()
+    few = steps_to_open()
+    queue = open_queue()
+    queue.put_many(events(10, 20_000))
+    queue.close()
+    assert 0 < steps_to_open() <= few + 20
+
+
+# ── damage ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_row_whose_bytes_were_altered_is_set_aside_and_never_returned(
+    open_queue: OpenQueue, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its neighbours go on, and the row is kept with the reason."""
+    queue = open_queue()
+    queue.put_many(events(0, 5))
+    queue.close()
+    with sqlite3.connect(queue.slot.database) as raw:
+        raw.execute("UPDATE events SET value = replace(value, '3\"', '4\"') WHERE key = 4")
+        raw.execute("UPDATE events SET key = 77 WHERE key = 2")
+    raw.close()
+    again = open_queue()
+    assert [events(0, 1)[0], *events(2, 1), *events(4, 1)] == payloads(again)
+    assert Ledger(accepted=5, pending=3, damaged=2) == again.ledger()
+    assert "queue.rows_damaged" in caplog.messages
+    assert [-77, -4] == [letter.key for letter in again.dead_letters(after=-1000)]
+    assert 0 == again.requeue([-4])
+
+
+def test_a_database_of_a_newer_version_is_refused_untouched(open_queue: OpenQueue, slot_dir: Path) -> None:
+    """Somebody went back to an older version of this package: nothing is lost by it."""
+    queue = open_queue()
+    queue.put(b"{}")
+    queue.close()
+    raw = sqlite3.connect(queue.slot.database)
+    raw.execute(f"PRAGMA user_version={connection_module.FORMAT + 1}")
+    raw.close()
+    before = queue.slot.database.read_bytes()
+    with pytest.raises(UnknownFormatError, match="left untouched"):
+        open_queue()
+    assert before == queue.slot.database.read_bytes()
+    assert Slot(slot_dir, 0).acquire()
+
+
+def test_a_database_of_something_else_is_refused_untouched(open_queue: OpenQueue, slot_dir: Path) -> None:
+    """A file that was put there by another program keeps its tables."""
+    raw = sqlite3.connect(slot_dir / "0.sqlite3")
+    raw.execute("CREATE TABLE theirs (a)")
+    raw.close()
+    with pytest.raises(UnknownFormatError):
+        open_queue()
+
+
+# ── settings of SQLite, and SqliteDict ───────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(("durability", "synchronous"), [("always", 2), ("interval", 1)])
+def test_sqlite_is_set_as_the_promise_needs(open_queue: OpenQueue, durability: str, synchronous: int) -> None:
+    """Each setting is read back from the live connection."""
+    queue = open_queue(durability=durability)
+    pragma = queue._connection.pragma
+    assert b"wal" == pragma("journal_mode")
+    assert b"exclusive" == pragma("locking_mode")
+    assert synchronous == pragma("synchronous")
+    assert 2 == pragma("auto_vacuum")
+    assert 0 == pragma("wal_autocheckpoint")
+    assert 0 == pragma("trusted_schema")
+    assert not queue.slot.database.with_name("0.sqlite3-shm").exists()
+
+
+def test_the_tables_are_sqlitedicts_that_cannot_overwrite_events(open_queue: OpenQueue) -> None:
+    """They can be read as mappings; whatever would rewrite or remove an event is refused."""
+    queue = open_queue()
+    queue.put(b'{"a":"1"}')
+    assert 1 == len(queue.events)
+    assert b'{"a":"1"}' == queue.events[1][4:]
+    assert [1] == list(queue.events)
+    with pytest.raises(TypeError):
+        queue.events[1] = b"other"
+    for name in ("update", "clear", "pop", "popitem", "setdefault", "terminate"):
+        with pytest.raises(TypeError):
+            getattr(queue.events, name)()
+    with pytest.raises(TypeError):
+        del queue.events[1]
+    queue.events.close()
+    queue.events.__del__()
+    queue.put(b'{"a":"2"}')
+    assert 2 == queue.ledger().pending
+
+
+def test_files_are_private_whatever_the_umask(open_queue: OpenQueue) -> None:
+    """Directories 0700 and files 0600, also under umask 0."""
+    old = os.umask(0)
+    try:
+        queue = open_queue()
+        queue.put(b"{}")
+        directory = queue.slot.directory
+        assert 0o700 == stat.S_IMODE(directory.stat().st_mode)
+        modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in directory.iterdir()}
+        names = ("0.sqlite3", "0.sqlite3-wal", "0.lock", "0.ballast")
+        assert dict.fromkeys(names, 0o600) == modes
+    finally:
+        os.umask(old)
+
+
+def test_a_second_owner_is_told_who_the_first_is(open_queue: OpenQueue) -> None:
+    """Within one process, too, a slot has one owner."""
+    open_queue()
+    with pytest.raises(SlotBusyError, match=str(os.getpid())) as caught:
+        open_queue()
+    assert os.getpid() == caught.value.pid
+
+
+def test_a_database_that_somebody_else_has_open_is_a_slot_that_is_taken(open_queue: OpenQueue, slot_dir: Path) -> None:
+    """Without the lock file's lock, SQLite's own tells."""
+    queue = open_queue()
+    queue.close()
+    raw = sqlite3.connect(slot_dir / "0.sqlite3", isolation_level=None)
+    raw.execute("PRAGMA locking_mode=EXCLUSIVE")
+    raw.execute("BEGIN IMMEDIATE")
+    try:
+        with pytest.raises(SlotBusyError):
+            open_queue()
+    finally:
+        raw.close()
+
+
+@pytest.mark.parametrize("name", ["0.sqlite3", "0.lock", "0.sqlite3-wal", "0.ballast"])
+def test_a_planted_symbolic_link_is_refused(open_queue: OpenQueue, slot_dir: Path, tmp_path: Path, name: str) -> None:
+    """Events are never written where somebody else wants them."""
+    target = tmp_path / "target"
+    target.write_bytes(b"untouched")
+    (slot_dir / name).symlink_to(target)
+    with pytest.raises(StorageError):
+        open_queue()
+    assert b"untouched" == target.read_bytes()
+
+
+# ── limits ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_quota_refuses_events_until_others_are_gone(open_queue: OpenQueue) -> None:
+    """The message names the setting; the file stays within it; an ack makes room."""
+    quota = 256 << 10
+    queue = open_queue(max_queue_bytes=quota)
+    with pytest.raises(QueueFullError, match="max_queue_bytes=262144"):
+        for _ in range(10_000):
+            queue.put(b"x" * 500)
+    assert queue.slot.database.stat().st_size <= quota
+    assert queue.is_full()
+    stored = queue.ledger().pending
+    assert 300 < stored == len(queue.events)
+    queue.reject(keys(queue)[:1], 400, "a full queue can still set aside")
+    queue.ack(keys(queue)[:100])
+    queue.put(b"x" * 500)
+    assert_ledger_matches_rows(queue)
+
+
+def test_the_wal_is_bounded(open_queue: OpenQueue) -> None:
+    """However much is put and acknowledged, the WAL stays near its bound."""
+    queue = open_queue(durability="interval")
+    for _ in range(20):
+        for event in events(0, 200):
+            queue.put(event)
+        queue.put_many([b"y" * 700] * 1500)
+        queue.ack(keys(queue)[:1000])
+        assert queue.slot.wal.stat().st_size <= 2.5 * sqlite_queue_module.WAL_SIZE_MAX
+
+
+def test_disk_space_is_given_back(open_queue: OpenQueue) -> None:
+    """After a drain the file is as small as an empty one, or nearly."""
+    queue = open_queue(durability="interval")
+    queue.put_many([b"z" * 500] * 20_000)
+    queue.ack(keys(queue))
+    before = queue.slot.database.stat().st_size
+    assert queue.shrink()
+    assert queue.slot.database.stat().st_size < before * 0.05
+    assert 0 == queue.slot.wal.stat().st_size
+
+
+def test_without_headroom_nothing_is_accepted(open_queue: OpenQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk with no room for the ballast is full; once there is room, puts work again by themselves."""
+
+    def no_space(*_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(headroom_module.os, "posix_fallocate", no_space)
+        queue = open_queue()
+        with pytest.raises(QueueFullError, match="No space left"):
+            queue.put(b"{}")
+        assert not queue.slot.ballast.exists()
+    queue.put(b"{}")
+    assert 1 == queue.ledger().pending
+
+
+# ── threads ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("durability", ["always", "interval"])
+def test_concurrent_puts_are_all_stored_once(open_queue: OpenQueue, durability: str) -> None:
+    """Sixteen threads share commits; no event is lost or doubled."""
+    queue = open_queue(durability=durability)
+
+    def work(first: int) -> None:
+        for event in events(first, 200):
+            queue.put(event)
+
+    threads = [threading.Thread(target=work, args=(n * 200,)) for n in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert events(0, 3200) == sorted(payloads(queue))
+    assert_ledger_matches_rows(queue)
+
+
+def test_an_error_reaches_the_caller_whose_event_it_was(open_queue: OpenQueue) -> None:
+    """Eight threads, one event in ten too large for the quota: each failure in its own call, all others stored."""
+    queue = open_queue(max_queue_bytes=2 << 20)
+    failed: list[int] = []
+    stored: list[int] = []
+
+    def work(first: int) -> None:
+        for n in range(first, first + 50):
+            try:
+                queue.put(b"%06d" % n + b"x" * (3 << 20 if n % 10 == 0 else 10))
+            except QueueFullError:
+                failed.append(n)
+            else:
+                stored.append(n)
+
+    threads = [threading.Thread(target=work, args=(n * 50,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert list(range(0, 400, 10)) == sorted(failed)
+    assert sorted(stored) == sorted(int(payload[:6]) for payload in payloads(queue))
+    assert 360 == len(stored)
