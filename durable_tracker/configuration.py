@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from durable_tracker.errors import ConfigurationError
+from durable_tracker.log import logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _STATUS_MIN, _SUCCESS_MIN, _SUCCESS_MAX, _STATUS_MAX = 100, 200, 299, 599
-
-logger = logging.getLogger("durable_tracker")
 
 
 class _Setting(Generic[T]):
@@ -181,12 +179,8 @@ class EmitterConfiguration:
         It is not for a 2xx, which means that they were delivered; then the reason is logged.
         """
         if not _is_retry_rule(status_code, retry):
-            logger.warning(
-                "set_retry_code takes an HTTP status other than 2xx and a boolean, not %r and %r; nothing changed",
-                status_code,
-                retry,
-                extra={"event": "retry_code_refused"},
-            )
+            extra = {"status_code": status_code, "retry": retry, "outcome": "nothing changed"}
+            logger.warning("configuration.retry_code_refused", extra=extra)
             return False
         self.custom_retry_codes = {**self.custom_retry_codes, status_code: retry}
         return True

@@ -8,7 +8,7 @@ Required text is checked when it is given, everything else when the event is tra
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
 
 from durable_tracker.errors import InvalidEventError
 from durable_tracker.payload import Payload, contexts_text, event_text, to_base64
@@ -98,6 +98,10 @@ class Event:
     def payload(self) -> Payload:
         """The event's own fields. Adding to it changes the event."""
         return Payload.over(self.pairs)
+
+    @payload.setter
+    def payload(self, value: Payload) -> None:
+        self.pairs = value.nv_pairs
 
     def describe(self) -> SelfDescribingJson | None:
         """Return the content of a self-describing event, None for the other kinds."""
@@ -263,8 +267,7 @@ class _Property(_Field[T]):
 
     @staticmethod
     def _pairs(event: Event) -> dict[str, Any]:
-        assert isinstance(event, ScreenView)
-        return event.screen_view_properties
+        return cast("ScreenView", event).screen_view_properties
 
 
 class ScreenView(Event):

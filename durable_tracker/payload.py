@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     """Called with a value that JSON has no form for. Returns one that it has, or raises TypeError."""
 
 _SCALARS = frozenset({str, int, float, bool, type(None)})
+_CONTAINERS = frozenset({dict, list, tuple})
 _ENVELOPE_LEVELS = {"ue": 2, "cx": 3}
 _CONVERSIONS_MAX = 40
 _INTEGER_BITS_MAX = 4096
@@ -53,19 +54,18 @@ def _is_plain(value: object, levels: int) -> bool:
     kind = type(value)
     if kind in _SCALARS:
         return True
-    if levels <= 0:
+    if levels <= 0 or kind not in _CONTAINERS:
         return False
+    items: Any = value
     if kind is dict:
-        for key, item in value.items():  # type: ignore[attr-defined]
-            if type(key) is not str or (type(item) not in _SCALARS and not _is_plain(item, levels - 1)):
+        for key in items:
+            if type(key) is not str:
                 return False
-        return True
-    if kind is list or kind is tuple:
-        for item in value:  # type: ignore[attr-defined]
-            if type(item) not in _SCALARS and not _is_plain(item, levels - 1):
-                return False
-        return True
-    return False
+        items = items.values()
+    for item in items:  # noqa: SIM110 - a generator would take twice as long
+        if type(item) not in _SCALARS and not _is_plain(item, levels - 1):
+            return False
+    return True
 
 
 def _plain(value: Any, levels: int, place: str, json_encoder: JsonEncoder | None) -> Any:

@@ -16,7 +16,6 @@ Everything here is safe to call from any thread and from a signal handler.
 from __future__ import annotations
 
 import json
-import logging
 import math
 import operator
 import re
@@ -27,6 +26,7 @@ from urllib.parse import urlencode
 from uuid import UUID
 
 from durable_tracker.errors import InvalidEventError
+from durable_tracker.log import logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -63,7 +63,6 @@ _INTEGER = re.compile(r"-?[0-9]{1,20}")
 _DECIMAL = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _DIMENSIONS = re.compile(r"([0-9]{1,10})x([0-9]{1,10})")
 
-logger = logging.getLogger("durable_tracker")
 _logged_lengths: set[str] = set()
 
 
@@ -251,13 +250,9 @@ def wire_value(field: str, value: object) -> str | None:
     text = text_value(field, value)
     if len(text) > size_max and field not in _logged_lengths:
         _logged_lengths.add(field)
-        logger.warning(
-            "%s is longer than the %d characters that its column takes by default; the event is sent, and may "
-            "become a failed event in the pipeline. Said once per field and process",
-            field,
-            size_max,
-            extra={"event": "field_too_long", "field": field, "size_max": size_max},
-        )
+        # Its column takes less by default: the event may become a failed event in the pipeline.
+        extra = {"field": field, "size_max": size_max, "size": len(text), "outcome": "sent; said once per field"}
+        logger.warning("event.field_too_long", extra=extra)
     return text
 
 

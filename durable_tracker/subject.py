@@ -103,14 +103,18 @@ class Subject:
         """Set the network user id, in place of the one from the collector's cookie."""
         return self._set("tnuid", nuid)
 
+    @property
+    def has_platform(self) -> bool:
+        """Whether somebody set the platform."""
+        # Other than the default, it was set by someone, if not by the setter.
+        return self._platform_was_set or self.standard_nv_pairs.get("p", DEFAULT_PLATFORM) != DEFAULT_PLATFORM
+
     def combine_subject(self, subject: Subject | None) -> dict[str, Any]:
         """Return the fields of this subject laid over those of another one, as a new dict."""
         if subject is None:
             return dict(self.standard_nv_pairs)
-        own = self.standard_nv_pairs
-        combined = {**subject.standard_nv_pairs, **own}
-        # A platform other than the default was set by someone, if not by the setter.
-        if not self._platform_was_set and own.get("p") == DEFAULT_PLATFORM and "p" in subject.standard_nv_pairs:
+        combined = {**subject.standard_nv_pairs, **self.standard_nv_pairs}
+        if not self.has_platform and "p" in subject.standard_nv_pairs:
             combined["p"] = subject.standard_nv_pairs["p"]
         return combined
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 from durable_tracker.errors import InvalidEventError
@@ -15,7 +14,20 @@ from durable_tracker.events import (
     StructuredEvent,
     require_text,
 )
-from durable_tracker.protocol import INT32_MAX, integer_value, one_of
+from durable_tracker.protocol import one_of
+from durable_tracker.schema_rules import (
+    FORM_NODE_NAMES,
+    NAME_SIZE_MAX,
+    VALUE_SIZE_MAX,
+    cart_data,
+    filters_data,
+    form_element,
+    form_type,
+    item_fields,
+    optional_count,
+    optional_text,
+    optional_texts,
+)
 from durable_tracker.self_describing_json import SelfDescribingJson
 
 if TYPE_CHECKING:
@@ -24,16 +36,7 @@ if TYPE_CHECKING:
 
     from durable_tracker.subject import Subject
 
-FORM_NODE_NAMES = frozenset({"INPUT", "TEXTAREA", "SELECT"})
-FORM_TYPES = frozenset(
-    "button checkbox color date datetime datetime-local email file hidden image month number password radio range "
-    "reset search submit tel text time url week".split()
-)
 _SCHEMA = "iglu:com.snowplowanalytics.snowplow/{}/jsonschema/{}"
-_NAME_SIZE_MAX = 4096
-_VALUE_SIZE_MAX = 65_535
-_ELEMENT_KEYS = frozenset({"name", "value", "nodeName", "type"})
-_ITEM_KEYS = frozenset({"sku", "price", "quantity", "name", "category", "currency", "context"})
 
 
 class TrackMethods:
@@ -142,10 +145,10 @@ class TrackMethods:
         require_text("targetUrl", target_url)
         data = {
             "targetUrl": target_url,
-            "elementId": _text("elementId", element_id),
-            "elementClasses": _texts("elementClasses", element_classes),
-            "elementTarget": _text("elementTarget", element_target),
-            "elementContent": _text("elementContent", element_content),
+            "elementId": optional_text("elementId", element_id),
+            "elementClasses": optional_texts("elementClasses", element_classes),
+            "elementTarget": optional_text("elementTarget", element_target),
+            "elementContent": optional_text("elementContent", element_content),
         }
         return self._track_described("link_click", "1-0-1", data, context, tstamp, event_subject)
 
@@ -162,7 +165,7 @@ class TrackMethods:
         event_subject: Subject | None = None,
     ) -> Self:
         """Track that something was put into a cart (add_to_cart 1-0-0)."""
-        data = _cart(sku, quantity, name, category, unit_price, currency)
+        data = cart_data(sku, quantity, name, category, unit_price, currency)
         return self._track_described("add_to_cart", "1-0-0", data, context, tstamp, event_subject)
 
     def track_remove_from_cart(
@@ -178,7 +181,7 @@ class TrackMethods:
         event_subject: Subject | None = None,
     ) -> Self:
         """Track that something was taken out of a cart (remove_from_cart 1-0-0)."""
-        data = _cart(sku, quantity, name, category, unit_price, currency)
+        data = cart_data(sku, quantity, name, category, unit_price, currency)
         return self._track_described("remove_from_cart", "1-0-0", data, context, tstamp, event_subject)
 
     def track_form_change(
@@ -210,13 +213,13 @@ class TrackMethods:
         if element_id is None:
             raise InvalidEventError("elementId", "must be text; the schema change_form requires it")
         data = {
-            "formId": _text("formId", form_id, _NAME_SIZE_MAX),
-            "elementId": _text("elementId", element_id, _NAME_SIZE_MAX),
+            "formId": optional_text("formId", form_id, NAME_SIZE_MAX),
+            "elementId": optional_text("elementId", element_id, NAME_SIZE_MAX),
             "nodeName": one_of("nodeName", node_name, FORM_NODE_NAMES),
-            "type": _form_type("type", type_),
-            "elementClasses": _texts("elementClasses", element_classes, _NAME_SIZE_MAX),
+            "type": form_type("type", type_),
+            "elementClasses": optional_texts("elementClasses", element_classes, NAME_SIZE_MAX),
         }
-        required = {"value": _text("value", value, _VALUE_SIZE_MAX)}
+        required = {"value": optional_text("value", value, VALUE_SIZE_MAX)}
         return self._track_described("change_form", "1-0-0", data, context, tstamp, event_subject, required)
 
     def track_form_submit(
@@ -242,9 +245,9 @@ class TrackMethods:
         if isinstance(elements, (str, dict)):
             raise InvalidEventError("elements", f"must be a list of elements, but is {elements!r:.80}")
         data = {
-            "formId": _text("formId", form_id, _NAME_SIZE_MAX),
-            "formClasses": _texts("formClasses", form_classes, _NAME_SIZE_MAX),
-            "elements": [_form_element(f"elements[{i}]", element) for i, element in enumerate(elements or ())] or None,
+            "formId": optional_text("formId", form_id, NAME_SIZE_MAX),
+            "formClasses": optional_texts("formClasses", form_classes, NAME_SIZE_MAX),
+            "elements": [form_element(f"elements[{i}]", element) for i, element in enumerate(elements or ())] or None,
         }
         return self._track_described("submit_form", "1-0-0", data, context, tstamp, event_subject)
 
@@ -259,16 +262,13 @@ class TrackMethods:
         event_subject: Subject | None = None,
     ) -> Self:
         """Track a search on a site, for at least one term (site_search 1-0-0)."""
-        if not _texts("terms", terms):
+        if not optional_texts("terms", terms):
             raise InvalidEventError("terms", "must be a list of at least one search term")
-        for name, choice in (filters or {}).items():
-            if not isinstance(choice, (str, bool)):
-                raise InvalidEventError(f"filters.{name}", f"must be text or a boolean, but is {choice!r:.80}")
         data = {
             "terms": list(terms),
-            "filters": None if filters is None else dict(filters),
-            "totalResults": _count("totalResults", total_results),
-            "pageResults": _count("pageResults", page_results),
+            "filters": filters_data(filters),
+            "totalResults": optional_count("totalResults", total_results),
+            "pageResults": optional_count("pageResults", page_results),
         }
         return self._track_described("site_search", "1-0-0", data, context, tstamp, event_subject)
 
@@ -283,7 +283,7 @@ class TrackMethods:
         """Track the view of a screen by a name, an id, or both (snowplow/screen_view 1-0-0)."""
         if name is None and id_ is None:
             raise InvalidEventError("name", "must be given, or id_: the schema screen_view requires one of them")
-        data = {"name": _text("name", name), "id": _text("id", id_)}
+        data = {"name": optional_text("name", name), "id": optional_text("id", id_)}
         return self._track_described("screen_view", "1-0-0", data, context, tstamp, event_subject)
 
     def track_mobile_screen_view(
@@ -356,7 +356,7 @@ class TrackMethods:
         }
         events = [Event(transaction, event_subject, context, tstamp)]
         for index, item in enumerate(items or ()):
-            pairs = _item(f"items[{index}]", order_id, {"currency": currency}, item)
+            pairs = item_fields(f"items[{index}]", order_id, currency, item)
             events.append(Event(pairs, event_subject, item.get("context") or context, tstamp))
         self._track_together(events)
         return self
@@ -376,7 +376,7 @@ class TrackMethods:
     ) -> Self:
         """Track one item of a transaction; `track_ecommerce_transaction` does so for all of them."""
         details = {"sku": sku, "price": price, "quantity": quantity, "name": name, "category": category}
-        pairs = _item("item", order_id, {"currency": currency}, details)
+        pairs = item_fields("item", order_id, currency, details)
         self.track(Event(pairs, event_subject, context, tstamp))
         return self
 
@@ -393,106 +393,3 @@ class TrackMethods:
         data = {key: value for key, value in optional.items() if value is not None} | (nullable or {})
         event_json = SelfDescribingJson(_SCHEMA.format(name, version), data)
         return self.track_self_describing_event(event_json, context, tstamp, event_subject)
-
-
-def _text(field: str, value: object, size_max: int | None = None) -> str | None:
-    if value is None:
-        return None
-    if not isinstance(value, str):
-        raise InvalidEventError(field, f"must be text, but is {value!r:.80}")
-    if size_max is not None and len(value) > size_max:
-        raise InvalidEventError(field, f"must have at most {size_max} characters, but has {len(value)}")
-    return value
-
-
-def _texts(field: str, values: object, size_max: int | None = None) -> list[str] | None:
-    if values is None:
-        return None
-    if not isinstance(values, (list, tuple)):
-        raise InvalidEventError(field, f"must be a list of text, but is {values!r:.80}")
-    for index, value in enumerate(values):
-        if value is None or _text(f"{field}[{index}]", value, size_max) is None:
-            raise InvalidEventError(f"{field}[{index}]", "must be text, but is None")
-    return list(values)
-
-
-def _number(field: str, value: object) -> object:
-    if value is None or (isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)):
-        return value
-    raise InvalidEventError(field, f"must be a finite number, but is {value!r:.80}")
-
-
-def _count(field: str, value: object) -> object:
-    if value is not None and not isinstance(value, int):
-        raise InvalidEventError(field, f"must be an integer, but is {value!r:.80}")
-    return None if value is None else int(integer_value(field, value, 0, INT32_MAX))
-
-
-def _form_type(field: str, value: object) -> str | None:
-    if value is None:
-        return None
-    return one_of(field, value.lower() if isinstance(value, str) else value, FORM_TYPES)
-
-
-def _form_element(place: str, element: object) -> dict[str, Any]:
-    if not isinstance(element, dict):
-        raise InvalidEventError(place, f"must be a dict, but is {element!r:.80}")
-    for key in ("name", "value", "nodeName"):
-        if key not in element:
-            raise InvalidEventError(f"{place}.{key}", "is required")
-    for key in element:
-        if key not in _ELEMENT_KEYS:
-            raise InvalidEventError(f"{place}.{key}", f"is none of {', '.join(sorted(_ELEMENT_KEYS))}")
-    if element["name"] is None:
-        raise InvalidEventError(f"{place}.name", "must be text, but is None")
-    _text(f"{place}.name", element["name"], _VALUE_SIZE_MAX)
-    _text(f"{place}.value", element["value"], _VALUE_SIZE_MAX)
-    one_of(f"{place}.nodeName", element["nodeName"], FORM_NODE_NAMES)
-    kind = _form_type(f"{place}.type", element.get("type"))
-    checked = {key: value for key, value in element.items() if key != "type"}
-    return checked if kind is None else {**checked, "type": kind}
-
-
-def _cart(
-    sku: str,
-    quantity: float,
-    name: str | None,
-    category: str | None,
-    unit_price: float | None,
-    currency: str | None,
-) -> dict[str, Any]:
-    require_text("sku", sku)
-    if quantity is None:
-        raise InvalidEventError("quantity", "must be a finite number, but is None")
-    return {
-        "sku": sku,
-        "quantity": _number("quantity", quantity),
-        "name": _text("name", name),
-        "category": _text("category", category),
-        "unitPrice": _number("unitPrice", unit_price),
-        "currency": _text("currency", currency),
-    }
-
-
-def _item(place: str, order_id: str, defaults: Mapping[str, Any], item: object) -> dict[str, Any]:
-    """Return the fields of one item of a transaction; a default that is not None wins over the item's own."""
-    if not hasattr(item, "keys") or not hasattr(item, "get"):
-        raise InvalidEventError(place, f"must be a dict, but is {item!r:.80}")
-    require_text("ti_id", order_id)
-    for key in item.keys():
-        if key not in _ITEM_KEYS:
-            raise InvalidEventError(f"{place}.{key}", f"is none of {', '.join(sorted(_ITEM_KEYS))}")
-    require_text(f"{place}.sku", item.get("sku"))
-    for key in ("price", "quantity"):
-        if item.get(key) is None:
-            raise InvalidEventError(f"{place}.{key}", "is required")
-    return {
-        "e": "ti",
-        "ti_id": order_id,
-        "ti_sk": item.get("sku"),
-        "ti_nm": item.get("name"),
-        "ti_ca": item.get("category"),
-        "ti_pr": item.get("price"),
-        "ti_qu": item.get("quantity"),
-        "ti_cu": defaults["currency"] if defaults["currency"] is not None else item.get("currency"),
-    }

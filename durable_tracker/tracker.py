@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from functools import lru_cache
 from os import urandom
 from typing import TYPE_CHECKING, Any, overload
 
 from durable_tracker.errors import ConfigurationError, InvalidEventError
 from durable_tracker.events import Event
+from durable_tracker.fan_out import close, each_within, emitter_list, flush, flush_async, hand_out
 from durable_tracker.payload import Payload, check_json_field, check_text, encode_plain
 from durable_tracker.protocol import (
     DEFAULT_PLATFORM,
@@ -28,31 +28,21 @@ from durable_tracker.subject import Subject
 from durable_tracker.track_methods import TrackMethods
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
     from types import TracebackType
-    from typing import Protocol, Self
+    from typing import Self
 
+    from durable_tracker.fan_out import AnyEmitter
     from durable_tracker.payload import JsonEncoder
     from durable_tracker.self_describing_json import SelfDescribingJson
-
-    class DurableEmitter(Protocol):
-        """An emitter that stores finished payloads."""
-
-        def put(self, payload: bytes) -> None: ...
-        def put_many(self, payloads: Sequence[bytes]) -> None: ...
-
-    class CustomEmitter(Protocol):
-        """An emitter as the official tracker knows them."""
-
-        def input(self, payload: dict[str, Any]) -> None: ...
-
-    AnyEmitter = DurableEmitter | CustomEmitter
 
 _CHUNK_COUNT_MAX = 1000
 _CHUNK_SIZE_MAX = 1 << 20
 _QUERY_GROWTH_MAX = 3  # percent-encoding makes three bytes of one
 _UNSET: Any = object()
 _EVENT_JSON = frozenset({"ue_px", "ue_pr"})
+_REQUIRED = "is required in every event (payload_data 1-0-4)"
+_JSON_REQUIRED = "is required in a self-describing event, or ue_px is"
 _STAMPED_FIELDS = JSON_FIELDS | {"eid", "dtm", "ttm"}
 _DEFAULT_SUBJECT = Subject()
 _ORDER_1 = ("namespace", "emitters", "subject", "app_id", "encode_base64", "json_encoder")
@@ -65,21 +55,6 @@ def _new_uuid() -> str:
     """Return a random UUID, version 4. As `str(uuid.uuid4())`, in a third of the time."""
     digits = urandom(16).hex()
     return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{_VARIANT[digits[16]]}{digits[17:20]}-{digits[20:]}"
-
-
-@lru_cache(maxsize=64)
-def _takes_bytes(emitter_type: type) -> bool:
-    """Tell whether emitters of a type take finished payloads, by `put`, or dicts, by the official `input`.
-
-    What is defined furthest down in the hierarchy decides: whoever derives from a durable emitter and overrides
-    `input` wants to see the dicts.
-    """
-    for base in emitter_type.__mro__:
-        if "put" in vars(base):
-            return True
-        if "input" in vars(base):
-            return False
-    return False
 
 
 class _Shared:
@@ -147,7 +122,7 @@ class Tracker(TrackMethods):
     ) -> None: ...
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         arguments = _bind(args, kwargs)
-        self.emitters: list[AnyEmitter] = _emitter_list(arguments["emitters"])
+        self.emitters: list[AnyEmitter] = emitter_list(arguments["emitters"])
         self.subject: Subject = _checked_subject(arguments["subject"])
         self.encode_base64: bool = arguments["encode_base64"]
         self.json_encoder: JsonEncoder | None = arguments["json_encoder"]
@@ -290,9 +265,9 @@ class Tracker(TrackMethods):
             QueueError: an emitter failed. The others were flushed all the same.
         """
         if timeout is _UNSET:
-            self._each_until(None, _flush_async if is_async else _flush)
+            each_within(self.emitters, None, flush_async if is_async else flush)
             return self
-        return self._each_until(0.0 if is_async else timeout, _flush)
+        return each_within(self.emitters, 0.0 if is_async else timeout, flush)
 
     def close(self, timeout: float | None = None) -> bool:
         """Close every emitter, and return whether all queues are empty. What is left is sent later, by a successor.
@@ -303,7 +278,7 @@ class Tracker(TrackMethods):
         Raises:
             QueueError: an emitter failed. The others were closed all the same.
         """
-        return self._each_until(timeout, _close)
+        return each_within(self.emitters, timeout, close)
 
     def __enter__(self) -> Self:
         return self
@@ -324,7 +299,7 @@ class Tracker(TrackMethods):
         Raises:
             ConfigurationError: it is no emitter.
         """
-        self.emitters = [*self.emitters, *_emitter_list(emitter)]
+        self.emitters = [*self.emitters, *emitter_list(emitter)]
         return self
 
     def get_namespace(self) -> str:
@@ -351,15 +326,25 @@ class Tracker(TrackMethods):
             encoded = event.encoded(self.encode_base64, self.json_encoder)
             for field, value in encoded.items():
                 members.append(f'"{field}": "{value}"' if self.encode_base64 else f'"{field}": {quote(value)}')
-            if not pairs.get("e") or (pairs["e"] == "ue" and encoded.keys().isdisjoint(_EVENT_JSON)):
-                _complete(wire_map(pairs), pairs)
+            if not pairs.get("e"):
+                raise InvalidEventError("e", _REQUIRED)
+            if pairs["e"] == "ue" and encoded.keys().isdisjoint(_EVENT_JSON):
+                raise InvalidEventError("ue_pr", _JSON_REQUIRED)
             text = f'{{"eid": "{eid}", "dtm": "{dtm}", {shared.text}, {", ".join(members)}}}'
         else:
             # The event has a field that others set as well, or builds its payload itself.
             pairs = event.build_payload(self.encode_base64, self.json_encoder).nv_pairs
-            wire = {**wire_map(pairs), **shared.wire, "eid": eid, "dtm": str(dtm)}
+            own = wire_map(pairs)
+            wire = {**own, **shared.wire, "eid": eid, "dtm": str(dtm)}
+            if "p" in own and not any(
+                subject and subject.has_platform for subject in (self.subject, event.event_subject)
+            ):
+                wire["p"] = own["p"]
             text = encode_plain(_complete(wire, pairs))
         return eid, self._checked(text)
+
+    def _hand_out(self, payloads: Sequence[bytes]) -> None:
+        hand_out(self.emitters, payloads)
 
     def _shared_fields(self, event_subject: Subject | None) -> _Shared:
         """Return the finished fields of the subjects and of the tracker itself.
@@ -396,38 +381,6 @@ class Tracker(TrackMethods):
             check_query_size(json.loads(payload))
         return payload
 
-    def _hand_out(self, payloads: list[bytes]) -> None:
-        if not payloads:
-            return
-        failures: list[Exception] = []
-        for emitter in self.emitters:
-            try:
-                if not _takes_bytes(type(emitter)):
-                    for payload in payloads:
-                        emitter.input(json.loads(payload))  # type: ignore[union-attr]
-                elif len(payloads) == 1:
-                    emitter.put(payloads[0])  # type: ignore[union-attr]
-                else:
-                    emitter.put_many(payloads)  # type: ignore[union-attr]
-            except Exception as error:  # noqa: BLE001 - one emitter's failure must not keep the event from the others
-                failures.append(error)
-        if failures:
-            _raise_first(failures)
-
-    def _each_until(self, timeout: float | None, act: Callable[[Any, float | None], bool]) -> bool:
-        """Let every emitter act within one deadline, and return whether all succeeded."""
-        deadline = None if timeout is None else time.monotonic() + timeout
-        failures: list[Exception] = []
-        done = True
-        for emitter in self.emitters:
-            left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            try:
-                done = act(emitter, left) and done
-            except Exception as error:  # noqa: BLE001 - one emitter's failure must not keep the others from acting
-                failures.append(error)
-        _raise_first(failures)
-        return done
-
 
 def _bind(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     """Return the constructor's arguments by name, in whichever of the two orders they came."""
@@ -447,19 +400,6 @@ def _bind(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     return {**_DEFAULTS, **arguments}
 
 
-def _emitter_list(emitters: object) -> list[AnyEmitter]:
-    found: list[Any] = list(emitters) if isinstance(emitters, (list, tuple)) else [emitters]
-    if not found:
-        raise ConfigurationError("emitters must hold at least one emitter, but is empty")
-    for emitter in found:
-        usable = callable(getattr(emitter, "put", None)) or callable(getattr(emitter, "input", None))
-        if isinstance(emitter, type) or not usable:
-            raise ConfigurationError(
-                f"emitters must be an emitter or a list of them, each with a method put or input, but has {emitter!r:.80}"
-            )
-    return found
-
-
 def _checked_subject(subject: object) -> Subject:
     if subject is None:
         return Subject()
@@ -472,44 +412,10 @@ def _complete(wire: dict[str, str], pairs: dict[str, Any]) -> dict[str, str]:
     """Return finished fields, if nothing that is required is missing and JSON that was given as text is sound."""
     for field in REQUIRED_FIELDS:
         if field not in wire:
-            raise InvalidEventError(field, "is required in every event (payload_data 1-0-4)")
-    if wire["e"] == "ue" and "ue_px" not in wire and "ue_pr" not in wire:
-        raise InvalidEventError("ue_pr", "is required in a self-describing event")
+            raise InvalidEventError(field, _REQUIRED)
+    if wire["e"] == "ue" and _EVENT_JSON.isdisjoint(wire):
+        raise InvalidEventError("ue_pr", _JSON_REQUIRED)
     if not JSON_FIELDS.isdisjoint(pairs):
         for field in JSON_FIELDS.intersection(pairs).intersection(wire):
             check_json_field(field, wire[field])
     return wire
-
-
-def _raise_first(failures: list[Exception]) -> None:
-    if failures:
-        first, *others = failures
-        for other in others:
-            first.add_note(f"another emitter failed too: {type(other).__name__}: {other}")
-        raise first
-
-
-def _is_durable(emitter: Any) -> bool:
-    return hasattr(type(emitter), "put")
-
-
-def _flush(emitter: Any, timeout: float | None) -> bool:
-    if _is_durable(emitter):
-        return bool(emitter.flush(timeout))
-    flush = getattr(emitter, "sync_flush", None) or getattr(emitter, "flush", None)
-    return flush is None or flush() is not False
-
-
-def _flush_async(emitter: Any, timeout: float | None) -> bool:
-    del timeout
-    if _is_durable(emitter):
-        return bool(emitter.flush(0.0))
-    flush = getattr(emitter, "flush", None)
-    return flush is None or flush() is not False
-
-
-def _close(emitter: Any, timeout: float | None) -> bool:
-    close = getattr(emitter, "close", None)
-    if close is None:
-        return _flush(emitter, timeout)
-    return close(timeout) is not False if _is_durable(emitter) else close() is not False
