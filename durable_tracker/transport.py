@@ -8,6 +8,15 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+PAYLOAD_DATA_HEAD = b'{"schema":"iglu:com.snowplowanalytics.snowplow/payload_data/jsonschema/1-0-4","data":['
+"""What a POST body has before its events, which are joined by one comma each."""
+
+PAYLOAD_DATA_TAIL = b"]}"
+"""What a POST body has after its events."""
+
+ENVELOPE_SIZE = len(PAYLOAD_DATA_HEAD) + len(PAYLOAD_DATA_TAIL)
+"""Bytes of a body that are not events."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:

@@ -1,0 +1,538 @@
+"""The policy loop: peek → send → ack, reject, expire or back off. It knows no thread and no signal.
+
+    Queue.peek ──► batch ──► Transport.send ──► what the answer means
+        ▲                                        ├─ delivered ──► Queue.ack
+        │                                        ├─ refused ────► halves; alone and proven: Queue.reject
+        │                                        ├─ too large ──► halves, and smaller batches from now on
+        │                                        └─ blocked, outage ─► nothing is touched
+        └──────────── wait ◄─────────────────────────┘
+
+A row stays in the queue until the collector has answered 2xx, so whatever ends this loop, a crash included, leaves
+"still pending" behind.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from durable_tracker.batches import EVENT_OVERHEAD, Batch, body_size, device_time_ms
+from durable_tracker.delivery_state import DeliverySettings, DeliveryState, Result
+from durable_tracker.errors import QueueClosedError, StorageError
+from durable_tracker.pipeline import Pipeline
+from durable_tracker.retry import Backoff, Outcome, Trouble, classify, retry_while_troubled
+from durable_tracker.spans import Span, Spans
+from durable_tracker.transport import ENVELOPE_SIZE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from durable_tracker.queue import Queue, Row
+    from durable_tracker.transport import Reply, Transport
+
+__all__ = ["Delivery", "DeliverySettings", "DeliveryState", "Result"]
+
+logger = logging.getLogger("durable_tracker")
+
+CONTROL_AFTER = 8
+"""Refusals in a row after which controls are sent: one acceptance settles what the refusals mean."""
+
+REFUSALS_MAX = 16
+"""Refusals in a row after which the collector is taken to refuse everything."""
+
+POKE_GAP_S = 1.0
+"""Attempts that a poke brings forward are at least this far apart."""
+
+GROWTH_AFTER = 32
+"""Batches accepted in a row, at the size to which a 413 brought them, after which batches grow by an eighth."""
+
+
+def _wall_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+class Delivery:
+    """Delivers one queue through one transport. One thread at a time may call `run`; `state` is for all.
+
+    Args:
+        queue: where the events are.
+        transport: carries them.
+        settings: how.
+        wait: waits the given seconds and returns True if delivery is to stop, at once when it is asked to. It may
+            return False early, which asks for an attempt before its time: that is granted, but not before a
+            Retry-After is over and not more often than once a second.
+        stopping: whether delivery is to stop; asked between requests.
+        on_success: called with the decoded events of a batch after they were accepted and removed from the queue.
+        on_failure: called with the number of events delivered since the last such call, and the decoded events
+            that will not be tried again (refused for good, or too old), after they were moved out of the queue.
+        wall_ms: the wall clock, in milliseconds since the epoch: for `stm`, and read once for `max_age`.
+        monotonic: the clock for everything else, in seconds.
+        backoff: how long to wait after a trouble; by default full jitter up to the settings' maximum.
+
+    What the callbacks raise is logged and goes no further.
+
+    Raises:
+        StorageError: `max_age` is set and the queue could not tell its highest key.
+    """
+
+    def __init__(
+        self,
+        queue: Queue,
+        transport: Transport,
+        *,
+        settings: DeliverySettings,
+        wait: Callable[[float], bool],
+        stopping: Callable[[], bool],
+        on_success: Callable[[list[dict[str, Any]]], object] | None = None,
+        on_failure: Callable[[int, list[dict[str, Any]]], object] | None = None,
+        wall_ms: Callable[[], int] = _wall_ms,
+        monotonic: Callable[[], float] = time.monotonic,
+        backoff: Backoff | None = None,
+    ) -> None:
+        self._queue = queue
+        self._settings = settings
+        self._wait = wait
+        self._stopping = stopping
+        self._on_success = on_success
+        self._on_failure = on_failure
+        self._wall_ms = wall_ms
+        self._monotonic = monotonic
+        self._backoff = backoff or Backoff(max_retry_delay_seconds=settings.max_retry_delay_seconds)
+        self._pipeline: Pipeline[Batch] = Pipeline(transport, settings.senders)
+        self._in_flight: set[Batch] = set()
+        self._owed: list[Batch] = []  # accepted by the collector, but not yet removed from the queue
+        self._spans = Spans()
+        self._cursor = 0  # the highest key that was claimed
+        self._clock = 0  # counts requests made and refusals, to say which came first
+        self._accepted_last = 0
+        self._size_accepted_min = 0
+        self._streak = 0  # refusals since the last acceptance
+        self._size_max = settings.byte_limit
+        self._batches_at_size_max = 0
+        self._rows_expected = 0
+        self._born_at = monotonic()
+        self._born_wall_ms = wall_ms()
+        # Raises StorageError; asked here, since what is put between now and the first run is new as well.
+        self._born_key = 0 if settings.max_age is None else queue.high_key()
+        self._not_before = -math.inf
+        self._probe_at = -math.inf
+        self._hitch: Trouble | None = None  # what ends this attempt once all replies are in
+        self._said: str | None = None  # the trouble that was logged last, so that it is logged once
+        self._progress: Callable[[DeliveryState], object] | None = None
+        self._delivered_unreported = 0
+        self._state = DeliveryState()
+
+    @property
+    def state(self) -> DeliveryState:
+        """A snapshot. May be read from any thread."""
+        return self._state
+
+    def run(
+        self, *, give_up_on_trouble: bool = False, progress: Callable[[DeliveryState], object] | None = None
+    ) -> Result:
+        """Send until the queue is empty or delivery is to stop; an outage is waited for.
+
+        It never gives up on an event because of time or tries. Errors of the storage are waited for like an outage.
+
+        Args:
+            give_up_on_trouble: return TROUBLE at the first trouble, and at once while a Retry-After is in force.
+            progress: called after each request that was answered.
+
+        """
+        if self._not_before > self._monotonic():
+            if give_up_on_trouble:
+                return Result.TROUBLE
+            self._sleep(self._not_before - self._monotonic())
+        self._progress = progress
+        try:
+            result = retry_while_troubled(
+                self._attempt,
+                delay_s=self._plan,
+                sleep=self._sleep,
+                give_up=lambda: give_up_on_trouble or self._stopping(),
+            )
+        finally:
+            # Only an exception leaves requests in flight; their replies are not waited for, and not believed later.
+            for batch in self._in_flight:
+                self._spans.add(batch.span)
+            self._in_flight.clear()
+        if isinstance(result, Trouble):
+            return Result.STOPPED if self._stopping() else Result.TROUBLE
+        return result
+
+    def close(self) -> None:
+        """Let the sender threads end. The queue and the transport are their owner's to close."""
+        self._pipeline.close()
+
+    # One attempt: from a queue with something in it to an empty queue, or to trouble.
+
+    def _attempt(self) -> Result | Trouble:
+        self._hitch = None
+        try:
+            return self._deliver()
+        except QueueClosedError:
+            return Result.STOPPED
+        except StorageError as exc:
+            self._storage_failed(exc)
+        self._settle()
+        return self._troubled()
+
+    def _deliver(self) -> Result | Trouble:
+        self._pay()
+        while not self._hitch:
+            if self._stopping():
+                self._settle()
+                return self._troubled() if self._hitch else self._ended(Result.STOPPED)
+            while self._pipeline.in_flight < self._window:
+                batch = self._next_batch()
+                if batch is None:
+                    break
+                self._submit(batch)
+            if not self._pipeline.in_flight:
+                return self._ended(Result.SUSPECTS if len(self._spans) else Result.EMPTY)
+            self._collect()
+        self._settle()
+        return self._troubled()
+
+    def _ended(self, result: Result) -> Result:
+        if result is Result.SUSPECTS:
+            self._update(trouble_count=self._state.trouble_count + 1, next_attempt_at=self._probe_at)
+        if result is not Result.STOPPED or not self._state.consecutive_troubles:
+            self._update(state="idle", consecutive_troubles=0)
+        return result
+
+    @property
+    def _window(self) -> int:
+        """How many requests may be in flight: one while it is unclear what an answer would mean."""
+        unclear = self._state.consecutive_troubles or self._streak or self._spans.refused
+        return 1 if unclear else self._settings.senders
+
+    # What goes out next.
+
+    def _next_batch(self) -> Batch | None:
+        while True:
+            batch = self._fresh(1) if self._streak >= CONTROL_AFTER and self._streak % 2 else None
+            if batch is not None:
+                return batch
+            span, last_resort = self._next_span(), False
+            if span is None:
+                batch = self._fresh(self._settings.batch_size)
+                if batch is not None:
+                    return batch
+                if self._pipeline.in_flight:
+                    return None
+                span = self._spans.last_resort(self._accepted_last, self._size_accepted_min)
+                last_resort = span is not None
+            if span is None and self._monotonic() >= self._probe_at:
+                span = self._spans.probe()
+            if span is None:
+                return None
+            batch = self._again(span)
+            if batch is not None:
+                batch.last_resort = last_resort
+                return batch
+
+    def _next_span(self) -> Span | None:
+        if self._streak >= CONTROL_AFTER:
+            return self._spans.control(self._accepted_last)
+        return self._spans.oldest(self._accepted_last)
+
+    def _fresh(self, count_max: int) -> Batch | None:
+        """Claim the oldest events that were not claimed yet."""
+        while True:
+            rows = self._queue.peek(
+                self._cursor, count_max, self._payload_size_max(min(count_max, self._rows_expected))
+            )
+            if not rows:
+                return None
+            rows, size = self._fit(rows)
+            last = rows[-1].key
+            self._rows_expected = len(rows)
+            rows = self._without_old(rows)
+            self._cursor = last
+            if rows:
+                return self._batch(rows, size, Span(first=rows[0].key, last=last, count=len(rows)))
+
+    def _again(self, span: Span) -> Batch | None:
+        """Read a span's events from the queue again; None if none of them is there any more."""
+        try:
+            found = self._queue.peek(span.first - 1, span.count, self._payload_size_max(span.count))
+            rows, size = self._fit([row for row in found if row.key <= span.last])
+            last = rows[-1].key if rows else span.last
+            count = len(rows)
+            rows = self._without_old(rows)
+        except StorageError:
+            self._spans.add(span)
+            raise
+        if last < span.last and count < span.count:
+            self._spans.add(replace(span, first=last + 1, count=span.count - count))
+        if not rows:
+            return None
+        return self._batch(rows, size, replace(span, first=rows[0].key, last=last, count=len(rows)))
+
+    def _batch(self, rows: Sequence[Row], size: int, span: Span) -> Batch:
+        self._clock += 1
+        return Batch(rows=rows, span=span, size=size, made=self._clock, wall_ms=self._wall_ms)
+
+    def _payload_size_max(self, count: int) -> int:
+        return max(self._size_max - ENVELOPE_SIZE - EVENT_OVERHEAD * count, 1)
+
+    def _fit(self, rows: list[Row]) -> tuple[list[Row], int]:
+        """Leave off what does not fit into one body, but never the oldest event."""
+        size = body_size(rows, ENVELOPE_SIZE)
+        while size > self._size_max and len(rows) > 1:
+            size -= EVENT_OVERHEAD + len(rows.pop().payload)
+        return rows, size
+
+    def _without_old(self, rows: list[Row]) -> list[Row]:
+        max_age = self._settings.max_age
+        if max_age is None:
+            return rows
+        # The wall clock is read once and carried on by the other clock, so that a jump drops nothing; and what was
+        # put while this process runs cannot be older than the process, whatever its `dtm` says.
+        lived_s = self._monotonic() - self._born_at
+        horizon_ms = self._born_wall_ms + (lived_s - max_age) * 1000
+        old = []
+        for row in rows:
+            if row.key > self._born_key and lived_s <= max_age:
+                continue
+            device_time = device_time_ms(row.payload)
+            if device_time is not None and device_time < horizon_ms:
+                old.append(row)
+        if not old:
+            return rows
+        self._queue.expire([row.key for row in old])
+        if not self._state.expired:
+            logger.warning(
+                "events_expired: %d events are older than max_age (%g s) and were dropped unsent; "
+                "later ones are counted only",
+                len(old),
+                max_age,
+                extra={"event": "events_expired", "count": len(old)},
+            )
+        self._update(expired=self._state.expired + len(old))
+        self._report_failure([row.payload for row in old])
+        gone = {row.key for row in old}
+        return [row for row in rows if row.key not in gone]
+
+    # What comes back.
+
+    def _submit(self, batch: Batch) -> None:
+        if self._state.state == "idle":
+            self._update(state="sending")
+        self._in_flight.add(batch)
+        self._pipeline.submit(batch)
+
+    def _settle(self) -> None:
+        while self._pipeline.in_flight:
+            self._collect()
+
+    def _collect(self) -> None:
+        batch, reply = self._pipeline.collect()
+        if batch not in self._in_flight:
+            return  # of a run that an exception ended; the events are pending again
+        self._in_flight.discard(batch)
+        outcome = classify(reply.status, self._settings.custom_retry_codes)
+        self._update(requests=self._state.requests + 1)
+        if reply.error is not None and outcome is not Outcome.DELIVERED:
+            self._update(last_error=reply.error)
+        try:
+            if outcome is Outcome.DELIVERED:
+                self._accepted(batch)
+            elif outcome in (Outcome.REFUSED, Outcome.TOO_LARGE):
+                self._refused(batch, reply, outcome)
+            else:
+                self._spans.add(batch.span)
+                self._hitched(outcome, reply.retry_after_s)
+        except StorageError as exc:
+            self._storage_failed(exc)
+        if self._progress is not None:
+            self._progress(self._state)
+
+    def _accepted(self, batch: Batch) -> None:
+        self._accepted_last = max(self._accepted_last, batch.made)
+        self._size_accepted_min = min(self._size_accepted_min or batch.size, batch.size)
+        self._streak = 0
+        self._grow(batch.size)
+        self._delivered_unreported += len(batch.rows)
+        state = self._state
+        self._update(
+            state="sending",
+            batches=state.batches + 1,
+            bytes=state.bytes + batch.size,
+            delivered=state.delivered + len(batch.rows),
+            consecutive_troubles=0,
+            next_attempt_at=None,
+        )
+        self._owed.append(batch)
+        self._pay()
+        if self._said is not None:
+            self._said = None
+            logger.info("collector_recovered: events are being delivered again", extra={"event": "collector_recovered"})
+
+    def _pay(self) -> None:
+        """Remove from the queue what the collector has accepted.
+
+        If that fails the batch stays owed and nothing else is sent before it is paid: the collector does not get the
+        same events again at every attempt while the disk is full. After a crash it gets them once more.
+        """
+        while self._owed:
+            batch = self._owed[0]
+            keys = [row.key for row in batch.rows]
+            if batch.ack_failed:
+                # Whether the failed call did it after all is unknown. Only rows that are still there are acked.
+                sizes = sum(len(row.payload) for row in batch.rows)
+                present = {row.key for row in self._queue.peek(keys[0] - 1, len(keys), sizes)}
+                keys = [key for key in keys if key in present]
+            batch.ack_failed = True
+            if keys:
+                self._queue.ack(keys)
+            del self._owed[0]
+            if self._on_success is not None:
+                self._call(self._on_success, [json.loads(event) for event in batch.sent])
+
+    def _refused(self, batch: Batch, reply: Reply, outcome: Outcome) -> None:
+        self._clock += 1
+        self._streak += 1
+        self._update(consecutive_troubles=0)
+        span = replace(batch.span, refused_first=batch.span.refused_first or self._clock, refused_last=self._clock)
+        if self._streak >= REFUSALS_MAX:
+            self._hitched(Outcome.BLOCKED, None)
+        if len(batch.rows) > 1:
+            self._halve(batch, span)
+            if outcome is Outcome.TOO_LARGE:
+                self._size_max = min(self._size_max, max(batch.size // 2, 1))
+                self._batches_at_size_max = 0
+            return
+        if batch.last_resort or self._accepted_last > batch.span.refused_last > 0:
+            self._bury(batch, reply)
+            return
+        self._probe_at = self._monotonic() + self._settings.max_retry_delay_seconds
+        self._spans.add(replace(span, alone=True, too_large=batch.size * (outcome is Outcome.TOO_LARGE)))
+        self._update(suspects=self._spans.suspects)
+
+    def _halve(self, batch: Batch, span: Span) -> None:
+        rows = batch.rows
+        middle = len(rows) // 2
+        self._spans.add(replace(span, last=rows[middle - 1].key, count=middle))
+        self._spans.add(replace(span, first=rows[middle].key, count=len(rows) - middle))
+
+    def _bury(self, batch: Batch, reply: Reply) -> None:
+        """Move a refused event to the dead letters."""
+        row = batch.rows[0]
+        try:
+            self._queue.reject([row.key], reply.status, reply.error or f"HTTP {reply.status}")
+        except StorageError:
+            self._spans.add(batch.span)
+            raise
+        if not self._state.dead:
+            logger.warning(
+                "event_refused: the collector refuses an event (%s) while it accepts others; it is kept among the "
+                "dead letters; later ones are counted only",
+                reply.error,
+                extra={"event": "event_refused", "status": reply.status},
+            )
+        self._update(dead=self._state.dead + 1, suspects=self._spans.suspects)
+        self._report_failure([row.payload])
+
+    def _grow(self, size: int) -> None:
+        """Let batches that a 413 made small become larger again: limits are raised without anybody being told."""
+        if self._size_max < self._settings.byte_limit and size > self._size_max // 2:
+            self._batches_at_size_max += 1
+            if self._batches_at_size_max >= GROWTH_AFTER:
+                self._batches_at_size_max = 0
+                self._size_max = min(self._size_max * 9 // 8 + 1, self._settings.byte_limit)
+
+    # Trouble.
+
+    def _hitched(self, outcome: Outcome, retry_after_s: float | None) -> None:
+        """Note why this attempt ends; of several reasons the worse one and the longest Retry-After count."""
+        worst, longest = outcome, retry_after_s
+        if self._hitch is not None:
+            if self._hitch.outcome is Outcome.BLOCKED:
+                worst = Outcome.BLOCKED
+            longest = max((s for s in (longest, self._hitch.retry_after_s) if s is not None), default=None)
+        self._hitch = Trouble(outcome=worst, consecutive=0, retry_after_s=longest)
+
+    def _storage_failed(self, exc: StorageError) -> None:
+        self._hitched(Outcome.OUTAGE, None)
+        self._update(last_error=f"{type(exc).__name__}: {exc}")
+
+    def _troubled(self) -> Trouble:
+        """Close an attempt that ended in trouble: everything in flight is settled by now."""
+        assert self._hitch is not None  # noqa: S101
+        self._cursor = self._spans.rewind(self._cursor)
+        trouble = replace(self._hitch, consecutive=self._state.consecutive_troubles + 1)
+        self._hitch = None
+        self._not_before = self._monotonic() + self._backoff.minimum_s(trouble)
+        blocked = trouble.outcome is Outcome.BLOCKED
+        self._update(
+            state="blocked" if blocked else "backing_off",
+            consecutive_troubles=trouble.consecutive,
+            trouble_count=self._state.trouble_count + 1,
+        )
+        self._say(blocked=blocked)
+        return trouble
+
+    def _say(self, *, blocked: bool) -> None:
+        """Log a change for the worse, once."""
+        state = self._state
+        if self._said == state.state:
+            return
+        self._said = state.state
+        if blocked:
+            logger.error(
+                "collector_blocked: the collector refuses what it is sent (%s). All events are kept, and it is asked "
+                "again every %g s. Look at its address, its credentials and what stands before it",
+                state.last_error,
+                self._settings.max_retry_delay_seconds,
+                extra={"event": "collector_blocked", "reason": state.last_error},
+            )
+        else:
+            logger.warning(
+                "delivery_interrupted: %s. All events are kept, and sending them is tried again",
+                state.last_error,
+                extra={"event": "delivery_interrupted", "reason": state.last_error},
+            )
+
+    def _plan(self, trouble: Trouble) -> float:
+        delay_s = self._backoff.delay_s(trouble)
+        self._update(next_attempt_at=self._monotonic() + delay_s)
+        return delay_s
+
+    def _sleep(self, seconds: float) -> None:
+        start = self._monotonic()
+        due = start + seconds
+        while (left := due - self._monotonic()) > 0:
+            if self._wait(left):
+                break
+            if self._monotonic() < due:  # poked
+                due = min(due, max(self._not_before, start + POKE_GAP_S))
+        self._update(next_attempt_at=None)
+
+    # What others see.
+
+    def _update(self, **changes: Any) -> None:
+        self._state = replace(self._state, **changes)
+
+    def _report_failure(self, payloads: Sequence[bytes]) -> None:
+        if self._on_failure is not None:
+            delivered, self._delivered_unreported = self._delivered_unreported, 0
+            self._call(self._on_failure, delivered, [json.loads(payload) for payload in payloads])
+
+    def _call(self, callback: Callable[..., object], *args: object) -> None:
+        try:
+            callback(*args)
+        except Exception as exc:  # noqa: BLE001 - the user's code; its text may hold a payload
+            frame = exc.__traceback__ and exc.__traceback__.tb_next
+            logger.error(  # noqa: TRY400
+                "callback_failed: %s raised %s%s; the events' fate does not depend on it",
+                getattr(callback, "__qualname__", type(callback).__name__),
+                type(exc).__name__,
+                f" at {frame.tb_frame.f_code.co_filename}:{frame.tb_lineno}" if frame else "",
+                extra={"event": "callback_failed"},
+            )

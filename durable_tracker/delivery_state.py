@@ -1,0 +1,98 @@
+"""What a delivery is told, and what it tells: its settings, its state and its result."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from durable_tracker.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliverySettings:
+    """How to deliver. Immutable, and checked when it is made.
+
+    Attributes:
+        batch_size: events in a request at most. A GET carries one.
+        byte_limit: bytes of a request's body at most, envelope and `stm` included. A single event that is larger is
+            sent alone.
+        max_retry_delay_seconds: the longest backoff.
+        custom_retry_codes: what to do on statuses outside 2xx: True to try again, False never to.
+        max_age: seconds after which an event is dropped unsent, None for never.
+        senders: requests in flight at most.
+
+    Raises:
+        ConfigurationError: a field is not usable; the message names it.
+    """
+
+    batch_size: int = 500
+    byte_limit: int = 150_000
+    max_retry_delay_seconds: float = 60.0
+    custom_retry_codes: Mapping[int, bool] = field(default_factory=dict)
+    max_age: float | None = None
+    senders: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "byte_limit", "senders"):
+            if getattr(self, name) < 1:
+                raise ConfigurationError(f"{name}: {getattr(self, name)!r} is less than 1")
+        for name in ("max_retry_delay_seconds", "max_age"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise ConfigurationError(f"{name}: {value!r} is not a positive number of seconds")
+        for status in self.custom_retry_codes:
+            if not 300 <= status <= 599:  # noqa: PLR2004 - statuses that are not a success
+                raise ConfigurationError(f"custom_retry_codes: {status!r} is not a status from 300 to 599")
+        object.__setattr__(self, "custom_retry_codes", dict(self.custom_retry_codes))
+
+
+class Result(Enum):
+    """Why `Delivery.run` returned."""
+
+    EMPTY = "empty"
+    """Nothing is left to send."""
+    SUSPECTS = "suspects"
+    """Only events are left that were refused without proof that the collector accepts others. They are kept."""
+    STOPPED = "stopped"
+    """It was asked to stop, or the queue was closed."""
+    TROUBLE = "trouble"
+    """The collector or the storage is in trouble, and waiting for it was not wanted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryState:
+    """A snapshot of what the delivery is doing and has done since it was made.
+
+    Attributes:
+        state: "idle", "sending", "backing_off" or "blocked".
+        last_error: what went wrong last, None if nothing did. No payload, no credential.
+        requests: requests that were answered, or not, so far.
+        batches: requests that were accepted.
+        bytes: bytes of the bodies that were accepted.
+        delivered: events that were accepted.
+        dead: events moved to the dead letters.
+        expired: events dropped for their age.
+        suspects: events that were refused alone and are kept until that is proven to be their own fault.
+        consecutive_troubles: troubles since the last progress.
+        trouble_count: troubles so far; also rises when a run ends with suspects. It never falls, so whoever waits
+            for the queue to become empty can see that the collector was found unable since.
+        next_attempt_at: when the next attempt is due, by the monotonic clock, None if none is waited for.
+    """
+
+    state: str = "idle"
+    last_error: str | None = None
+    requests: int = 0
+    batches: int = 0
+    bytes: int = 0
+    delivered: int = 0
+    dead: int = 0
+    expired: int = 0
+    suspects: int = 0
+    consecutive_troubles: int = 0
+    trouble_count: int = 0
+    next_attempt_at: float | None = None

@@ -1,0 +1,368 @@
+"""The HTTP request that carries events to a Snowplow collector. The only importer of requests.
+
+Of requests it uses the connection adapter and not the session: a session follows redirects, fills a cookie jar
+(the collector's `sp` cookie would give all users of a server one identity) and adds credentials from `.netrc`, none
+of which may happen here. Proxies (`HTTPS_PROXY`, `NO_PROXY`, ...) and CA bundles (`REQUESTS_CA_BUNDLE`,
+`CURL_CA_BUNDLE`) are taken from the environment once, when the transport is made.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import json
+import math
+import re
+import ssl
+import threading
+import time
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode, urlsplit, urlunsplit
+
+import requests
+from requests.adapters import HTTPAdapter
+from requests.structures import CaseInsensitiveDict
+from urllib3 import Timeout
+from urllib3.exceptions import HTTPError, NameResolutionError
+
+from durable_tracker.errors import ConfigurationError
+from durable_tracker.exchange import POOL_CLASSES, Exchange, ReplyTooLargeError, current
+from durable_tracker.transport import PAYLOAD_DATA_HEAD, PAYLOAD_DATA_TAIL, Reply
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+CONTENT_TYPE = "application/json; charset=utf-8"
+"""The collector throws a POST of any other type away and answers 200, so it is not configurable."""
+
+CONNECT_TIMEOUT_S = 10.0
+READ_TIMEOUT_S = 20.0
+DEADLINE_S = 30.0
+
+BODY_SIZE_MAX = 64 * 1024
+"""Bytes of an answer's body that are read, and thrown away, to keep the connection; a longer one costs it."""
+
+REPLY_SIZE_MAX = BODY_SIZE_MAX + 192 * 1024
+"""Bytes of an answer, headers included, at which the exchange is broken off."""
+
+_OWN_HEADERS = frozenset({"content-length", "transfer-encoding", "content-encoding", "connection", "expect", "te"})
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, section 5.6.2
+_FIELD_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")  # RFC 9110, section 5.5
+_VISIBLE_ASCII = re.compile(r"[\x21-\x7e]+")  # RFC 3986 allows no other character in a URL
+_RETRY_AFTER_DIGITS_MAX = 9
+
+# First match wins: a ConnectTimeout is a ConnectionError too. The text says nothing but the kind of failure, since
+# the exceptions' own texts hold addresses, targets and, with proxies, credentials.
+_FAILURES: tuple[tuple[type[Exception], str], ...] = (
+    (requests.ConnectTimeout, "no connection in time"),
+    (requests.Timeout, "no complete answer in time"),
+    (requests.exceptions.SSLError, "TLS failed"),
+    (requests.exceptions.ProxyError, "the proxy failed"),
+    (requests.ConnectionError, "the connection failed"),
+    (requests.exceptions.InvalidProxyURL, "the proxy's address is not usable"),
+    (requests.exceptions.InvalidHeader, "the answer's headers are not HTTP"),
+    (requests.RequestException, "the request failed"),
+    (HTTPError, "the answer was broken off"),
+    (OSError, "the connection failed"),
+)
+
+
+class _Adapter(HTTPAdapter):
+    """requests' adapter over connections that keep to a deadline, and without its cookies."""
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = POOL_CLASSES
+
+    def proxy_manager_for(self, proxy: Any, **kwargs: Any) -> Any:
+        manager = super().proxy_manager_for(proxy, **kwargs)
+        if not str(proxy).lower().startswith("socks"):  # those bring connection classes of their own
+            manager.pool_classes_by_scheme = POOL_CLASSES
+        return manager
+
+    def build_response(self, _req: requests.PreparedRequest, resp: Any) -> requests.Response:
+        response = requests.Response()
+        response.status_code = resp.status
+        response.headers = CaseInsensitiveDict(resp.headers)
+        response.raw = resp
+        return response
+
+
+class HttpTransport:
+    """Sends events to one collector over kept-alive connections. Keeps the contract of `Transport`.
+
+    Safe to use from any number of threads. It belongs to the process that made it: connections are not to be
+    shared across a fork.
+
+    Args:
+        url: the collector's complete address with the path, such as
+            `https://c.example/com.snowplowanalytics.snowplow/tp2` for POST and `https://c.example/i` for GET.
+            User and password in it become an Authorization header.
+        method: "post" sends any number of events in one payload_data envelope; "get" sends exactly one in the
+            query string.
+        headers: sent with every request. Never logged.
+        request_timeout: seconds, as in requests: one number, or (connect, read). A read timeout bounds the wait
+            for the next bytes. None means 10 and 20.
+        deadline_s: seconds for the whole exchange, from sending the first byte to reading the last. None means
+            30, or what `request_timeout` allows if that is more.
+        connections: how many idle connections are kept; as many as there are senders.
+        wall: returns seconds since the epoch; used for a Retry-After date in an answer without a Date only.
+
+    Raises:
+        ConfigurationError: an argument is not usable; the message does not repeat a URL or a header's value.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        method: str = "post",
+        headers: Mapping[str, str] | None = None,
+        request_timeout: float | tuple[float | None, float | None] | None = None,
+        deadline_s: float | None = None,
+        connections: int = 1,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        if method not in ("post", "get"):
+            raise ConfigurationError(f"method: {method!r} is neither 'post' nor 'get'")
+        if connections < 1:
+            raise ConfigurationError(f"connections: {connections!r} is less than 1")
+        self._method = method
+        self._wall = wall
+        self._connect_timeout_s, self._read_timeout_s = _timeouts(request_timeout)
+        self._deadline_s = (
+            max(DEADLINE_S, self._connect_timeout_s + self._read_timeout_s)
+            if deadline_s is None
+            else _seconds("deadline_s", deadline_s)
+        )
+        self._template, self._query = _template(url, method, headers or {})
+        # An adapter takes its settings with each request; a session is asked for them once, and then dropped.
+        with requests.Session() as session:
+            environment = session.merge_environment_settings(self._template.url or url, {}, None, None, None)
+        self._proxies = environment["proxies"]
+        self._verify: bool | str = environment["verify"] or True
+        self._adapter = _Adapter(pool_connections=2, pool_maxsize=connections)
+        self._lock = threading.Lock()
+        # Guarded by _lock:
+        self._closed = False
+        self._exchanges: set[Exchange] = set()
+
+    def __repr__(self) -> str:
+        return f"HttpTransport({self._method} {urlsplit(self._template.url or '').hostname})"
+
+    def send(self, events: Sequence[bytes]) -> Reply:
+        """Send `events` in one request; see `Transport.send`.
+
+        A kept connection that the collector closed while it was idle is not an outage: if a reused connection
+        fails before any byte of an answer, the request is sent once more on a new one. That can deliver the same
+        events twice, which the contract (at least once) allows.
+
+        Raises:
+            ValueError: the method is "get" and there is not exactly one event.
+        """
+        request, query = self._request(events)
+        deadline = time.monotonic() + self._deadline_s
+        exchange = self._exchange(deadline, query)
+        reply = self._attempt(request, exchange)
+        if reply is None:
+            # Others that were idle as long are as dead; without this the second try would get one of them.
+            self._adapter.close()
+            reply = self._attempt(request, self._exchange(deadline, query), fresh=True)
+        return reply or Reply(status=None, error="the connection failed")
+
+    def close(self) -> None:
+        """Close idle connections and break off the exchanges under way; sending answers "closed" from now on."""
+        with self._lock:
+            self._closed = True
+            exchanges = list(self._exchanges)
+        for exchange in exchanges:
+            exchange.abort()
+        self._adapter.close()
+
+    def _exchange(self, deadline: float, query: str) -> Exchange:
+        return Exchange(
+            deadline_s=deadline - time.monotonic(),
+            read_timeout_s=self._read_timeout_s,
+            reply_size_max=REPLY_SIZE_MAX,
+            query=query,
+        )
+
+    def _request(self, events: Sequence[bytes]) -> tuple[requests.PreparedRequest, str]:
+        request = requests.PreparedRequest()
+        template = self._template
+        request.method, request.url, request.headers = template.method, template.url, template.headers
+        if self._method == "get":
+            if len(events) != 1:
+                raise ValueError(f"a GET carries exactly one event, not {len(events)}")
+            return request, self._query + urlencode(json.loads(events[0]))
+        request.body = PAYLOAD_DATA_HEAD + b",".join(events) + PAYLOAD_DATA_TAIL
+        request.headers = template.headers.copy()
+        request.headers["Content-Length"] = str(len(request.body))
+        return request, ""
+
+    def _attempt(self, request: requests.PreparedRequest, exchange: Exchange, *, fresh: bool = False) -> Reply | None:
+        """Return what came of it, or None if it died on a stale connection."""
+        with self._lock:
+            if self._closed:
+                return Reply(status=None, error="the transport is closed")
+            self._exchanges.add(exchange)
+        token = current.set(exchange)
+        try:
+            return self._answer(request, exchange)
+        except Exception as exc:  # noqa: BLE001 - whatever requests and its environment can raise is no answer
+            stale = exchange.reused and not exchange.received and isinstance(exc, requests.ConnectionError)
+            if stale and not fresh and not isinstance(exc, requests.Timeout):
+                return None
+            return Reply(status=None, error=failure_text(exc))
+        finally:
+            current.reset(token)
+            with self._lock:
+                self._exchanges.discard(exchange)
+
+    def _answer(self, request: requests.PreparedRequest, exchange: Exchange) -> Reply:
+        left_s = exchange.left_s()
+        timeout = Timeout(connect=min(self._connect_timeout_s, left_s), read=min(self._read_timeout_s, left_s))
+        response = self._adapter.send(
+            request,
+            stream=True,
+            timeout=timeout,  # type: ignore[arg-type]
+            verify=self._verify,
+            proxies=self._proxies,
+        )
+        try:
+            # Read to the end, a body keeps its connection; a status whose body breaks off is no complete answer.
+            body = response.raw.read(BODY_SIZE_MAX + 1, decode_content=False)
+        except BaseException:
+            response.raw.close()
+            raise
+        if len(body) > BODY_SIZE_MAX:
+            response.raw.close()
+        response.raw.release_conn()
+        status = response.status_code
+        if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
+            return Reply(status=status)
+        return Reply(
+            status=status,
+            retry_after_s=retry_after_s(response.headers.get("Retry-After"), response.headers.get("Date"), self._wall),
+            error=f"HTTP {status}",
+        )
+
+
+def retry_after_s(value: str | None, date: str | None, wall: Callable[[], float]) -> float | None:
+    """Return the seconds that a Retry-After field asks for, or None if it says nothing usable.
+
+    RFC 9110, section 10.2.3: whole seconds, or an HTTP date. A date is taken relative to the answer's own Date, so
+    that a wrong clock here does not matter; one in the past means no delay.
+
+    Args:
+        value: the field's value, None if there is none.
+        date: the answer's Date field.
+        wall: returns seconds since the epoch; asked only if `date` is not usable.
+    """
+    if value is None:
+        return None
+    value = value.strip()
+    if value.isascii() and value.isdigit():
+        return float(value[:_RETRY_AFTER_DIGITS_MAX]) if len(value) <= _RETRY_AFTER_DIGITS_MAX else 1e9
+    then = _timestamp(value)
+    if then is None:
+        return None
+    now = _timestamp(date)
+    return max(then - (wall() if now is None else now), 0.0)
+
+
+def failure_text(exc: BaseException) -> str:
+    """Return what went wrong, in words that hold no address, no payload and no credential."""
+    text = next((text for kind, text in _FAILURES if isinstance(exc, kind)), type(exc).__name__)
+    for cause in _causes(exc):
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return f"TLS failed: {cause.verify_message}"
+        if isinstance(cause, ssl.SSLError):
+            return f"TLS failed: {cause.reason}"
+        if isinstance(cause, ReplyTooLargeError):
+            return "the answer was too large"
+        if isinstance(cause, NameResolutionError):
+            return "the host's name could not be resolved"
+        if isinstance(cause, TimeoutError):
+            continue  # its kind is said already, and its text may be anything
+        if type(cause).__module__ == "builtins" and isinstance(cause, OSError) and cause.strerror:
+            return f"{text}: {cause.strerror}"
+    return text
+
+
+def _causes(exc: BaseException) -> list[BaseException]:
+    """Return the exception and all that it wraps, in any of the ways that requests and urllib3 wrap."""
+    found: list[BaseException] = []
+    waiting: list[Any] = [exc]
+    while waiting:
+        one = waiting.pop(0)
+        if isinstance(one, BaseException) and all(one is not other for other in found):
+            found.append(one)
+            waiting += [*one.args, getattr(one, "reason", None), one.__cause__, one.__context__]
+    return found
+
+
+def _timestamp(value: str | None) -> float | None:
+    if value is None:
+        return None
+    try:
+        return email.utils.parsedate_to_datetime(value).timestamp()
+    except (TypeError, ValueError, OverflowError, OSError):
+        return None
+
+
+def _seconds(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not (0 < value < math.inf):
+        raise ConfigurationError(f"{name}: {value!r} is not a positive number of seconds")
+    return float(value)
+
+
+def _timeouts(value: object) -> tuple[float, float]:
+    connect, read = value if isinstance(value, tuple) and len(value) == 2 else (value, value)  # noqa: PLR2004
+    return (
+        CONNECT_TIMEOUT_S if connect is None else _seconds("request_timeout", connect),
+        READ_TIMEOUT_S if read is None else _seconds("request_timeout", read),
+    )
+
+
+def _template(url: str, method: str, headers: Mapping[str, str]) -> tuple[requests.PreparedRequest, str]:
+    """Check the address and the headers; return the request without its events, and its query's start."""
+    if not isinstance(url, str) or not _VISIBLE_ASCII.fullmatch(url):
+        raise ConfigurationError("url: it holds a space, a control character or one that is not ASCII")
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and not parts.fragment
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ConfigurationError("url: it is not an absolute http or https address without a fragment")
+    fields = {"User-Agent": "durable-tracker"} | _checked(headers)
+    if method == "post":
+        fields["Content-Type"] = CONTENT_TYPE
+        query = ""
+    else:
+        query = "&" if parts.query else "?"
+    try:
+        template = requests.Request(method.upper(), urlunsplit(parts), headers=fields).prepare()
+    except (requests.RequestException, ValueError):
+        raise ConfigurationError("url: requests cannot use it") from None
+    template.headers.pop("Content-Length", None)
+    return template, query
+
+
+def _checked(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return the headers without a Content-Type, which is not the caller's to choose."""
+    fields = {}
+    for name, value in headers.items():
+        if not isinstance(name, str) or not _TOKEN.fullmatch(name):
+            raise ConfigurationError(f"headers: {name!r} is not the name of an HTTP field")
+        if not isinstance(value, str) or not _FIELD_VALUE.fullmatch(value) or value != value.strip():
+            raise ConfigurationError(f"headers: the value of {name} is not the value of an HTTP field")
+        if name.lower() in _OWN_HEADERS:
+            raise ConfigurationError(f"headers: {name} is set by the transport itself")
+        if name.lower() == "content-type":
+            if value != CONTENT_TYPE:
+                raise ConfigurationError(f"headers: {name} can only be {CONTENT_TYPE!r}")
+            continue
+        fields[name] = value
+    return fields

@@ -1,0 +1,249 @@
+"""Fakes named for what they play: a queue in memory, a clock that jumps, collectors that misbehave on cue."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from durable_tracker.delivery import Delivery, DeliverySettings
+from durable_tracker.errors import StorageError
+from durable_tracker.queue import Ledger, Row
+from durable_tracker.retry import Backoff
+from durable_tracker.transport import ENVELOPE_SIZE, Reply
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+EPOCH_MS = 1_700_000_000_000
+
+OK = Reply(status=200)
+NO_ANSWER = Reply(status=None, error="no complete answer in time")
+
+
+def refusal(status: int, retry_after_s: float | None = None) -> Reply:
+    """An answer that is no success."""
+    return Reply(status=status, retry_after_s=retry_after_s, error=f"HTTP {status}")
+
+
+def event(number: int, *, dtm: int = EPOCH_MS, pad: int = 0) -> bytes:
+    """One encoded event whose eid is its number."""
+    body = {"e": "se", "p": "srv", "tv": "t", "eid": str(number), "dtm": str(dtm), "se_la": "x" * pad}
+    return json.dumps(body, separators=(",", ":")).encode()
+
+
+class VirtualClock:
+    """Time that passes only when somebody waits; the wall can be set apart from the monotonic clock."""
+
+    def __init__(self, wall_ms: int = EPOCH_MS) -> None:
+        self.elapsed_s = 0.0
+        self.wall_offset_ms = wall_ms
+        self.waits: list[float] = []
+        self.stop_after_waits: int | None = None
+        self.on_wait: Callable[[float], float | None] = lambda _: None
+
+    def monotonic(self) -> float:
+        return 1000.0 + self.elapsed_s
+
+    def wall_ms(self) -> int:
+        return int(self.wall_offset_ms + self.elapsed_s * 1000)
+
+    def advance(self, seconds: float) -> None:
+        self.elapsed_s += seconds
+
+    def wait(self, seconds: float) -> bool:
+        """Pass the time; `on_wait` may return after how many seconds the wait is cut short."""
+        self.waits.append(seconds)
+        cut = self.on_wait(seconds)
+        self.advance(seconds if cut is None else cut)
+        return self.stopping()
+
+    def stopping(self) -> bool:
+        return self.stop_after_waits is not None and len(self.waits) >= self.stop_after_waits
+
+
+class MemoryQueue:
+    """Keeps the contract of `Queue`, but for durability. `failing` names methods that raise StorageError."""
+
+    def __init__(self, payloads: Iterable[bytes] = ()) -> None:
+        self.rows: dict[int, bytes] = {}
+        self.delivered: list[int] = []
+        self.dead: dict[int, tuple[int | None, str]] = {}
+        self.expired: list[int] = []
+        self.payloads: dict[int, bytes] = {}
+        self.failing: Counter[str] = Counter()
+        self.failing_after: Counter[str] = Counter()
+        self.peeks = 0
+        self._high = 0
+        self._lock = threading.RLock()
+        self.put_many(list(payloads))
+
+    def put(self, payload: bytes) -> None:
+        with self._lock:
+            self._high += 1
+            self.rows[self._high] = payload
+            self.payloads[self._high] = payload
+
+    def put_many(self, payloads: Sequence[bytes]) -> None:
+        for payload in payloads:
+            self.put(payload)
+
+    def peek(self, after: int, count_max: int, size_max: int) -> list[Row]:
+        assert count_max >= 1
+        assert size_max >= 1
+        self.peeks += 1
+        self._fail("peek")
+        rows: list[Row] = []
+        size = 0
+        with self._lock:
+            for key in sorted(self.rows):
+                if key <= after:
+                    continue
+                size += len(self.rows[key])
+                if rows and (len(rows) == count_max or size > size_max):
+                    break
+                rows.append(Row(key, self.rows[key]))
+        return rows
+
+    def ack(self, keys: Sequence[int]) -> None:
+        self._fail("ack")
+        for key in keys:
+            del self.rows[key]  # a key that is not there is a defect of the caller
+            self.delivered.append(key)
+        self._fail_late("ack")
+
+    def reject(self, keys: Sequence[int], status: int | None, reason: str) -> None:
+        self._fail("reject")
+        for key in keys:
+            del self.rows[key]
+            self.dead[key] = (status, reason)
+
+    def expire(self, keys: Sequence[int]) -> None:
+        self._fail("expire")
+        for key in keys:
+            del self.rows[key]
+            self.expired.append(key)
+
+    def ledger(self) -> Ledger:
+        return Ledger(
+            accepted=self._high,
+            delivered=len(self.delivered),
+            pending=len(self.rows),
+            dead=len(self.dead),
+            expired=len(self.expired),
+        )
+
+    def oldest_key(self) -> int | None:
+        return min(self.rows, default=None)
+
+    def high_key(self) -> int:
+        return self._high
+
+    def close(self) -> None:
+        pass
+
+    def _fail(self, method: str) -> None:
+        if self.failing[method] > 0:
+            self.failing[method] -= 1
+            raise StorageError(f"{method} failed")
+
+    def _fail_late(self, method: str) -> None:
+        if self.failing_after[method] > 0:
+            self.failing_after[method] -= 1
+            raise StorageError(f"{method} failed, having done it")
+
+
+def eids(events: Iterable[bytes]) -> list[int]:
+    """Return the numbers of events as they went out."""
+    return [int(json.loads(one)["eid"]) for one in events]
+
+
+class ScriptedCollector:
+    """A transport that answers by a function of the request's number (from 0) and its events' numbers."""
+
+    def __init__(self, answer: Callable[[int, list[int]], Reply] = lambda _n, _eids: OK) -> None:
+        self.answer = answer
+        self.requests: list[list[int]] = []
+        self.bodies: list[list[bytes]] = []
+        self.replies: list[Reply] = []
+        self.received: list[int] = []
+        self.closed = False
+        self._lock = threading.Lock()
+
+    def send(self, events: Sequence[bytes]) -> Reply:
+        numbers = eids(events)
+        with self._lock:
+            self.requests.append(numbers)
+            self.bodies.append(list(events))
+            reply = self.answer(len(self.requests) - 1, numbers)
+            self.replies.append(reply)
+            if reply.status == 200:
+                self.received += numbers
+        return reply
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class PoisonedCollector(ScriptedCollector):
+    """Refuses every request that holds one of the poison events."""
+
+    def __init__(self, poison: Iterable[int], status: int = 400) -> None:
+        self.poison = set(poison)
+        super().__init__(lambda _, numbers: refusal(status) if self.poison & set(numbers) else OK)
+
+
+class NarrowCollector(ScriptedCollector):
+    """Answers 413 to bodies above a limit."""
+
+    def __init__(self, size_max: int) -> None:
+        self.size_max = size_max
+        self.sizes: list[int] = []
+        super().__init__()
+
+    def send(self, events: Sequence[bytes]) -> Reply:
+        size = ENVELOPE_SIZE + sum(len(one) + 1 for one in events) - 1
+        self.sizes.append(size)
+        self.answer = lambda _n, _eids: refusal(413) if size > self.size_max else OK
+        return super().send(events)
+
+
+@dataclass
+class Rig:
+    """A delivery with everything round it under control."""
+
+    queue: MemoryQueue
+    transport: Any
+    clock: VirtualClock
+    delivery: Delivery
+    succeeded: list[list[dict[str, Any]]] = field(default_factory=list)
+    failed: list[tuple[int, list[dict[str, Any]]]] = field(default_factory=list)
+
+
+def rig(
+    queue: MemoryQueue,
+    transport: Any,
+    *,
+    clock: VirtualClock | None = None,
+    uniform: Callable[[float, float], float] = lambda _low, high: high,
+    **settings: Any,
+) -> Rig:
+    """Put a delivery together. The jitter is fixed at its upper bound."""
+    clock = clock or VirtualClock()
+    checked = DeliverySettings(**settings)
+    made = Rig(queue, transport, clock, None)  # type: ignore[arg-type]
+    made.delivery = Delivery(
+        queue,
+        transport,
+        settings=checked,
+        wait=clock.wait,
+        stopping=clock.stopping,
+        on_success=made.succeeded.append,
+        on_failure=lambda delivered, events: made.failed.append((delivered, events)),
+        wall_ms=clock.wall_ms,
+        monotonic=clock.monotonic,
+        backoff=Backoff(max_retry_delay_seconds=checked.max_retry_delay_seconds, uniform=uniform),
+    )
+    return made
