@@ -14,7 +14,6 @@ A row stays in the queue until the collector has answered 2xx, so whatever ends 
 from __future__ import annotations
 
 import json
-import logging
 import math
 import time
 from dataclasses import replace
@@ -22,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 from durable_tracker.batches import EVENT_OVERHEAD, Batch, body_size, device_time_ms
 from durable_tracker.delivery_state import DeliverySettings, DeliveryState, Result
-from durable_tracker.errors import QueueClosedError, StorageError
+from durable_tracker.errors import QueueClosedError, QueueError
+from durable_tracker.log import logger
 from durable_tracker.pipeline import Pipeline
 from durable_tracker.retry import Backoff, Outcome, Trouble, classify, retry_while_troubled
 from durable_tracker.spans import Span, Spans
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from durable_tracker.transport import Reply, Transport
 
 __all__ = ["Delivery", "DeliverySettings", "DeliveryState", "Result"]
-
-logger = logging.getLogger("durable_tracker")
 
 CONTROL_AFTER = 8
 """Refusals in a row after which controls are sent: one acceptance settles what the refusals mean."""
@@ -176,7 +174,7 @@ class Delivery:
             return self._deliver()
         except QueueClosedError:
             return Result.STOPPED
-        except StorageError as exc:
+        except QueueError as exc:
             self._storage_failed(exc)
         self._settle()
         return self._troubled()
@@ -201,6 +199,7 @@ class Delivery:
     def _ended(self, result: Result) -> Result:
         if result is Result.SUSPECTS:
             self._update(trouble_count=self._state.trouble_count + 1, next_attempt_at=self._probe_at)
+        self._queue.release()
         if result is not Result.STOPPED or not self._state.consecutive_troubles:
             self._update(state="idle", consecutive_troubles=0)
         return result
@@ -265,7 +264,7 @@ class Delivery:
             last = rows[-1].key if rows else span.last
             count = len(rows)
             rows = self._without_old(rows)
-        except StorageError:
+        except QueueError:
             self._spans.add(span)
             raise
         if last < span.last and count < span.count:
@@ -308,11 +307,8 @@ class Delivery:
         self._queue.expire([row.key for row in old])
         if not self._state.expired:
             logger.warning(
-                "events_expired: %d events are older than max_age (%g s) and were dropped unsent; "
-                "later ones are counted only",
-                len(old),
-                max_age,
-                extra={"event": "events_expired", "count": len(old)},
+                "delivery.events_expired",
+                extra={"events": len(old), "max_age_s": max_age, "fate": "dropped unsent; later ones are counted only"},
             )
         self._update(expired=self._state.expired + len(old))
         self._report_failure([row.payload for row in old])
@@ -348,7 +344,9 @@ class Delivery:
             else:
                 self._spans.add(batch.span)
                 self._hitched(outcome, reply.retry_after_s)
-        except StorageError as exc:
+        except QueueClosedError:
+            raise
+        except QueueError as exc:
             self._storage_failed(exc)
         if self._progress is not None:
             self._progress(self._state)
@@ -372,7 +370,7 @@ class Delivery:
         self._pay()
         if self._said is not None:
             self._said = None
-            logger.info("collector_recovered: events are being delivered again", extra={"event": "collector_recovered"})
+            logger.info("delivery.recovered", extra={"fate": "events are being delivered again"})
 
     def _pay(self) -> None:
         """Remove from the queue what the collector has accepted.
@@ -426,15 +424,16 @@ class Delivery:
         row = batch.rows[0]
         try:
             self._queue.reject([row.key], reply.status, reply.error or f"HTTP {reply.status}")
-        except StorageError:
+        except QueueError:
             self._spans.add(batch.span)
             raise
         if not self._state.dead:
             logger.warning(
-                "event_refused: the collector refuses an event (%s) while it accepts others; it is kept among the "
-                "dead letters; later ones are counted only",
-                reply.error,
-                extra={"event": "event_refused", "status": reply.status},
+                "delivery.event_refused",
+                extra={
+                    "reason": reply.error,
+                    "fate": "kept among the dead letters, since others are accepted; later ones are counted only",
+                },
             )
         self._update(dead=self._state.dead + 1, suspects=self._spans.suspects)
         self._report_failure([row.payload])
@@ -458,7 +457,7 @@ class Delivery:
             longest = max((s for s in (longest, self._hitch.retry_after_s) if s is not None), default=None)
         self._hitch = Trouble(outcome=worst, consecutive=0, retry_after_s=longest)
 
-    def _storage_failed(self, exc: StorageError) -> None:
+    def _storage_failed(self, exc: QueueError) -> None:
         self._hitched(Outcome.OUTAGE, None)
         self._update(last_error=f"{type(exc).__name__}: {exc}")
 
@@ -466,6 +465,7 @@ class Delivery:
         """Close an attempt that ended in trouble: everything in flight is settled by now."""
         assert self._hitch is not None  # noqa: S101
         self._cursor = self._spans.rewind(self._cursor)
+        self._queue.release()
         trouble = replace(self._hitch, consecutive=self._state.consecutive_troubles + 1)
         self._hitch = None
         self._not_before = self._monotonic() + self._backoff.minimum_s(trouble)
@@ -484,20 +484,12 @@ class Delivery:
         if self._said == state.state:
             return
         self._said = state.state
+        extra = {"reason": state.last_error, "fate": "all events are kept, and sending them is tried again"}
         if blocked:
-            logger.error(
-                "collector_blocked: the collector refuses what it is sent (%s). All events are kept, and it is asked "
-                "again every %g s. Look at its address, its credentials and what stands before it",
-                state.last_error,
-                self._settings.max_retry_delay_seconds,
-                extra={"event": "collector_blocked", "reason": state.last_error},
-            )
+            extra["remedy"] = "look at the collector's address, the credentials and what stands in between"
+            logger.error("delivery.collector_blocked", extra=extra)
         else:
-            logger.warning(
-                "delivery_interrupted: %s. All events are kept, and sending them is tried again",
-                state.last_error,
-                extra={"event": "delivery_interrupted", "reason": state.last_error},
-            )
+            logger.warning("delivery.interrupted", extra=extra)
 
     def _plan(self, trouble: Trouble) -> float:
         delay_s = self._backoff.delay_s(trouble)
@@ -530,9 +522,11 @@ class Delivery:
         except Exception as exc:  # noqa: BLE001 - the user's code; its text may hold a payload
             frame = exc.__traceback__ and exc.__traceback__.tb_next
             logger.error(  # noqa: TRY400
-                "callback_failed: %s raised %s%s; the events' fate does not depend on it",
-                getattr(callback, "__qualname__", type(callback).__name__),
-                type(exc).__name__,
-                f" at {frame.tb_frame.f_code.co_filename}:{frame.tb_lineno}" if frame else "",
-                extra={"event": "callback_failed"},
+                "delivery.callback_failed",
+                extra={
+                    "callback": getattr(callback, "__qualname__", type(callback).__name__),
+                    "error": type(exc).__name__,
+                    "at": f"{frame.tb_frame.f_code.co_filename}:{frame.tb_lineno}" if frame else None,
+                    "fate": "none of the events' fates depends on it",
+                },
             )

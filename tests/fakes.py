@@ -76,6 +76,7 @@ class MemoryQueue:
         self.failing: Counter[str] = Counter()
         self.failing_after: Counter[str] = Counter()
         self.peeks = 0
+        self.releases = 0
         self._high = 0
         self._lock = threading.RLock()
         self.put_many(list(payloads))
@@ -106,6 +107,9 @@ class MemoryQueue:
                     break
                 rows.append(Row(key, self.rows[key]))
         return rows
+
+    def release(self) -> None:
+        self.releases += 1
 
     def ack(self, keys: Sequence[int]) -> None:
         self._fail("ack")
