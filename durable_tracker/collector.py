@@ -65,6 +65,13 @@ def _count(text: str) -> int:
     return value
 
 
+def _port(text: str) -> int:
+    value = int(text)
+    if not 0 <= value <= 65535:  # noqa: PLR2004
+        raise argparse.ArgumentTypeError(f"{text} is not from 0 to 65535")
+    return value
+
+
 def _failure(text: str) -> tuple[int, float]:
     status, _, probability = text.partition(":")
     if not 200 <= int(status) <= 599:  # noqa: PLR2004
@@ -102,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     place = parser.add_argument_group("where")
     place.add_argument("--host", default="127.0.0.1", help="loopback address to listen on (default %(default)s)")
-    place.add_argument("--port", type=_count, default=PORT, help="0 takes a free one (default %(default)s)")
+    place.add_argument("--port", type=_port, default=PORT, help="0 takes a free one (default %(default)s)")
     place.add_argument("--allow-remote", action="store_true", help="let --host be other than loopback")
     place.add_argument("--cert", metavar="FILE", help="serve https with this certificate (PEM)")
     place.add_argument("--key", metavar="FILE", help="its private key, if the certificate's file has none")

@@ -76,6 +76,7 @@ class Collector:
         url: `http://host:port`, or https.
 
     Raises:
+        ConfigurationError: the port is not one.
         OSError: the address cannot be bound.
     """
 

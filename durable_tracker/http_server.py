@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
+from .errors import ConfigurationError
+
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Mapping
@@ -259,6 +261,7 @@ class Server:
         ssl_context: serve TLS.
 
     Raises:
+        ConfigurationError: the port is not one.
         OSError: the address cannot be bound.
     """
 
@@ -270,6 +273,9 @@ class Server:
         port: int,
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
+        if not 0 <= port <= 65535:  # noqa: PLR2004
+            # Left to itself, the name look-up takes it modulo 65536.
+            raise ConfigurationError(f"port: {port} is not from 0 to 65535")
         self._serve = serve
         self._ssl_context = ssl_context
         self._pid = os.getpid()
