@@ -216,11 +216,11 @@ class TrackMethods:
             "formId": optional_text("formId", form_id, NAME_SIZE_MAX),
             "elementId": optional_text("elementId", element_id, NAME_SIZE_MAX),
             "nodeName": one_of("nodeName", node_name, FORM_NODE_NAMES),
+            "value": optional_text("value", value, VALUE_SIZE_MAX),
             "type": form_type("type", type_),
             "elementClasses": optional_texts("elementClasses", element_classes, NAME_SIZE_MAX),
         }
-        required = {"value": optional_text("value", value, VALUE_SIZE_MAX)}
-        return self._track_described("change_form", "1-0-0", data, context, tstamp, event_subject, required)
+        return self._track_described("change_form", "1-0-0", data, context, tstamp, event_subject, nullable="value")
 
     def track_form_submit(
         self,
@@ -384,12 +384,12 @@ class TrackMethods:
         self,
         name: str,
         version: str,
-        optional: dict[str, Any],
+        properties: dict[str, Any],
         context: Sequence[SelfDescribingJson] | None,
         tstamp: float | None,
         event_subject: Subject | None,
-        nullable: dict[str, Any] | None = None,
+        nullable: str = "",
     ) -> Self:
-        data = {key: value for key, value in optional.items() if value is not None} | (nullable or {})
+        data = {key: value for key, value in properties.items() if value is not None or key == nullable}
         event_json = SelfDescribingJson(_SCHEMA.format(name, version), data)
         return self.track_self_describing_event(event_json, context, tstamp, event_subject)
