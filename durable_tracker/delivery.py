@@ -19,14 +19,13 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from durable_tracker.batches import EVENT_OVERHEAD, Batch, body_size, device_time_ms
+from durable_tracker.batches import AgeLimit, Batch
+from durable_tracker.claims import Claims
 from durable_tracker.delivery_state import DeliverySettings, DeliveryState, Result
 from durable_tracker.errors import QueueClosedError, QueueError
 from durable_tracker.log import logger
 from durable_tracker.pipeline import Pipeline
 from durable_tracker.retry import Backoff, Outcome, Trouble, classify, retry_while_troubled
-from durable_tracker.spans import Span, Spans
-from durable_tracker.transport import ENVELOPE_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -36,17 +35,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Delivery", "DeliverySettings", "DeliveryState", "Result"]
 
-CONTROL_AFTER = 8
-"""Refusals in a row after which controls are sent: one acceptance settles what the refusals mean."""
-
 REFUSALS_MAX = 16
 """Refusals in a row after which the collector is taken to refuse everything."""
 
 POKE_GAP_S = 1.0
 """Attempts that a poke brings forward are at least this far apart."""
-
-GROWTH_AFTER = 32
-"""Batches accepted in a row, at the size to which a 413 brought them, after which batches grow by an eighth."""
 
 
 def _wall_ms() -> int:
@@ -103,19 +96,15 @@ class Delivery:
         self._pipeline: Pipeline[Batch] = Pipeline(transport, settings.senders)
         self._in_flight: set[Batch] = set()
         self._owed: list[Batch] = []  # accepted by the collector, but not yet removed from the queue
-        self._spans = Spans()
-        self._cursor = 0  # the highest key that was claimed
-        self._clock = 0  # counts requests made and refusals, to say which came first
-        self._accepted_last = 0
-        self._size_accepted_min = 0
-        self._streak = 0  # refusals since the last acceptance
-        self._size_max = settings.byte_limit
-        self._batches_at_size_max = 0
-        self._rows_expected = 0
-        self._born_at = monotonic()
-        self._born_wall_ms = wall_ms()
-        # Raises StorageError; asked here, since what is put between now and the first run is new as well.
-        self._born_key = 0 if settings.max_age is None else queue.high_key()
+        # What is put between now and the first run is new as well, hence the queue is asked here.
+        self._age_limit = (
+            None
+            if settings.max_age is None
+            else AgeLimit(settings.max_age, queue.high_key(), wall_ms=wall_ms, monotonic=monotonic)
+        )
+        self._claims = Claims(
+            queue, settings=settings, without_old=self._without_old, wall_ms=wall_ms, monotonic=monotonic
+        )
         self._not_before = -math.inf
         self._probe_at = -math.inf
         self._hitch: Trouble | None = None  # what ends this attempt once all replies are in
@@ -156,7 +145,7 @@ class Delivery:
         finally:
             # Only an exception leaves requests in flight; their replies are not waited for, and not believed later.
             for batch in self._in_flight:
-                self._spans.add(batch.span)
+                self._claims.give_back(batch)
             self._in_flight.clear()
         if isinstance(result, Trouble):
             return Result.STOPPED if self._stopping() else Result.TROUBLE
@@ -186,19 +175,23 @@ class Delivery:
                 self._settle()
                 return self._troubled() if self._hitch else self._ended(Result.STOPPED)
             while self._pipeline.in_flight < self._window:
-                batch = self._next_batch()
+                batch = self._claims.next(idle=not self._pipeline.in_flight)
                 if batch is None:
                     break
                 self._submit(batch)
             if not self._pipeline.in_flight:
-                return self._ended(Result.SUSPECTS if len(self._spans) else Result.EMPTY)
+                return self._ended(Result.SUSPECTS if len(self._claims) else Result.EMPTY)
             self._collect()
         self._settle()
         return self._troubled()
 
     def _ended(self, result: Result) -> Result:
         if result is Result.SUSPECTS:
-            self._update(trouble_count=self._state.trouble_count + 1, next_attempt_at=self._probe_at)
+            if self._said is None:
+                self._said = result.value
+                fate = "kept until the collector accepts another event, which tells whose fault the refusal is"
+                logger.warning("delivery.events_suspected", extra={"events": self._claims.suspects, "fate": fate})
+            self._update(trouble_count=self._state.trouble_count + 1, next_attempt_at=self._claims.probe_at)
         self._queue.release()
         if result is not Result.STOPPED or not self._state.consecutive_troubles:
             self._update(state="idle", consecutive_troubles=0)
@@ -207,108 +200,24 @@ class Delivery:
     @property
     def _window(self) -> int:
         """How many requests may be in flight: one while it is unclear what an answer would mean."""
-        unclear = self._state.consecutive_troubles or self._streak or self._spans.refused
-        return 1 if unclear else self._settings.senders
-
-    # What goes out next.
-
-    def _next_batch(self) -> Batch | None:
-        while True:
-            batch = self._fresh(1) if self._streak >= CONTROL_AFTER and self._streak % 2 else None
-            if batch is not None:
-                return batch
-            span, last_resort = self._next_span(), False
-            if span is None:
-                batch = self._fresh(self._settings.batch_size)
-                if batch is not None:
-                    return batch
-                if self._pipeline.in_flight:
-                    return None
-                span = self._spans.last_resort(self._accepted_last, self._size_accepted_min)
-                last_resort = span is not None
-            if span is None and self._monotonic() >= self._probe_at:
-                span = self._spans.probe()
-            if span is None:
-                return None
-            batch = self._again(span)
-            if batch is not None:
-                batch.last_resort = last_resort
-                return batch
-
-    def _next_span(self) -> Span | None:
-        if self._streak >= CONTROL_AFTER:
-            return self._spans.control(self._accepted_last)
-        return self._spans.oldest(self._accepted_last)
-
-    def _fresh(self, count_max: int) -> Batch | None:
-        """Claim the oldest events that were not claimed yet."""
-        while True:
-            rows = self._queue.peek(
-                self._cursor, count_max, self._payload_size_max(min(count_max, self._rows_expected))
-            )
-            if not rows:
-                return None
-            rows, size = self._fit(rows)
-            last = rows[-1].key
-            self._rows_expected = len(rows)
-            rows = self._without_old(rows)
-            self._cursor = last
-            if rows:
-                return self._batch(rows, size, Span(first=rows[0].key, last=last, count=len(rows)))
-
-    def _again(self, span: Span) -> Batch | None:
-        """Read a span's events from the queue again; None if none of them is there any more."""
-        try:
-            found = self._queue.peek(span.first - 1, span.count, self._payload_size_max(span.count))
-            rows, size = self._fit([row for row in found if row.key <= span.last])
-            last = rows[-1].key if rows else span.last
-            count = len(rows)
-            rows = self._without_old(rows)
-        except QueueError:
-            self._spans.add(span)
-            raise
-        if last < span.last and count < span.count:
-            self._spans.add(replace(span, first=last + 1, count=span.count - count))
-        if not rows:
-            return None
-        return self._batch(rows, size, replace(span, first=rows[0].key, last=last, count=len(rows)))
-
-    def _batch(self, rows: Sequence[Row], size: int, span: Span) -> Batch:
-        self._clock += 1
-        return Batch(rows=rows, span=span, size=size, made=self._clock, wall_ms=self._wall_ms)
-
-    def _payload_size_max(self, count: int) -> int:
-        return max(self._size_max - ENVELOPE_SIZE - EVENT_OVERHEAD * count, 1)
-
-    def _fit(self, rows: list[Row]) -> tuple[list[Row], int]:
-        """Leave off what does not fit into one body, but never the oldest event."""
-        size = body_size(rows, ENVELOPE_SIZE)
-        while size > self._size_max and len(rows) > 1:
-            size -= EVENT_OVERHEAD + len(rows.pop().payload)
-        return rows, size
+        return 1 if self._state.consecutive_troubles or self._claims.unclear else self._settings.senders
 
     def _without_old(self, rows: list[Row]) -> list[Row]:
-        max_age = self._settings.max_age
-        if max_age is None:
+        """Expire the rows that are too old to be sent."""
+        if self._age_limit is None:
             return rows
-        # The wall clock is read once and carried on by the other clock, so that a jump drops nothing; and what was
-        # put while this process runs cannot be older than the process, whatever its `dtm` says.
-        lived_s = self._monotonic() - self._born_at
-        horizon_ms = self._born_wall_ms + (lived_s - max_age) * 1000
-        old = []
-        for row in rows:
-            if row.key > self._born_key and lived_s <= max_age:
-                continue
-            device_time = device_time_ms(row.payload)
-            if device_time is not None and device_time < horizon_ms:
-                old.append(row)
+        old = self._age_limit.old(rows)
         if not old:
             return rows
         self._queue.expire([row.key for row in old])
         if not self._state.expired:
             logger.warning(
                 "delivery.events_expired",
-                extra={"events": len(old), "max_age_s": max_age, "fate": "dropped unsent; later ones are counted only"},
+                extra={
+                    "events": len(old),
+                    "max_age_s": self._settings.max_age,
+                    "fate": "dropped unsent; later ones are counted only",
+                },
             )
         self._update(expired=self._state.expired + len(old))
         self._report_failure([row.payload for row in old])
@@ -342,7 +251,7 @@ class Delivery:
             elif outcome in (Outcome.REFUSED, Outcome.TOO_LARGE):
                 self._refused(batch, reply, outcome)
             else:
-                self._spans.add(batch.span)
+                self._claims.give_back(batch)
                 self._hitched(outcome, reply.retry_after_s)
         except QueueClosedError:
             raise
@@ -352,10 +261,7 @@ class Delivery:
             self._progress(self._state)
 
     def _accepted(self, batch: Batch) -> None:
-        self._accepted_last = max(self._accepted_last, batch.made)
-        self._size_accepted_min = min(self._size_accepted_min or batch.size, batch.size)
-        self._streak = 0
-        self._grow(batch.size)
+        self._claims.accepted(batch)
         self._delivered_unreported += len(batch.rows)
         state = self._state
         self._update(
@@ -394,30 +300,13 @@ class Delivery:
                 self._call(self._on_success, [json.loads(event) for event in batch.sent])
 
     def _refused(self, batch: Batch, reply: Reply, outcome: Outcome) -> None:
-        self._clock += 1
-        self._streak += 1
         self._update(consecutive_troubles=0)
-        span = replace(batch.span, refused_first=batch.span.refused_first or self._clock, refused_last=self._clock)
-        if self._streak >= REFUSALS_MAX:
+        final = self._claims.refused(batch, too_large=outcome is Outcome.TOO_LARGE)
+        if self._claims.streak >= REFUSALS_MAX:
             self._hitched(Outcome.BLOCKED, None)
-        if len(batch.rows) > 1:
-            self._halve(batch, span)
-            if outcome is Outcome.TOO_LARGE:
-                self._size_max = min(self._size_max, max(batch.size // 2, 1))
-                self._batches_at_size_max = 0
-            return
-        if batch.last_resort or self._accepted_last > batch.span.refused_last > 0:
+        if final:
             self._bury(batch, reply)
-            return
-        self._probe_at = self._monotonic() + self._settings.max_retry_delay_seconds
-        self._spans.add(replace(span, alone=True, too_large=batch.size * (outcome is Outcome.TOO_LARGE)))
-        self._update(suspects=self._spans.suspects)
-
-    def _halve(self, batch: Batch, span: Span) -> None:
-        rows = batch.rows
-        middle = len(rows) // 2
-        self._spans.add(replace(span, last=rows[middle - 1].key, count=middle))
-        self._spans.add(replace(span, first=rows[middle].key, count=len(rows) - middle))
+        self._update(suspects=self._claims.suspects)
 
     def _bury(self, batch: Batch, reply: Reply) -> None:
         """Move a refused event to the dead letters."""
@@ -425,7 +314,7 @@ class Delivery:
         try:
             self._queue.reject([row.key], reply.status, reply.error or f"HTTP {reply.status}")
         except QueueError:
-            self._spans.add(batch.span)
+            self._claims.give_back(batch)
             raise
         if not self._state.dead:
             logger.warning(
@@ -435,16 +324,8 @@ class Delivery:
                     "fate": "kept among the dead letters, since others are accepted; later ones are counted only",
                 },
             )
-        self._update(dead=self._state.dead + 1, suspects=self._spans.suspects)
+        self._update(dead=self._state.dead + 1)
         self._report_failure([row.payload])
-
-    def _grow(self, size: int) -> None:
-        """Let batches that a 413 made small become larger again: limits are raised without anybody being told."""
-        if self._size_max < self._settings.byte_limit and size > self._size_max // 2:
-            self._batches_at_size_max += 1
-            if self._batches_at_size_max >= GROWTH_AFTER:
-                self._batches_at_size_max = 0
-                self._size_max = min(self._size_max * 9 // 8 + 1, self._settings.byte_limit)
 
     # Trouble.
 
@@ -464,7 +345,7 @@ class Delivery:
     def _troubled(self) -> Trouble:
         """Close an attempt that ended in trouble: everything in flight is settled by now."""
         assert self._hitch is not None  # noqa: S101
-        self._cursor = self._spans.rewind(self._cursor)
+        self._claims.rewind()
         self._queue.release()
         trouble = replace(self._hitch, consecutive=self._state.consecutive_troubles + 1)
         self._hitch = None
@@ -521,7 +402,7 @@ class Delivery:
             callback(*args)
         except Exception as exc:  # noqa: BLE001 - the user's code; its text may hold a payload
             frame = exc.__traceback__ and exc.__traceback__.tb_next
-            logger.error(  # noqa: TRY400
+            logger.error(
                 "delivery.callback_failed",
                 extra={
                     "callback": getattr(callback, "__qualname__", type(callback).__name__),
