@@ -211,9 +211,7 @@ def columns_of(parameters: Mapping[str, str]) -> dict[str, Any]:
         column = COLUMNS.get(key)
         if column is not None:
             converted = column.convert(value)
-            columns.update(
-                zip(column.names, converted if isinstance(converted, tuple) else (converted,), strict=True)
-            )
+            columns.update(zip(column.names, converted if isinstance(converted, tuple) else (converted,), strict=True))
     if "event" in columns:
         columns["event"] = EVENT_TYPES[columns["event"]]
     for name, encoded, plain in (("unstruct_event", "ue_px", "ue_pr"), ("contexts", "cx", "co")):

@@ -59,9 +59,7 @@ class Registry:
         except (ValueError, LookupError, TypeError) as exc:
             if file.suffix != ".json":
                 return
-            raise ConfigurationError(
-                f"schemas: {file} is not a self-describing JSON Schema: {exc!r}"
-            ) from None
+            raise ConfigurationError(f"schemas: {file} is not a self-describing JSON Schema: {exc!r}") from None
         self._own[uri] = document
 
     def document(self, uri: str) -> dict[str, Any] | None:

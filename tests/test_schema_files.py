@@ -146,11 +146,7 @@ CASES: list[tuple[str, Any, bool]] = [
 @pytest.mark.parametrize(("name", "instance", "valid"), CASES)
 def test_both_libraries_agree_about_an_instance(name: str, instance: Any, valid: bool) -> None:
     """What is accepted and what is refused does not depend on the JSON Schema library."""
-    full = (
-        "com.snowplowanalytics.mobile.screen_view.1-0-0"
-        if name == "mobile.screen_view"
-        else f"{SNOWPLOW}.{name}"
-    )
+    full = "com.snowplowanalytics.mobile.screen_view.1-0-0" if name == "mobile.screen_view" else f"{SNOWPLOW}.{name}"
     document = schema(full)
     assert valid == jsonschema.Draft4Validator(document).is_valid(instance)
     check = fastjsonschema.compile(document)
