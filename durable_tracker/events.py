@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
 
 from durable_tracker.errors import InvalidEventError
 from durable_tracker.payload import Payload, contexts_text, event_text, to_base64
-from durable_tracker.protocol import milliseconds_value, uuid_value
+from durable_tracker.protocol import timestamp_value, uuid_value
 from durable_tracker.self_describing_json import SelfDescribingJson
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ class Event:
             else:
                 wire["co"] = text
         if self.true_timestamp is not None:
-            wire["ttm"] = _true_timestamp(self.true_timestamp)
+            wire["ttm"] = timestamp_value("ttm", self.true_timestamp)
         return wire
 
     def build_payload(
@@ -147,12 +147,6 @@ class Event:
         elif subject is not None:
             payload.add_dict(subject.standard_nv_pairs)
         return payload
-
-
-def _true_timestamp(value: object) -> str:
-    if isinstance(value, str):
-        raise InvalidEventError("ttm", f"must be a number of milliseconds since 1970 UTC, but is {value!r:.80}")
-    return milliseconds_value("ttm", value)
 
 
 class PageView(Event):

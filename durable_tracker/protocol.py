@@ -119,6 +119,17 @@ def milliseconds_value(field: str, value: object) -> str:
     return integer_value(field, value, _MS_MIN, _MS_MAX)
 
 
+def timestamp_value(field: str, value: object) -> str:
+    """Return a caller's timestamp as `milliseconds_value` does, which has to be a number.
+
+    Raises:
+        InvalidEventError: it is not, or is out of range.
+    """
+    if isinstance(value, str):
+        raise InvalidEventError(field, f"must be a number of milliseconds since 1970 UTC, but is {value!r:.80}")
+    return milliseconds_value(field, value)
+
+
 def decimal_value(field: str, value: object) -> str:
     """Return a finite decimal number in a form that Java's BigDecimal parses (Enrich: conversions).
 

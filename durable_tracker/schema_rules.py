@@ -109,8 +109,8 @@ def form_element(place: str, element: object) -> dict[str, Any]:
     optional_text(f"{place}.value", element["value"], VALUE_SIZE_MAX)
     one_of(f"{place}.nodeName", element["nodeName"], FORM_NODE_NAMES)
     kind = form_type(f"{place}.type", element.get("type"))
-    checked = {key: value for key, value in element.items() if key != "type"}
-    return checked if kind is None else {**checked, "type": kind}
+    checked = {key: kind if key == "type" else value for key, value in element.items()}
+    return {key: value for key, value in checked.items() if key != "type" or value is not None}
 
 
 def cart_data(

@@ -19,8 +19,8 @@ from durable_tracker.protocol import (
     REQUIRED_FIELDS,
     TRACKER_VERSION,
     check_query_size,
-    milliseconds_value,
     quote,
+    timestamp_value,
     wire_map,
     wire_members,
 )
@@ -155,7 +155,7 @@ class Tracker(TrackMethods):
         """
         if tstamp is None:
             return time.time_ns() // 1_000_000
-        return int(milliseconds_value("tstamp", tstamp))
+        return int(timestamp_value("tstamp", tstamp))
 
     @overload
     def track(self, event: Event) -> str: ...

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from durable_tracker.protocol import INT32_MAX, INT32_MIN, PLATFORMS
 from durable_tracker.schema_rules import FORM_NODE_NAMES, FORM_TYPES
 
-unicode_text = st.text(st.characters(exclude_categories=("Cs",)), max_size=30)
-some_text = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=30)
+characters = st.characters(codec="utf-8")
+unicode_text = st.text(characters, max_size=30)
+some_text = st.text(characters, min_size=1, max_size=30)
 maybe_text = st.none() | unicode_text
 numbers = st.integers(-(10**9), 10**9) | st.floats(allow_nan=False, allow_infinity=False)
 int32 = st.integers(INT32_MIN, INT32_MAX)
@@ -100,7 +101,7 @@ _cart = {
     "unit_price": st.none() | numbers,
     "currency": maybe_text,
 }
-_currency = st.none() | st.text(st.characters(exclude_categories=("Cs",)), max_size=3)
+_currency = st.none() | st.text(characters, max_size=3)
 _item = st.fixed_dictionaries(
     {"sku": some_text, "price": numbers, "quantity": int32}, optional={"name": maybe_text, "category": maybe_text}
 )

@@ -20,12 +20,12 @@ from typing import Any
 
 import pytest
 import snowplow_tracker as official
+import strategies
 from hypothesis import HealthCheck, given, settings
+from strategies import Case, cases
 
-import tests.strategies as ours_and_theirs
 from durable_tracker import events, self_describing_json, subject, tracker
 from durable_tracker.testing import RecordingEmitter
-from tests.strategies import Case, cases
 
 DIFFERENT_BY_NATURE = {"eid", "dtm", "stm", "tv"}
 
@@ -62,7 +62,7 @@ def perform(case: Case, library: Any, emitter: Any) -> None:
         make_subject(case.subject),
         case.app_id,
         case.encode_base64,
-        ours_and_theirs.encode_exotic if case.exotic else None,
+        strategies.encode_exotic if case.exotic else None,
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
