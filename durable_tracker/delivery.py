@@ -128,7 +128,6 @@ class Delivery:
         Args:
             give_up_on_trouble: return TROUBLE at the first trouble, and at once while a Retry-After is in force.
             progress: called after each request that was answered.
-
         """
         if self._not_before > self._monotonic():
             if give_up_on_trouble:
@@ -160,13 +159,16 @@ class Delivery:
     def _attempt(self) -> Result | Trouble:
         self._hitch = None
         try:
-            return self._deliver()
+            try:
+                return self._deliver()
+            except QueueClosedError:
+                raise
+            except QueueError as exc:
+                self._storage_failed(exc)
+                self._settle()
+                return self._troubled()
         except QueueClosedError:
             return Result.STOPPED
-        except QueueError as exc:
-            self._storage_failed(exc)
-        self._settle()
-        return self._troubled()
 
     def _deliver(self) -> Result | Trouble:
         self._pay()
@@ -300,7 +302,7 @@ class Delivery:
                 self._call(self._on_success, [json.loads(event) for event in batch.sent])
 
     def _refused(self, batch: Batch, reply: Reply, outcome: Outcome) -> None:
-        self._update(consecutive_troubles=0)
+        self._update(state="sending", consecutive_troubles=0)  # whatever it means, somebody is there
         final = self._claims.refused(batch, too_large=outcome is Outcome.TOO_LARGE)
         if self._claims.streak >= REFUSALS_MAX:
             self._hitched(Outcome.BLOCKED, None)

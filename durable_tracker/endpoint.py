@@ -71,7 +71,7 @@ class Endpoint:
     def name(self) -> str:
         """The queue's name for an emitter that was given none: host, port and any path of one's own."""
         parts = urlsplit(self.public_url)
-        return parts.netloc + parts.path.removesuffix(PATHS[self.method])
+        return (parts.netloc + parts.path.removesuffix(PATHS[self.method])).replace(":", "_").replace("/", "_")
 
 
 def _split(url: str) -> tuple[SplitResult, int | None]:

@@ -23,7 +23,7 @@ import requests
 from requests.adapters import HTTPAdapter
 from requests.structures import CaseInsensitiveDict
 from urllib3 import Timeout
-from urllib3.exceptions import HTTPError, NameResolutionError
+from urllib3.exceptions import HTTPError, NameResolutionError, ReadTimeoutError
 
 from durable_tracker.errors import ConfigurationError
 from durable_tracker.exchange import POOL_CLASSES, Exchange, ReplyTooLargeError, current
@@ -62,6 +62,7 @@ _FAILURES: tuple[tuple[type[Exception], str], ...] = (
     (requests.exceptions.InvalidProxyURL, "the proxy's address is not usable"),
     (requests.exceptions.InvalidHeader, "the answer's headers are not HTTP"),
     (requests.RequestException, "the request failed"),
+    (ReadTimeoutError, "no complete answer in time"),
     (HTTPError, "the answer was broken off"),
     (OSError, "the connection failed"),
 )
@@ -229,15 +230,18 @@ class HttpTransport:
             verify=self._verify,
             proxies=self._proxies,
         )
+        raw, size = response.raw, 0
         try:
-            # Read to the end, a body keeps its connection; a status whose body breaks off is no complete answer.
-            body = response.raw.read(BODY_SIZE_MAX + 1, decode_content=False)
+            # Only a body that was read to its end keeps the connection. A short one raises at the read after its
+            # last: then the answer is not complete, whatever its status.
+            while size <= BODY_SIZE_MAX and (piece := raw.read(BODY_SIZE_MAX + 1 - size, decode_content=False)):
+                size += len(piece)
         except BaseException:
-            response.raw.close()
+            raw.close()
             raise
-        if len(body) > BODY_SIZE_MAX:
-            response.raw.close()
-        response.raw.release_conn()
+        if size > BODY_SIZE_MAX:
+            raw.close()
+        raw.release_conn()
         status = response.status_code
         if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
             return Reply(status=status)

@@ -190,20 +190,6 @@ class Slot:
             raise StorageError(f"cannot make {self.database}: {exc.strerror}") from None
 
 
-def take_slot(directory: Path) -> Slot:
-    """Take the lowest free slot of a directory.
-
-    Raises:
-        SlotBusyError: all are taken.
-        StorageError: the directory cannot be used.
-    """
-    for index in range(SLOTS_MAX):
-        slot = Slot(directory, index)
-        if slot.acquire():
-            return slot
-    raise SlotBusyError(f"all {SLOTS_MAX} slots of {directory} are in use")
-
-
 def existing_slots(directory: Path) -> Iterator[Slot]:
     """Yield the slots of a directory that have a database, lowest first."""
     with contextlib.suppress(FileNotFoundError):

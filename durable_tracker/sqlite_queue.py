@@ -22,23 +22,35 @@ from zlib import crc32
 
 from durable_tracker import interval_sync
 from durable_tracker.connection import MULTI_ROW_MAX, PAGE_SIZE, Connection, KeyTakenError, Table
-from durable_tracker.errors import DamagedQueueError, QueueError, QueueFullError, StorageError
+from durable_tracker.errors import (
+    DamagedQueueError,
+    QueueError,
+    QueueFullError,
+    SlotBusyError,
+    StorageError,
+    UnknownFormatError,
+)
 from durable_tracker.group_commit import GROUP_SIZE_MAX, GroupCommit
 from durable_tracker.headroom import Headroom
 from durable_tracker.log import logger
 from durable_tracker.queue import Ledger, Row
-from durable_tracker.slots import sync_directory
+from durable_tracker.slots import SLOTS_MAX, Slot, sync_directory
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-
-    from durable_tracker.slots import Slot
+    from pathlib import Path
 
 Durability = Literal["always", "interval"]
 
 WAL_SIZE_MAX: Final = 1 << 20
 """When the WAL has grown by this much it is checkpointed. Small: recovery costs 2 ms per MiB, and the headroom has to
 hold one; and a file that is rewritten in place syncs twice as fast as one that grows."""
+
+BYTE_LIMIT: Final = 150_000
+"""Default size of a batch: collectors that buffer in SQS split a request above 192,000 bytes, and answer 200."""
+
+MAX_QUEUE_BYTES: Final = 1 << 30
+MAX_QUEUE_BYTES_MIN: Final = 128 << 10
 
 DEAD_LETTERS_MAX: Final = 10_000
 DEAD_LETTERS_SIZE_MAX: Final = 64 << 20
@@ -92,8 +104,8 @@ class SqliteQueue:
         slot: Slot,
         *,
         durability: Durability = "always",
-        max_queue_bytes: int = 1 << 30,
-        byte_limit: int = 150_000,
+        max_queue_bytes: int = MAX_QUEUE_BYTES,
+        byte_limit: int = BYTE_LIMIT,
         create: bool = True,
     ) -> None:
         """Open the slot's database, whose lock the caller holds; `close` releases it.
@@ -114,7 +126,7 @@ class SqliteQueue:
         self._pid = os.getpid()
         self._headroom = Headroom(slot.ballast, WAL_SIZE_MAX + 2 * byte_limit + (256 << 10))
         self._create = create
-        self._high = 0
+        self.high = 0  # highest key given out; behind for an instant while a signal handler's put overtakes another
         self._wal_room = 0
         self._claimed: tuple[int, int] | None = None
         self._counts: dict[str, int] = {}
@@ -169,7 +181,7 @@ class SqliteQueue:
         if self._wal_room < 0 or not self._headroom.is_there:
             self._make_room()
         for _ in range(_KEY_TRIES):
-            key = self._high + 1
+            key = self.high + 1
             try:
                 self._connection.insert_one(key, crc32(payload, key).to_bytes(4, "big") + payload)
             except KeyTakenError:
@@ -177,7 +189,7 @@ class SqliteQueue:
             except QueueFullError as exc:
                 self._explain_full(exc)
             else:
-                self._high = key
+                self.high = key
                 self._wal_room -= PAGE_SIZE + len(payload)
                 self._is_dirty = True
                 return
@@ -188,7 +200,7 @@ class SqliteQueue:
         if self._wal_room < 0 or not self._headroom.is_there:
             self._make_room()
         for _ in range(_KEY_TRIES):
-            first = self._high + 1
+            first = self.high + 1
             keys.append(first)
             values: list[int | bytes] = []
             for key, payload in enumerate(payloads, first):
@@ -200,7 +212,7 @@ class SqliteQueue:
             except QueueFullError as exc:
                 self._explain_full(exc)
             else:
-                self._high = first + len(payloads) - 1
+                self.high = first + len(payloads) - 1
                 self._wal_room -= PAGE_SIZE * (2 + len(payloads) // 8) + sum(map(len, payloads))
                 self._is_dirty = True
                 return
@@ -313,7 +325,7 @@ class SqliteQueue:
         value = len(note).to_bytes(4, "big") + note + record[_RECORD_OVERHEAD:]
         count = "damaged" if grave < 0 else "dead"
         # A damaged row's key may be wrong: it must not go on record as the highest.
-        high = f"UPDATE meta SET value = max(value, {self._high}) WHERE key = 'high';" if grave < 0 else _RECORD_HIGH
+        high = f"UPDATE meta SET value = max(value, {self.high}) WHERE key = 'high';" if grave < 0 else _RECORD_HIGH
         self._run(
             f"{high}"
             f"INSERT OR REPLACE INTO dead_letters (key, value) VALUES ({grave}, x'{value.hex()}');"
@@ -403,7 +415,7 @@ class SqliteQueue:
         """Return the counts; see `Queue.ledger`."""
         with self._connection.lock:
             counts = {name: self._counts[name] for name in _COUNTS}
-            accepted = self._high - self._counts["requeued"]
+            accepted = self.high - self._counts["requeued"]
             return Ledger(accepted=accepted, pending=accepted - sum(counts.values()), **counts)
 
     def pending(self) -> int:
@@ -418,7 +430,17 @@ class SqliteQueue:
 
     def high_key(self) -> int:
         """Return the highest key ever given out; see `Queue.high_key`."""
-        return self._high
+        return self.high
+
+    def oldest(self) -> Row | None:
+        """Return the oldest pending row, in O(1), without claiming it."""
+        self._check_pid()
+        row = self._connection.select_one("SELECT key, value FROM events ORDER BY key LIMIT 1")
+        return None if row is None else Row(row[0], row[1][_RECORD_OVERHEAD:])
+
+    def is_held_by_this_thread(self) -> bool:
+        """Return whether this thread is inside the queue already, as in a signal handler that interrupted a put."""
+        return bool(self._connection.lock._is_owned())  # type: ignore[attr-defined]  # noqa: SLF001 (as threading.Condition does)
 
     def used_bytes(self) -> int:
         """Return the bytes of the database's pages that hold data, in O(1)."""
@@ -461,7 +483,7 @@ class SqliteQueue:
                     continue
                 payload = _dead_letter(old, row[0]).payload
                 self._reread_high()
-                key = self._high + 1
+                key = self.high + 1
                 record = crc32(payload, key).to_bytes(4, "big") + payload
                 self._run(
                     f"INSERT INTO events (key, value) VALUES ({key}, x'{record.hex()}');"
@@ -471,7 +493,7 @@ class SqliteQueue:
                     f"UPDATE meta SET value = value + 1 WHERE key = 'requeued';{_RECORD_HIGH}",
                     len(record),
                 )
-                self._high = key
+                self.high = key
                 moved += 1
         return moved
 
@@ -560,7 +582,7 @@ class SqliteQueue:
             (above,) = self._connection.select_one(
                 "SELECT count(*) FROM events WHERE key > (SELECT value FROM meta WHERE key = 'high')"
             ) or (0,)
-            self._high = max(self._high, self._counts["high"] + above)
+            self.high = max(self.high, self._counts["high"] + above)
             self._set_aside([row[0]])
         self._reread_high()
         # Room in the WAL is unknown to a new connection, and it was just emptied.
@@ -569,14 +591,14 @@ class SqliteQueue:
             self._headroom.restore()
 
     def _last_row(self) -> tuple[int, bytes] | None:
-        return self._connection.select_one("SELECT key, value FROM events ORDER BY key DESC LIMIT 1")  # type: ignore[return-value]
+        return self._connection.select_one("SELECT key, value FROM events ORDER BY key DESC LIMIT 1")
 
     def _reread_high(self) -> None:
         row = self._connection.select_one(
             "SELECT max(coalesce((SELECT max(key) FROM events), 0), (SELECT value FROM meta WHERE key = 'high'))"
         )
         assert row is not None  # noqa: S101 (an aggregate always gives a row)
-        self._high = row[0]
+        self.high = row[0]
 
     def _read_counts(self) -> None:
         rows = dict(self._connection.select("SELECT key, value FROM meta WHERE key != 'origin'"))
@@ -625,6 +647,28 @@ class SqliteQueue:
 
     def __repr__(self) -> str:
         return f"<SqliteQueue {self.slot.database}>"
+
+
+def open_free_slot(directory: Path, **settings: Any) -> SqliteQueue:
+    """Open the lowest slot of a directory that is free and usable, making one if need be.
+
+    A slot of a newer format is left alone, and the next one taken.
+
+    Raises:
+        SlotBusyError: all are taken.
+        StorageError: the directory, or the slot, cannot be used.
+    """
+    for index in range(SLOTS_MAX):
+        slot = Slot(directory, index)
+        if not slot.acquire():
+            continue
+        try:
+            return SqliteQueue(slot, **settings)
+        except SlotBusyError:
+            continue
+        except UnknownFormatError as exc:
+            logger.warning("queue.slot_of_newer_format", extra={"slot": str(slot.database), "error": str(exc)})
+    raise SlotBusyError(f"all {SLOTS_MAX} slots of {directory} are in use")
 
 
 def _chunks(payloads: Sequence[bytes]) -> Iterator[list[bytes]]:

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import requests
 
-from durable_tracker.collector import Anomaly, Collector, ConfigurationError, Fault, Faults, Request
-from durable_tracker.validation import classify
+from durable_tracker.collector import Anomaly, Collector, Fault, Faults, Request
+from durable_tracker.collector.validation import classify
+from durable_tracker.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

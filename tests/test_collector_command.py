@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 import requests
 
-from durable_tracker.collector import main
+from durable_tracker.collector.__main__ import main
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

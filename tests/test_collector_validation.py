@@ -10,10 +10,10 @@ from urllib.parse import urlencode
 import jsonschema
 import pytest
 
-from durable_tracker.columns import DEPTH_MAX, decode_base64, read_json
+from durable_tracker.collector.columns import DEPTH_MAX, decode_base64, read_json
+from durable_tracker.collector.registry import Registry
+from durable_tracker.collector.validation import Request, Verdict, classify
 from durable_tracker.errors import ConfigurationError
-from durable_tracker.registry import Registry
-from durable_tracker.validation import Request, Verdict, classify
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

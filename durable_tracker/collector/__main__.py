@@ -5,8 +5,6 @@ what arrived at `/micro/all`, `/micro/good`, `/micro/bad` and `/micro/anomalies`
 line it prints is `listening http://127.0.0.1:9090`, on stdout, or on stderr where `--out -` has stdout to itself. On
 SIGINT and SIGTERM it ends with a line that starts with `received` and status 0; status 2 means that an option or the
 address cannot be used.
-
-For tests in Python there is the class `Collector`.
 """
 
 from __future__ import annotations
@@ -26,18 +24,14 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from .development_collector import BODY_MAX, Collector
-from .errors import ConfigurationError
-from .faults import REDIRECT_TO, Fault, Faults
-from .received import Anomaly
-from .registry import Registry
-from .validation import Request
+from durable_tracker.collector.faults import REDIRECT_TO, Fault, Faults
+from durable_tracker.collector.registry import Registry
+from durable_tracker.collector.server import BODY_MAX, Collector
+from durable_tracker.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from typing import BinaryIO
-
-__all__ = ["Anomaly", "Collector", "ConfigurationError", "Fault", "Faults", "Registry", "Request", "main"]
 
 PORT: Final = 9090
 """The port of Snowplow Micro."""

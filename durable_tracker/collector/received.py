@@ -10,13 +10,13 @@ import threading
 from collections import Counter, deque
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from .columns import columns_of
+from durable_tracker.collector.columns import columns_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import BinaryIO
 
-    from .validation import BadRow, GoodEvent, Request, Verdict
+    from durable_tracker.collector.validation import BadRow, GoodEvent, Request, Verdict
 
 EIDS_MAX: Final = 2_000_000
 """Event ids that are told apart; later ones are counted, not told apart."""

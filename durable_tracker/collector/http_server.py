@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
-from .errors import ConfigurationError
+from durable_tracker.errors import ConfigurationError
 
 if TYPE_CHECKING:
     import ssl

@@ -12,14 +12,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from .errors import ConfigurationError
+from durable_tracker.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 IGLU: Final = re.compile(r"iglu:([a-zA-Z0-9_.-]+)/([a-zA-Z0-9_-]+)/([a-zA-Z0-9_-]+)/([0-9]+-[0-9]+-[0-9]+)")
 """A schema's address: vendor, name, format, version; to be matched in full."""
-_SCHEMA_DIR: Final = Path(__file__).parent / "schemas"
+_SCHEMA_DIR: Final = Path(__file__).parent.parent / "schemas"
 _DRAFT_4: Final = "http://json-schema.org/draft-04/schema#"
 # What each version of payload_data added to the one before.
 _PAYLOAD_DATA_ADDED: Final = {"1-0-1": {"ua"}, "1-0-2": {"tnuid"}, "1-0-3": {"stm", "sid"}, "1-0-4": {"ttm"}}

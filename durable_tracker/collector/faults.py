@@ -10,12 +10,12 @@ import threading
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
-from .errors import ConfigurationError
+from durable_tracker.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from .validation import Request
+    from durable_tracker.collector.validation import Request
 
 REDIRECT_TO: Final = "/com.snowplowanalytics.snowplow/tp2"
 """A client that turns the redirected POST into a GET is answered 200 there, and nothing is stored."""

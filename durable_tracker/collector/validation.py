@@ -21,13 +21,13 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
-from .columns import COLUMNS, EVENT_TYPES, UUID, decode_base64, read_json
-from .registry import IGLU
+from durable_tracker.collector.columns import COLUMNS, EVENT_TYPES, UUID, decode_base64, read_json
+from durable_tracker.collector.registry import IGLU
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from .registry import Registry
+    from durable_tracker.collector.registry import Registry
 
 SNOWPLOW: Final = "com.snowplowanalytics.snowplow"
 SINK_PAYLOAD_MAX: Final = 1_048_576

@@ -19,11 +19,11 @@ import uuid
 from http.cookies import CookieError, SimpleCookie
 from typing import TYPE_CHECKING, Any, Final
 
-from .faults import Fault
-from .http_server import Connection, Head, Server
-from .received import Received
-from .registry import Registry
-from .validation import Request, classify, read_events
+from durable_tracker.collector.faults import Fault
+from durable_tracker.collector.http_server import Connection, Head, Server
+from durable_tracker.collector.received import Received
+from durable_tracker.collector.registry import Registry
+from durable_tracker.collector.validation import Request, classify, read_events
 
 if TYPE_CHECKING:
     import ssl
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import BinaryIO, Self
 
-    from .received import Anomaly
+    from durable_tracker.collector.received import Anomaly
 
 BODY_MAX: Final = 2_097_152
 """Bytes; Snowplow Collector 3.4 answers 413 to a larger body (`dropPayloadSize`)."""

@@ -1,0 +1,47 @@
+"""`python -m durable_tracker COMMAND`, also installed as `durable-tracker`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+from durable_tracker import drain
+from durable_tracker.commands import backlog, demo, track
+from durable_tracker.commands.options import EXIT_CODES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command. Return its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="durable-tracker", description="An event tracker that loses nothing.", epilog=EXIT_CODES
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, module, text in (
+        ("track", track, "track events from the shell"),
+        ("drain", drain, "deliver what is in the queues"),
+        ("demo", demo, "show the promise: kill, outage, lost answers, drain, and count"),
+    ):
+        description = getattr(module, "DESCRIPTION", text)
+        sub = commands.add_parser(
+            name, help=text, description=description, epilog=EXIT_CODES, formatter_class=argparse.RawTextHelpFormatter
+        )
+        module.add_arguments(sub)
+        sub.set_defaults(run=module.run)
+    backlog.add_commands(commands)
+    commands.add_parser("collector", help="a development collector on loopback; see its --help", add_help=False)
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    if arguments[:1] == ["collector"]:
+        from durable_tracker.collector import __main__ as collector  # noqa: PLC0415 (a server, for this command only)
+
+        return collector.main(arguments[1:])
+    args = parser.parse_args(arguments)
+    code: int = args.run(args)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What `python -m durable_tracker COMMAND` can do, one module for each group of commands."""

@@ -1,0 +1,90 @@
+"""Commands that look into the queues, or move events between them: status, peek, dead-letters, requeue."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from durable_tracker.commands.options import EXIT_CODES, Exit, add_slot_options, chosen_slots, count
+from durable_tracker.errors import ConfigurationError, QueueError, SlotBusyError
+from durable_tracker.sqlite_queue import SqliteQueue
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable
+
+
+def add_commands(commands: Any) -> None:
+    """Declare the commands."""
+    for name, text, act in (
+        ("status", "what is in each queue: the ledger, the size, the collector", _status),
+        ("peek", "print the oldest pending events as JSON lines", _peek),
+        ("dead-letters", "print the events that were set aside, with the reason, as JSON lines", _dead_letters),
+        ("requeue", "put dead letters back into their queue, all or those of --key", _requeue),
+    ):
+        parser = commands.add_parser(name, help=text, description=text, epilog=EXIT_CODES)
+        add_slot_options(parser)
+        if name in ("peek", "dead-letters"):
+            parser.add_argument("--limit", type=count, default=100, metavar="N", help="events per slot (default: 100)")
+        if name == "requeue":
+            parser.add_argument("--key", type=int, action="append", default=[], help="a dead letter's key; repeatable")
+        parser.set_defaults(run=_for_each_slot(act))
+
+
+def _for_each_slot(act: Callable[[SqliteQueue, argparse.Namespace], None]) -> Callable[[argparse.Namespace], int]:
+    def run(args: argparse.Namespace) -> int:
+        code = Exit.EMPTY
+        try:
+            slots = chosen_slots(args)
+        except ConfigurationError as exc:
+            print(exc, file=sys.stderr)
+            return Exit.USAGE
+        for slot in slots:
+            try:
+                with SqliteQueue.take(slot, create=False) as queue:
+                    act(queue, args)
+            except SlotBusyError as exc:
+                print(exc, file=sys.stderr)
+                code = max(code, Exit.BUSY)
+            except QueueError as exc:
+                print(exc, file=sys.stderr)
+                code = max(code, Exit.UNREADABLE)
+        return code
+
+    return run
+
+
+def _status(queue: SqliteQueue, _args: argparse.Namespace) -> None:
+    report = {
+        "slot": str(queue.slot.database),
+        "origin": queue.origin,
+        "ledger": asdict(queue.ledger()),
+        "used_bytes": queue.used_bytes(),
+    }
+    print(json.dumps(report))
+
+
+def _peek(queue: SqliteQueue, args: argparse.Namespace) -> None:
+    for row in queue.peek(0, args.limit, 1 << 24):
+        print(json.dumps({"key": row.key, "event": json.loads(row.payload)}, ensure_ascii=False))
+
+
+def _dead_letters(queue: SqliteQueue, args: argparse.Namespace) -> None:
+    for letter in queue.dead_letters(args.limit, after=-(1 << 62)):
+        report = asdict(letter)
+        report["payload"] = letter.payload.decode("utf-8", "backslashreplace")
+        print(json.dumps(report, ensure_ascii=False))
+
+
+def _requeue(queue: SqliteQueue, args: argparse.Namespace) -> None:
+    moved = 0
+    if args.key:
+        moved = queue.requeue(args.key)
+    else:
+        after = 0
+        while letters := queue.dead_letters(500, after):
+            after = letters[-1].key
+            moved += queue.requeue([letter.key for letter in letters])
+    print(f"{queue.slot.database}: requeued {moved}")

@@ -1,0 +1,280 @@
+"""The thread round `Delivery`: it wakes, lets events gather, sends, adopts orphans, tidies up, and stops.
+
+put ──► (wake_at reached) ──► linger ──► Delivery.run ──► empty ──► orphans? ──► shrink ──► sleep
+                                             │
+                                             └── outage: waits inside, until its time, a flush or a stop
+"""
+
+from __future__ import annotations
+
+import _thread
+import contextlib
+import queue as queues
+import threading
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from durable_tracker.delivery import Delivery, Result
+from durable_tracker.errors import QueueError
+from durable_tracker.log import logger
+from durable_tracker.slots import existing_slots
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from durable_tracker.delivery import DeliveryState
+    from durable_tracker.sqlite_queue import SqliteQueue
+
+NEVER: Final = 1 << 63
+ADOPTION_INTERVAL_S: Final = 60.0
+ADOPTION_SLICE_S: Final = 1.0
+_POKE_GRACE_S: Final = 1.5  # longer than the gap that delivery keeps between attempts that a poke brings forward
+_SHRINK_PAGES: Final = 1024
+
+
+class Worker:
+    """Delivers one queue in a thread of its own, which `start` starts.
+
+    `wake`, `start` and `stop` take no lock that a signal handler could wait for; `flush` and `join` wait, with a
+    deadline. A worker belongs to one process: after a fork the child makes another.
+
+    Attributes:
+        wake_at: the key from which on a put has to call `wake`.
+    """
+
+    def __init__(
+        self,
+        queue: SqliteQueue,
+        make_delivery: Callable[..., Delivery],
+        *,
+        linger_s: float,
+        gather: int,
+        open_orphan: Callable[..., SqliteQueue],
+    ) -> None:
+        """Make an idle worker.
+
+        Args:
+            queue: what it drains.
+            make_delivery: called with a queue, `wait` and `stopping`.
+            linger_s: how long the first event waits for others.
+            gather: how many waiting events end the linger.
+            open_orphan: opens a slot, whose lock is held, as a queue.
+        """
+        self._queue = queue
+        self._make_delivery = make_delivery
+        self._delivery = make_delivery(queue, wait=self._wait, stopping=self._is_stopping)
+        self._linger_s = linger_s
+        self._gather = gather
+        self._open_orphan = open_orphan
+        self._signals: queues.SimpleQueue[None] = queues.SimpleQueue()
+        self._listeners: list[queues.SimpleQueue[None]] = []
+        self._start_once = threading.Lock()
+        self._is_stopped = False
+        self._is_poked = False
+        self._alive = threading.Lock()
+        self._next_adoption = 0.0
+        self._empty_orphans: dict[int, tuple[int, ...]] = {}
+        self.has_started = False
+        self.wake_at = NEVER
+
+    # ── for the emitter ──────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def state(self) -> DeliveryState:
+        """What delivery is doing."""
+        return self._delivery.state
+
+    def start(self) -> None:
+        """Start the thread, unless it was started. At interpreter shutdown: do nothing, the events stay queued."""
+        if not self._start_once.acquire(blocking=False):
+            return
+        try:
+            # Not threading.Thread: its start() takes a lock that a signal handler would wait for for ever.
+            _thread.start_new_thread(self._run, ())
+        except RuntimeError:
+            self._start_once.release()
+        else:
+            self.has_started = True
+
+    def wake(self) -> None:
+        """Say that a put has reached `wake_at`."""
+        self.wake_at = NEVER
+        self._signals.put(None)
+
+    def poke(self) -> None:
+        """Ask for an attempt now, without the linger and the rest of a backoff."""
+        self._is_poked = True
+        self._signals.put(None)
+
+    def flush(self, timeout_s: float | None) -> bool:
+        """Wait until everything that was put before is gone from the queue.
+
+        An attempt is made at once, also while backing off; only a Retry-After is respected.
+
+        Args:
+            timeout_s: how long to wait at most; None: as long as events are being delivered.
+
+        Returns:
+            Whether it is gone. False also as soon as the collector is found unable to take it.
+        """
+        target = self._queue.high_key()
+        asked_at = time.monotonic()
+        deadline = None if timeout_s is None else asked_at + timeout_s
+        before = self.state
+        listener: queues.SimpleQueue[None] = queues.SimpleQueue()
+        self._listeners.append(listener)
+        try:
+            self.poke()
+            while True:
+                oldest = self._queue.oldest_key()
+                if oldest is None or oldest > target:
+                    return True
+                now, state = time.monotonic(), self.state
+                if state.trouble_count > before.trouble_count or not self.has_started or self._is_stopped:
+                    return False
+                is_declined = state.state in ("backing_off", "blocked") and state.requests == before.requests
+                if (is_declined and now > asked_at + _POKE_GRACE_S) or (deadline is not None and now >= deadline):
+                    return False
+                left = _POKE_GRACE_S if deadline is None else min(_POKE_GRACE_S, deadline - now)
+                with contextlib.suppress(queues.Empty):
+                    listener.get(timeout=left)
+        finally:
+            self._listeners.remove(listener)
+
+    def stop(self) -> None:
+        """Ask the thread to end after the request that it may be in. May be called twice."""
+        self._is_stopped = True
+        self._signals.put(None)
+
+    def join(self, timeout_s: float) -> bool:
+        """Wait for the thread to end. Return whether it has."""
+        if not self.has_started:
+            return True
+        if not self._alive.acquire(timeout=max(timeout_s, 0.0)):
+            return False
+        self._alive.release()
+        return True
+
+    # ── the thread ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _run(self) -> None:
+        with self._alive:
+            try:
+                while not self._is_stopped:
+                    self._round()
+            except QueueError:
+                # The queue is closed, or damaged beyond repair: it says so to whoever puts.
+                logger.exception("worker.ended", extra={"slot": str(self._queue.slot.database)})
+            finally:
+                self._delivery.close()
+                self._tell()
+
+    def _round(self) -> None:
+        seen = self._queue.high_key()
+        self._delivery.run(progress=self._tell)
+        self._tell()
+        if not self._is_stopped and time.monotonic() >= self._next_adoption:
+            self._adopt(seen)
+        while not self._has_news(seen) and not self._queue.shrink(_SHRINK_PAGES):
+            pass
+        self._sleep(seen)
+        if self._queue.high_key() > seen:
+            self._linger(seen)
+
+    def _has_news(self, seen: int) -> bool:
+        return self._is_stopped or self._is_poked or self._queue.high_key() > seen
+
+    def _sleep(self, seen: int) -> None:
+        """Wait for a put, a flush, a stop, or the next look for orphans."""
+        self.wake_at = seen + 1
+        while not self._has_news(seen):
+            left = self._next_adoption - time.monotonic()
+            if left <= 0:
+                break
+            with contextlib.suppress(queues.Empty):
+                self._signals.get(timeout=left)
+
+    def _linger(self, seen: int) -> None:
+        """Let more events gather, unless there are enough or somebody waits for them."""
+        until = time.monotonic() + self._linger_s
+        while not (self._is_stopped or self._is_poked):
+            self.wake_at = seen + self._gather
+            left = until - time.monotonic()
+            if left <= 0 or self._queue.high_key() >= seen + self._gather:
+                break
+            with contextlib.suppress(queues.Empty):
+                self._signals.get(timeout=left)
+        self.wake_at = NEVER
+        self._is_poked = False
+
+    def _wait(self, seconds: float) -> bool:
+        """For delivery: wait out an outage. Returns whether to stop."""
+        self.wake_at = NEVER
+        self._tell()
+        until = time.monotonic() + seconds
+        while not self._is_stopped and not self._is_poked:
+            left = until - time.monotonic()
+            if left <= 0:
+                break
+            with contextlib.suppress(queues.Empty):
+                self._signals.get(timeout=left)
+        self._is_poked = False
+        return self._is_stopped
+
+    def _is_stopping(self) -> bool:
+        return self._is_stopped
+
+    def _tell(self, _state: DeliveryState | None = None) -> None:
+        for listener in list(self._listeners):
+            listener.put(None)
+
+    # ── orphans ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _adopt(self, seen: int) -> None:
+        """Deliver what other owners of this name left behind, in turns with the queue's own events."""
+        slice_end = time.monotonic() + ADOPTION_SLICE_S
+
+        def is_over() -> bool:
+            return self._is_stopped or (self._has_news(seen) and time.monotonic() >= slice_end)
+
+        for slot in existing_slots(self._queue.slot.directory):
+            if is_over():
+                return  # the next round goes on from here
+            state = _file_state(slot)
+            if slot.index == self._queue.slot.index or self._empty_orphans.get(slot.index) == state:
+                continue
+            try:
+                if not slot.acquire():
+                    continue
+                with self._open_orphan(slot) as orphan:
+                    if not self._drain_orphan(orphan, is_over):
+                        continue
+                self._empty_orphans[slot.index] = _file_state(slot)
+            except QueueError as exc:
+                logger.warning("worker.orphan_unusable", extra={"slot": str(slot.database), "error": str(exc)})
+        self._next_adoption = time.monotonic() + ADOPTION_INTERVAL_S
+
+    def _drain_orphan(self, orphan: SqliteQueue, is_over: Callable[[], bool]) -> bool:
+        """Deliver an orphan's events. Return whether it is empty."""
+        if orphan.oldest_key() is None:
+            return True
+        logger.info("worker.orphan_adopted", extra={"slot": str(orphan.slot.database), **_counts(orphan)})
+        delivery = self._make_delivery(orphan, wait=self._wait, stopping=is_over)
+        try:
+            result = delivery.run(give_up_on_trouble=True)
+            orphan.shrink()
+        finally:
+            delivery.close()
+        return result is Result.EMPTY
+
+
+def _counts(queue: SqliteQueue) -> dict[str, Any]:
+    return {"pending": queue.ledger().pending}
+
+
+def _file_state(slot: Any) -> tuple[int, ...]:
+    """Return what changes when an owner of the slot writes."""
+    with contextlib.suppress(OSError):
+        status = slot.database.stat()
+        return (status.st_mtime_ns, status.st_size, int(slot.wal.exists()))
+    return ()
