@@ -14,7 +14,17 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from durable_tracker.errors import InvalidEventError
-from durable_tracker.protocol import CONTEXTS_SCHEMA, NESTING_MAX, UNSTRUCT_EVENT_SCHEMA, check_schema
+from durable_tracker.protocol import (
+    CONTEXTS_SCHEMA,
+    EVENT_JSON_FIELDS,
+    EVENT_SIZE_MAX,
+    JSON_FIELDS,
+    NESTING_MAX,
+    REQUIRED_FIELDS,
+    UNSTRUCT_EVENT_SCHEMA,
+    check_schema,
+    wire_map,
+)
 from durable_tracker.self_describing_json import SelfDescribingJson
 
 if TYPE_CHECKING:
@@ -231,6 +241,50 @@ def _strict_decode(text: str | bytes) -> Any:
         raise ValueError(f"{name} is not JSON")
 
     return json.loads(text, parse_constant=refuse_constant)
+
+
+def require_fields(wire: Mapping[str, str]) -> None:
+    """Refuse finished fields that lack what every event needs.
+
+    Raises:
+        InvalidEventError: naming the field.
+    """
+    for field in REQUIRED_FIELDS:
+        if field not in wire:
+            raise InvalidEventError(field, "is required in every event (payload_data 1-0-4)")
+    if wire["e"] == "ue" and EVENT_JSON_FIELDS.isdisjoint(wire):
+        raise InvalidEventError("ue_pr", "is required in a self-describing event, or ue_px is")
+
+
+def to_bytes(text: str) -> bytes:
+    """Return a finished event as UTF-8.
+
+    Raises:
+        InvalidEventError: a field is not Unicode, or the event is too large for a collector.
+    """
+    try:
+        payload = text.encode()
+    except UnicodeEncodeError:
+        for field, value in json.loads(text).items():
+            check_text(value, field)
+        raise
+    if len(payload) > EVENT_SIZE_MAX:
+        rule = f"takes {len(payload)} bytes; collectors take at most {EVENT_SIZE_MAX}"
+        raise InvalidEventError("event", rule)
+    return payload
+
+
+def finished(pairs: Mapping[str, object]) -> bytes:
+    """Return a complete event, given as fields by their names, as an emitter stores it.
+
+    Raises:
+        InvalidEventError: the event broke a rule of the protocol.
+    """
+    wire = wire_map(pairs)
+    require_fields(wire)
+    for field in JSON_FIELDS.intersection(wire):
+        check_json_field(field, wire[field])
+    return to_bytes(encode_plain(wire))
 
 
 class Payload:

@@ -239,7 +239,8 @@ _RULES: dict[str, Callable[[str, object], str]] = {
     # Their content is JSON, which `payload` checks.
     **dict.fromkeys(("ue_px", "ue_pr", "cx", "co"), text_value),
 }
-JSON_FIELDS: Final = frozenset({"ue_px", "ue_pr", "cx", "co"})
+EVENT_JSON_FIELDS: Final = frozenset({"ue_px", "ue_pr"})
+JSON_FIELDS: Final = EVENT_JSON_FIELDS | {"cx", "co"}
 FIELDS: Final = frozenset(TEXT_SIZE_MAX) | frozenset(_RULES)
 """All fields that an event can have: exactly those of `payload_data`, which allows no others."""
 

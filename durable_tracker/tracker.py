@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any, overload
 from durable_tracker.errors import ConfigurationError, InvalidEventError
 from durable_tracker.events import Event
 from durable_tracker.fan_out import close, each_within, emitter_list, flush, flush_async, hand_out
-from durable_tracker.payload import Payload, check_json_field, check_text, encode_plain
+from durable_tracker.payload import Payload, encode_plain, finished, require_fields, to_bytes
 from durable_tracker.protocol import (
     DEFAULT_PLATFORM,
-    EVENT_SIZE_MAX,
+    EVENT_JSON_FIELDS,
     GET_QUERY_SIZE_MAX,
     JSON_FIELDS,
-    REQUIRED_FIELDS,
     TRACKER_VERSION,
     check_query_size,
     quote,
@@ -40,9 +39,6 @@ _CHUNK_COUNT_MAX = 1000
 _CHUNK_SIZE_MAX = 1 << 20
 _QUERY_GROWTH_MAX = 3  # percent-encoding makes three bytes of one
 _UNSET: Any = object()
-_EVENT_JSON = frozenset({"ue_px", "ue_pr"})
-_REQUIRED = "is required in every event (payload_data 1-0-4)"
-_JSON_REQUIRED = "is required in a self-describing event, or ue_px is"
 _STAMPED_FIELDS = JSON_FIELDS | {"eid", "dtm", "ttm"}
 _DEFAULT_SUBJECT = Subject()
 _ORDER_1 = ("namespace", "emitters", "subject", "app_id", "encode_base64", "json_encoder")
@@ -174,8 +170,9 @@ class Tracker(TrackMethods):
             QueueError: an emitter did not take the event; see its subclasses.
         """
         if isinstance(event, Payload):
-            wire = _complete(wire_map(event.nv_pairs), event.nv_pairs)
-            self._hand_out([self._checked(encode_plain(wire))])
+            payload = finished(event.nv_pairs)
+            self._check_query_size(payload)
+            self._hand_out([payload])
             return self
         eid, payload = self._finish(event)
         self._hand_out([payload])
@@ -326,22 +323,28 @@ class Tracker(TrackMethods):
             encoded = event.encoded(self.encode_base64, self.json_encoder)
             for field, value in encoded.items():
                 members.append(f'"{field}": "{value}"' if self.encode_base64 else f'"{field}": {quote(value)}')
-            if not pairs.get("e"):
-                raise InvalidEventError("e", _REQUIRED)
-            if pairs["e"] == "ue" and encoded.keys().isdisjoint(_EVENT_JSON):
-                raise InvalidEventError("ue_pr", _JSON_REQUIRED)
-            text = f'{{"eid": "{eid}", "dtm": "{dtm}", {shared.text}, {", ".join(members)}}}'
+            if not pairs.get("e") or (pairs["e"] == "ue" and EVENT_JSON_FIELDS.isdisjoint(encoded)):
+                require_fields({**shared.wire, **wire_map(pairs)})
+            payload = to_bytes(f'{{"eid": "{eid}", "dtm": "{dtm}", {shared.text}, {", ".join(members)}}}')
         else:
-            # The event has a field that others set as well, or builds its payload itself.
-            pairs = event.build_payload(self.encode_base64, self.json_encoder).nv_pairs
-            own = wire_map(pairs)
-            wire = {**own, **shared.wire, "eid": eid, "dtm": str(dtm)}
-            if "p" in own and not any(
-                subject and subject.has_platform for subject in (self.subject, event.event_subject)
-            ):
-                wire["p"] = own["p"]
-            text = encode_plain(_complete(wire, pairs))
-        return eid, self._checked(text)
+            payload = self._finish_merged(event, shared, {"eid": eid, "dtm": str(dtm)})
+        self._check_query_size(payload)
+        return eid, payload
+
+    def _finish_merged(self, event: Event, shared: _Shared, stamps: dict[str, str]) -> bytes:
+        """Return the payload of an event that has a field that others set too, or that builds its payload itself."""
+        own = wire_map(event.build_payload(self.encode_base64, self.json_encoder).nv_pairs)
+        wire = {**own, **shared.wire, **stamps}
+        if "p" in own and not any(subject and subject.has_platform for subject in (self.subject, event.event_subject)):
+            wire["p"] = own["p"]
+        return finished(wire)
+
+    def _check_query_size(self, payload: bytes) -> None:
+        """Refuse an event that is too long for one of the emitters."""
+        if len(payload) * _QUERY_GROWTH_MAX > GET_QUERY_SIZE_MAX and any(
+            getattr(emitter, "method", None) == "get" for emitter in self.emitters
+        ):
+            check_query_size(json.loads(payload))
 
     def _hand_out(self, payloads: Sequence[bytes]) -> None:
         hand_out(self.emitters, payloads)
@@ -359,27 +362,6 @@ class Tracker(TrackMethods):
         if subject.standard_nv_pairs != shared.subject_pairs or own != shared.own_pairs:
             shared = self._shared = _Shared(dict(subject.standard_nv_pairs), dict(own))
         return shared
-
-    def _checked(self, text: str) -> bytes:
-        """Return finished fields as bytes.
-
-        Raises:
-            InvalidEventError: a text is not Unicode, or the event is too large.
-        """
-        try:
-            payload = text.encode()
-        except UnicodeEncodeError:
-            for field, value in json.loads(text).items():
-                check_text(value, field)
-            raise
-        size = len(payload)
-        if size > EVENT_SIZE_MAX:
-            raise InvalidEventError("event", f"takes {size} bytes; collectors take at most {EVENT_SIZE_MAX}")
-        if size * _QUERY_GROWTH_MAX > GET_QUERY_SIZE_MAX and any(
-            getattr(emitter, "method", None) == "get" for emitter in self.emitters
-        ):
-            check_query_size(json.loads(payload))
-        return payload
 
 
 def _bind(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -406,16 +388,3 @@ def _checked_subject(subject: object) -> Subject:
     if not isinstance(subject, Subject):
         raise ConfigurationError(f"subject must be a Subject or None, but is {subject!r:.80}")
     return subject
-
-
-def _complete(wire: dict[str, str], pairs: dict[str, Any]) -> dict[str, str]:
-    """Return finished fields, if nothing that is required is missing and JSON that was given as text is sound."""
-    for field in REQUIRED_FIELDS:
-        if field not in wire:
-            raise InvalidEventError(field, _REQUIRED)
-    if wire["e"] == "ue" and _EVENT_JSON.isdisjoint(wire):
-        raise InvalidEventError("ue_pr", _JSON_REQUIRED)
-    if not JSON_FIELDS.isdisjoint(pairs):
-        for field in JSON_FIELDS.intersection(pairs).intersection(wire):
-            check_json_field(field, wire[field])
-    return wire

@@ -139,7 +139,7 @@ def test_the_version_is_that_of_the_project() -> None:
     """It is written down twice, so that importing need not read the metadata."""
     with open(Path(__file__).parent.parent / "pyproject.toml", "rb") as file:
         project = tomllib.load(file)["project"]
-    assert protocol.__version__ == project["version"]
+    assert project["version"] == protocol.__version__
     assert f"durable-py-{project['version']}" == protocol.TRACKER_VERSION
 
 
