@@ -90,15 +90,12 @@ def _retry_codes(name: str, value: Any) -> dict[int, bool]:
 
 def _no_event_store(name: str, value: object) -> None:
     if value is not None:
-        raise ConfigurationError(
-            f"{name} has no place here: every event is stored on disk. Say where with queue_dir; for another "
-            "storage engine implement durable_tracker.Queue"
-        )
+        raise ConfigurationError(f"{name} has no place here: events are stored on disk. Say where with queue_dir")
 
 
-def _anything(name: str, value: Any) -> Any:
-    del name
-    return value
+def _no_session(name: str, value: object) -> None:
+    if value is not None:
+        raise ConfigurationError(f"{name} has no place here: connections are kept anyway. See headers and transport")
 
 
 class TrackerConfiguration:
@@ -129,10 +126,10 @@ class EmitterConfiguration:
         on_failure: called with the number of delivered events and the list of those that were not.
         byte_limit: the most bytes in a request.
         request_timeout: seconds, or a pair for connecting and reading.
-        buffer_capacity: the official tracker's bound in memory. The bound here is `max_queue_bytes`, on disk.
+        buffer_capacity: the most pending events.
         custom_retry_codes: HTTP statuses, and whether an event that got one is sent again.
         event_store: refused: every event is stored on disk.
-        session: passed on to the emitter.
+        session: refused: connections are kept anyway. See `headers` and `transport`.
         options: any other argument of `Emitter` by its name, such as `queue_dir`, `durability`, `port`.
 
     Raises:
@@ -144,10 +141,10 @@ class EmitterConfiguration:
     on_failure = _Setting["FailureCallback | None"](_function, "Called when a request failed.")
     byte_limit = _Setting["int | None"](_positive, "The most bytes in a request.")
     request_timeout = _Setting["float | tuple[float, float] | None"](_timeout, "Seconds.")
-    buffer_capacity = _Setting["int | None"](_positive, "The official tracker's bound in memory.")
+    buffer_capacity = _Setting["int | None"](_positive, "The most pending events.")
     custom_retry_codes = _Setting["Mapping[int, bool]"](_retry_codes, "Which HTTP statuses are retried.")
     event_store = _Setting[None](_no_event_store, "Always None.")
-    session = _Setting[Any](_anything, "Passed on to the emitter.")
+    session = _Setting[None](_no_session, "Always None.")
 
     def __init__(
         self,
@@ -159,7 +156,7 @@ class EmitterConfiguration:
         buffer_capacity: int | None = None,
         custom_retry_codes: Mapping[int, bool] | None = None,
         event_store: None = None,
-        session: Any = None,
+        session: None = None,
         **options: Any,
     ) -> None:
         self.batch_size = batch_size
@@ -188,6 +185,6 @@ class EmitterConfiguration:
     def arguments(self) -> dict[str, Any]:
         """Return what is set, as arguments of `Emitter`."""
         names = ("batch_size", "on_success", "on_failure", "byte_limit", "request_timeout", "buffer_capacity")
-        settings = {name: getattr(self, name) for name in (*names, "session")}
+        settings = {name: getattr(self, name) for name in names}
         settings["custom_retry_codes"] = dict(self.custom_retry_codes) or None
         return {name: value for name, value in settings.items() if value is not None} | self.options
