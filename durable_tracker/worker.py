@@ -15,7 +15,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from durable_tracker.delivery import Delivery, Result
-from durable_tracker.errors import QueueError
+from durable_tracker.errors import QueueClosedError, QueueError
 from durable_tracker.log import logger
 from durable_tracker.slots import existing_slots
 
@@ -30,6 +30,7 @@ ADOPTION_INTERVAL_S: Final = 60.0
 ADOPTION_SLICE_S: Final = 1.0
 _POKE_GRACE_S: Final = 1.5  # longer than the gap that delivery keeps between attempts that a poke brings forward
 _SHRINK_PAGES: Final = 1024
+_STORAGE_RETRY_S: Final = 1.0
 
 
 class Worker:
@@ -74,6 +75,8 @@ class Worker:
         self._alive = threading.Lock()
         self._next_adoption = 0.0
         self._empty_orphans: dict[int, tuple[int, ...]] = {}
+        self._has_ended = False
+        self._storage_error: str | None = None
         self.has_started = False
         self.wake_at = NEVER
 
@@ -130,7 +133,7 @@ class Worker:
                 if oldest is None or oldest > target:
                     return True
                 now, state = time.monotonic(), self.state
-                if state.trouble_count > before.trouble_count or not self.has_started or self._is_stopped:
+                if state.trouble_count > before.trouble_count or not self.has_started or self._has_ended:
                     return False
                 is_declined = state.state in ("backing_off", "blocked") and state.requests == before.requests
                 if (is_declined and now > asked_at + _POKE_GRACE_S) or (deadline is not None and now >= deadline):
@@ -161,15 +164,31 @@ class Worker:
         with self._alive:
             try:
                 while not self._is_stopped:
-                    self._round()
-            except QueueError:
-                # The queue is closed, or damaged beyond repair: it says so to whoever puts.
-                logger.exception("worker.ended", extra={"slot": str(self._queue.slot.database)})
+                    self._round_if_storage_permits()
+            except QueueClosedError:
+                return  # by the emitter, which did not wait
             finally:
+                self._has_ended = True
                 self._delivery.close()
                 self._tell()
 
+    def _round_if_storage_permits(self) -> None:
+        try:
+            self._round()
+            self._storage_error = None
+        except QueueClosedError:
+            raise
+        except (QueueError, OSError) as exc:
+            # A full disk or a lack of descriptors fails what tidies up as well. It passes: the thread outlives it.
+            error = f"{type(exc).__name__}: {exc}"
+            if self._storage_error is None:
+                extra = {"slot": str(self._queue.slot.database), "error": error, "fate": "kept, and tried again"}
+                logger.error("worker.storage_failed", extra=extra)
+            self._storage_error = error
+            self._wait(_STORAGE_RETRY_S)
+
     def _round(self) -> None:
+        self._is_poked = False  # here, not where it is noticed: this round is the attempt that was asked for
         seen = self._queue.high_key()
         self._delivery.run(progress=self._tell)
         self._tell()
@@ -186,11 +205,12 @@ class Worker:
 
     def _sleep(self, seen: int) -> None:
         """Wait for a put, a flush, a stop, or the next look for orphans."""
-        self.wake_at = seen + 1
-        while not self._has_news(seen):
+        while True:
+            # Anew each time: the `wake` of an earlier put may come late, and clear it.
+            self.wake_at = seen + 1
             left = self._next_adoption - time.monotonic()
-            if left <= 0:
-                break
+            if self._has_news(seen) or left <= 0:
+                return
             with contextlib.suppress(queues.Empty):
                 self._signals.get(timeout=left)
 
@@ -205,7 +225,6 @@ class Worker:
             with contextlib.suppress(queues.Empty):
                 self._signals.get(timeout=left)
         self.wake_at = NEVER
-        self._is_poked = False
 
     def _wait(self, seconds: float) -> bool:
         """For delivery: wait out an outage. Returns whether to stop."""
