@@ -48,7 +48,13 @@ class QueueError(DurableTrackerError):
 
 
 class QueueFullError(QueueError):
-    """The quota (`max_queue_bytes`) or the disk is full. The event was not queued."""
+    """The quota (`max_queue_bytes`) or the disk is full. The event was not queued.
+
+    Attributes:
+        stored: how many of several events, the leading ones, were queued before it was full.
+    """
+
+    stored: int = 0
 
 
 class QueueClosedError(QueueError):

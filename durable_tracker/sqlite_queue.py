@@ -10,6 +10,7 @@ removes rows changes the counts in the same transaction, by SQLite's own count o
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import json
 import logging
@@ -172,9 +173,15 @@ class SqliteQueue:
     def put_many(self, payloads: Sequence[bytes]) -> None:
         """Store events, one commit per chunk of at most 256 events and 1 MiB; see `Queue.put_many`."""
         self._check_pid()
+        stored = 0
         for chunk in _chunks(payloads):
-            with self._connection.lock:
-                self.insert_all(chunk, [])
+            try:
+                with self._connection.lock:
+                    self.insert_all(chunk, [])
+            except QueueFullError as exc:
+                exc.stored = stored
+                raise
+            stored += len(chunk)
 
     def insert_one(self, payload: bytes) -> None:
         """For the group: store one payload. The lock is held."""
@@ -710,23 +717,26 @@ def _dead_letter(key: int, value: bytes) -> DeadLetter:
 # inherited:
 # it neither uses nor closes the parent's connections, and never releases the parent's locks.
 _open_queues: dict[int, SqliteQueue] = {}
-_held: list[SqliteQueue] = []
+_held: dict[int, list[list[SqliteQueue]]] = {}  # by thread, and within it a stack: threads and handlers fork, too
 
 
 def _before_fork() -> None:
+    held: list[SqliteQueue] = []
+    _held.setdefault(_thread.get_ident(), []).append(held)
     for queue in list(_open_queues.values()):
-        queue._connection.lock.acquire()  # noqa: SLF001
-        _held.append(queue)
+        if queue._pid == os.getpid():  # noqa: SLF001 (after a fork that skipped this hook, nobody frees the others)
+            queue._connection.lock.acquire()  # noqa: SLF001
+            held.append(queue)
 
 
 def _after_fork_in_parent() -> None:
-    while _held:
-        _held.pop()._connection.lock.release()  # noqa: SLF001
+    for queue in _held[_thread.get_ident()].pop():
+        queue._connection.lock.release()  # noqa: SLF001
 
 
 def _after_fork_in_child() -> None:
     _held.clear()
-    for queue in _open_queues.values():
+    for queue in list(_open_queues.values()):
         queue.forget()
     _open_queues.clear()
 
