@@ -58,6 +58,8 @@ class EmitterSettings:
         _check_choice("on_full", self.on_full, get_args(OnFull))
         if type(self.drain) is not bool:
             raise ConfigurationError(f"drain: {self.drain!r} is neither True nor False")
+        if self.on_full == "block" and not self.drain:
+            raise ConfigurationError("on_full: 'block' with drain=False would wait for ever: nobody makes room")
         if self.name is not None and (not isinstance(self.name, str) or not self.name):
             raise ConfigurationError(f"name: {self.name!r} is not a non-empty string")
         for name in ("custom_retry_codes", "headers"):

@@ -205,7 +205,8 @@ class Emitter:
             senders=senders,
         )
         self._given_transport = transport
-        self._make_transport().close()  # bad headers and timeouts are errors of the constructor
+        if transport is None:
+            self._make_transport().close()  # bad headers and timeouts are errors of the constructor
         self.directory = queue_root(queue_dir) / safe_name(self.name)
         make_private_directory(self.directory)
         self._dropped = 0
@@ -227,7 +228,8 @@ class Emitter:
             QueueClosedError: the emitter was closed.
             StorageError: the disk failed. Whether the event was stored is unknown.
         """
-        queue, worker = self._pair or self._open()
+        pair = self._pair or self._open()
+        queue, worker = pair
         try:
             if self.buffer_capacity is not None:
                 self._check_capacity(queue, 1)
@@ -240,7 +242,7 @@ class Emitter:
             self._put_when_full([payload], exc)
             return
         except QueueClosedError:
-            self._reopen_at_exit()
+            self._reopen_at_exit(pair)
             self.put(payload)
             return
         if queue.high >= worker.wake_at:
@@ -248,8 +250,8 @@ class Emitter:
 
     def put_many(self, payloads: Sequence[bytes]) -> None:
         """Store finished events, in few commits. Raises as `put`; a leading part may then have been stored."""
-        queue, worker = self._pair or self._open()
-        before = queue.high
+        pair = self._pair or self._open()
+        queue, worker = pair
         try:
             if self.buffer_capacity is not None:
                 self._check_capacity(queue, len(payloads))
@@ -259,10 +261,10 @@ class Emitter:
             self.put_many(payloads)
             return
         except QueueFullError as exc:
-            self._put_when_full(payloads[queue.high - before :], exc)
+            self._put_when_full(payloads[exc.stored :], exc)
             return
         except QueueClosedError:
-            self._reopen_at_exit()
+            self._reopen_at_exit(pair)
             self.put_many(payloads)
             return
         if queue.high >= worker.wake_at:
@@ -474,25 +476,31 @@ class Emitter:
         self._pair = None
 
     def _begin_in_child(self) -> None:
-        if self._pair is not None:
-            self._pair[0].forget()
-        self._begin()
+        # Once, whatever the number of threads that find out: a second time would forget the child's own slot.
+        with _fork_locks.setdefault(os.getpid(), threading.RLock()):
+            if self._pid == os.getpid():
+                return
+            if self._pair is not None:
+                self._pair[0].forget()
+            self._begin()
 
-    def _reopen_at_exit(self) -> None:
+    def _reopen_at_exit(self, pair: tuple[SqliteQueue, Worker]) -> None:
         """After the exit handler, a late `track` opens the slot again; after `close` it is an error."""
         if self._is_closed:
             raise QueueClosedError(f"{self.name} was closed; the event was not queued")
-        self._pair = None
+        with self._lock:
+            if self._pair is pair:
+                self._pair = None
 
     def _open(self) -> tuple[SqliteQueue, Worker]:
         if self._is_closed:
             raise QueueClosedError(f"{self.name} was closed; the event was not queued")
         if self._pid != os.getpid():
-            self._begin()
+            self._begin_in_child()
         with self._lock:
             if self._pair is not None:
                 return self._pair
-            queue = open_free_slot(self.directory, **self._queue_settings)
+            queue = self._open_queue()
             overtaking = self._overtaking_pair()
             if overtaking is not None:
                 queue.close()
@@ -510,6 +518,13 @@ class Emitter:
             if self._settings.drain:
                 worker.start()
             return self._pair
+
+    def _open_queue(self) -> SqliteQueue:
+        try:
+            return open_free_slot(self.directory, **self._queue_settings)
+        except RuntimeError:
+            # The interpreter is shutting down, and no thread can be started to sync once a second.
+            return open_free_slot(self.directory, **{**self._queue_settings, "durability": "always"})
 
     def _overtaking_pair(self) -> tuple[SqliteQueue, Worker] | None:
         """Return what a signal handler opened while this thread was opening."""
@@ -601,6 +616,7 @@ def _age_s(row: Row | None) -> float | None:
 
 
 _emitters: weakref.WeakSet[Emitter] = weakref.WeakSet()
+_fork_locks: dict[int, Any] = {}  # by pid: a lock of another process may be held for ever
 
 
 def _close_all_at_exit() -> None:
