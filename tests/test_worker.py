@@ -1,0 +1,330 @@
+"""The worker's thread: when it sleeps, wakes, gathers, stops, and what it outlives."""
+
+from __future__ import annotations
+
+import _thread
+import json
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from processes import wait_until
+
+from durable_tracker import worker as worker_module
+from durable_tracker.delivery import Delivery, DeliverySettings
+from durable_tracker.errors import QueueFullError, StorageError
+from durable_tracker.sqlite_queue import SqliteQueue
+from durable_tracker.transport import Reply
+from durable_tracker.worker import NEVER, Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    OpenQueue = Callable[..., SqliteQueue]
+
+EVENT = b'{"e":"pv","n":"%d"}'
+
+
+class GatedTransport:
+    """Records what it is given; answers when the gate is open, with `status`."""
+
+    def __init__(self) -> None:
+        self.status: int | None = 200
+        self.gate = threading.Event()
+        self.gate.set()
+        self.entered = threading.Event()
+        self.batches: list[list[str]] = []
+
+    def send(self, events: Sequence[bytes]) -> Reply:
+        self.batches.append([json.loads(event)["n"] for event in events])
+        self.entered.set()
+        assert self.gate.wait(20)
+        return Reply(status=self.status, error=None if self.status == 200 else "no")
+
+    def close(self) -> None:
+        pass
+
+
+class Rig:
+    """A worker on a real queue with a transport that does as it is told."""
+
+    def __init__(self, queue: SqliteQueue, *, linger_s: float = 0.0, gather: int = 10, **settings: Any) -> None:
+        self.queue = queue
+        self.transport = GatedTransport()
+        self.worker = Worker(
+            queue,
+            lambda queue, **hooks: Delivery(queue, self.transport, settings=DeliverySettings(**settings), **hooks),
+            linger_s=linger_s,
+            gather=gather,
+            open_orphan=lambda slot: SqliteQueue(slot, create=False),
+        )
+
+    def put(self, *numbers: int) -> None:
+        for number in numbers:
+            self.queue.put(EVENT % number)
+            if self.queue.high >= self.worker.wake_at:
+                self.worker.wake()
+
+    def is_empty(self) -> bool:
+        return self.queue.oldest_key() is None
+
+    def wait_until_asleep(self) -> None:
+        wait_until(lambda: self.worker.wake_at == self.queue.high_key() + 1)
+
+
+@pytest.fixture
+def rig(open_queue: OpenQueue) -> Iterator[Callable[..., Rig]]:
+    """Make workers that are stopped at the end."""
+    made: list[Rig] = []
+
+    def make(**settings: Any) -> Rig:
+        made.append(Rig(open_queue(len(made)), **settings))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.transport.gate.set()
+        one.worker.stop()
+        assert one.worker.join(10)
+
+
+def test_an_event_that_was_put_is_delivered(rig: Callable[..., Rig]) -> None:
+    """A sleeping worker is woken by the put that it waits for."""
+    one = rig()
+    one.worker.start()
+    for number in range(5):
+        one.wait_until_asleep()
+        one.put(number)
+        wait_until(one.is_empty)
+    assert [["0"], ["1"], ["2"], ["3"], ["4"]] == one.transport.batches
+
+
+def test_a_backlog_is_delivered_at_the_start(rig: Callable[..., Rig]) -> None:
+    """What an earlier owner left goes out without a put."""
+    one = rig()
+    one.put(1, 2, 3)
+    one.worker.start()
+    wait_until(one.is_empty)
+    assert [["1", "2", "3"]] == one.transport.batches
+
+
+def test_events_gather_while_the_first_one_lingers(rig: Callable[..., Rig]) -> None:
+    """A full batch goes at once; until then the worker waits, up to the linger."""
+    one = rig(linger_s=60, gather=3)
+    one.worker.start()
+    one.wait_until_asleep()
+    one.put(1)
+    wait_until(lambda: one.worker.wake_at == 3)
+    one.put(2)
+    assert [] == one.transport.batches
+    one.put(3)
+    wait_until(one.is_empty)
+    assert [["1", "2", "3"]] == one.transport.batches
+
+
+def test_a_linger_ends_by_itself(rig: Callable[..., Rig]) -> None:
+    """A lonely event does not wait for others for ever."""
+    one = rig(linger_s=0.05, gather=100)
+    one.worker.start()
+    one.wait_until_asleep()
+    one.put(1)
+    wait_until(one.is_empty)
+
+
+def test_a_flush_ends_the_linger_and_says_that_the_queue_is_empty(rig: Callable[..., Rig]) -> None:
+    """Whoever flushes does not wait for more events."""
+    one = rig(linger_s=60, gather=100)
+    one.worker.start()
+    one.wait_until_asleep()
+    one.put(1)
+    started_at = time.monotonic()
+    assert one.worker.flush(10)
+    assert time.monotonic() - started_at < 5
+
+
+def test_the_worker_sleeps_after_a_flush(rig: Callable[..., Rig]) -> None:
+    """Also when the poke found nothing to do: it must not run in circles."""
+    one = rig()
+    one.worker.start()
+    peeks = 0
+    real = one.queue.peek
+
+    def peek(*args: int) -> Any:
+        nonlocal peeks
+        peeks += 1
+        return real(*args)
+
+    one.queue.peek = peek  # type: ignore[assignment, method-assign]
+    for _ in range(3):
+        one.worker.poke()
+    one.wait_until_asleep()
+    one.put(1)
+    assert one.worker.flush(10)
+    one.worker.poke()
+    settled = time.monotonic() + 0.3
+    wait_until(lambda: time.monotonic() > settled)
+    assert peeks < 20
+
+
+def test_a_put_wakes_the_worker_though_an_earlier_put_says_so_late(rig: Callable[..., Rig]) -> None:
+    """A wake that comes after its event was delivered must not take the next put's mark away."""
+    one = rig()
+    one.worker.start()
+    one.wait_until_asleep()
+    one.worker.wake()  # of a put whose event is long gone
+    one.wait_until_asleep()
+    one.put(1)
+    wait_until(one.is_empty, 5)
+
+
+def test_a_flush_gives_up_when_the_collector_is_found_down(rig: Callable[..., Rig]) -> None:
+    """It makes one attempt, also while backing off, and waits neither for the backoff nor for its own timeout."""
+    one = rig(max_retry_delay_seconds=3600)
+    one.transport.status = None
+    one.put(1)
+    one.worker.start()
+    wait_until(lambda: one.worker.state.state == "backing_off")
+    attempts = len(one.transport.batches)
+    started_at = time.monotonic()
+    assert not one.worker.flush(None)
+    assert time.monotonic() - started_at < 5
+    assert attempts < len(one.transport.batches)
+    one.transport.status = 200
+    assert one.worker.flush(10)
+
+
+def test_a_flush_keeps_to_its_timeout(rig: Callable[..., Rig]) -> None:
+    """A request that takes long is not waited for."""
+    one = rig()
+    one.transport.gate.clear()
+    one.put(1)
+    one.worker.start()
+    assert one.transport.entered.wait(10)
+    started_at = time.monotonic()
+    assert not one.worker.flush(0.1)
+    assert time.monotonic() - started_at < 2
+
+
+def test_a_flush_does_not_wait_for_what_comes_later(rig: Callable[..., Rig]) -> None:
+    """With a producer that never rests, flush returns all the same."""
+    one = rig()
+    one.worker.start()
+    is_over = threading.Event()
+
+    def produce() -> None:
+        number = 0
+        while not is_over.is_set():
+            one.put(number)
+            number += 1
+
+    producer = threading.Thread(target=produce)
+    producer.start()
+    try:
+        assert one.worker.flush(10)
+    finally:
+        is_over.set()
+        producer.join()
+
+
+def test_stop_signals_and_join_waits_and_both_can_be_called_twice(rig: Callable[..., Rig]) -> None:
+    """A backoff of an hour ends at once; what is pending stays."""
+    one = rig(max_retry_delay_seconds=3600)
+    one.transport.status = None
+    one.put(1)
+    one.worker.start()
+    wait_until(lambda: one.worker.state.state == "backing_off")
+    one.worker.stop()
+    one.worker.stop()
+    assert one.worker.join(5)
+    assert one.worker.join(0)
+    assert not one.is_empty()
+    assert not one.worker.flush(5)
+
+
+def test_join_keeps_to_its_timeout(rig: Callable[..., Rig]) -> None:
+    """A request in flight holds it up no longer than that."""
+    one = rig()
+    one.transport.gate.clear()
+    one.put(1)
+    one.worker.start()
+    assert one.transport.entered.wait(10)
+    one.worker.stop()
+    started_at = time.monotonic()
+    assert not one.worker.join(0.1)
+    assert not one.worker.join(-5)
+    assert time.monotonic() - started_at < 2
+
+
+def test_a_worker_that_was_never_started_has_nothing_to_wait_for(rig: Callable[..., Rig]) -> None:
+    """Join and flush return at once."""
+    one = rig()
+    one.put(1)
+    assert one.worker.join(0)
+    assert not one.worker.flush(None)
+
+
+def test_no_thread_at_shutdown_is_no_error(rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A start that the interpreter refuses does nothing, and can be made again."""
+
+    def refuse(*_: Any) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    one = rig()
+    one.put(1)
+    with monkeypatch.context() as patch:
+        patch.setattr(_thread, "start_new_thread", refuse)
+        one.worker.start()
+        assert not one.worker.has_started
+        assert not one.worker.flush(None)
+    one.worker.start()
+    wait_until(one.is_empty)
+
+
+@pytest.mark.parametrize("error", [QueueFullError("the disk is full"), StorageError("broken"), OSError(24, "too many")])
+def test_the_thread_outlives_an_error_of_the_storage(
+    rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    """Giving space back on a full disk fails; delivery goes on when there is room again."""
+    monkeypatch.setattr(worker_module, "_STORAGE_RETRY_S", 0.01)
+    one = rig()
+    failures = iter([error] * 3)
+    real = one.queue.shrink
+
+    def shrink(pages_max: int = 1) -> bool:
+        for failure in failures:
+            raise failure
+        return real(pages_max)
+
+    one.queue.shrink = shrink  # type: ignore[method-assign]
+    one.worker.start()
+    one.wait_until_asleep()
+    one.put(1)
+    wait_until(one.is_empty)
+    assert 1 == caplog.messages.count("worker.storage_failed")
+
+
+def test_a_closed_queue_ends_the_thread_quietly(rig: Callable[..., Rig], caplog: pytest.LogCaptureFixture) -> None:
+    """An emitter that could not wait for a request closes the queue under the worker."""
+    one = rig()
+    one.transport.gate.clear()
+    one.put(1)
+    one.worker.start()
+    assert one.transport.entered.wait(10)
+    one.queue.close()
+    one.transport.gate.set()
+    assert one.worker.join(10)
+    assert [] == caplog.messages
+    assert not one.worker._alive.locked()
+
+
+def test_a_full_speed_producer_wakes_the_worker_no_more_than_it_needs(rig: Callable[..., Rig]) -> None:
+    """While the worker is busy a put costs it a comparison, not a signal."""
+    one = rig(linger_s=60, gather=1 << 40)
+    one.transport.gate.clear()
+    one.put(0)
+    one.worker.start()
+    assert one.transport.entered.wait(10)
+    assert NEVER == one.worker.wake_at
+    one.put(*range(1, 200))
+    assert 0 == one.worker._signals.qsize()
