@@ -29,7 +29,8 @@ class Batch:
         span: their place in the queue and what is known of it.
         size: bytes of the body, envelope included.
         made: when the request was made, by the delivery's counter.
-        last_resort: whether a refusal is final although nothing else could be asked.
+        last_resort: whether a refusal is final, since nothing else is left to ask about.
+        probe: whether it only asks whether the collector has come to its senses.
         ack_failed: whether removing the events from the queue was tried before.
         sent: the events as they went out.
     """
@@ -40,6 +41,7 @@ class Batch:
     made: int
     wall_ms: Callable[[], int]
     last_resort: bool = False
+    probe: bool = False
     ack_failed: bool = False
     sent: Sequence[bytes] = ()
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 CONTROL_AFTER = 8
 """Refusals in a row after which controls are sent: one acceptance settles what the refusals mean."""
 
-GROWTH_AFTER = 32
+GROWTH_AFTER = 16
 """Batches accepted, at the size to which a 413 brought them, after which batches grow by an eighth."""
 
 
@@ -121,11 +121,12 @@ class Claims:
         """Take note of a refusal.
 
         Returns:
-            Whether it is final: the batch is one event, and others were accepted since it was last refused. Else its
-            events are kept and will be sent again, in halves if there are several.
+            Whether it is final: the batch is one event that was refused alone before, and others were accepted since.
+            Else its events are kept and will be sent again, in halves if there are several.
         """
         self._clock += 1
-        self.streak += 1
+        if not batch.probe:  # probes have a pace of their own, and are no reason for newer events to wait
+            self.streak += 1
         span = replace(batch.span, refused_first=batch.span.refused_first or self._clock, refused_last=self._clock)
         rows = batch.rows
         if len(rows) > 1:
@@ -136,7 +137,7 @@ class Claims:
                 self._size_max = min(self._size_max, max(batch.size // 2, 1))
                 self._batches_at_size_max = 0
             return False
-        if batch.last_resort or self._accepted_last > batch.span.refused_last > 0:
+        if batch.last_resort or (batch.span.alone and self._accepted_last > batch.span.refused_last):
             return True
         self.probe_at = self._monotonic() + self._settings.max_retry_delay_seconds
         self._spans.add(replace(span, alone=True, too_large=batch.size if too_large else 0))
@@ -158,7 +159,9 @@ class Claims:
     def _last_resort(self) -> Batch | None:
         """Ask once more about a suspect, since nothing else is left to ask about."""
         while True:
-            span = self._spans.last_resort(self._accepted_last, self._size_accepted_min)
+            span = None
+            if self.streak < CONTROL_AFTER:  # beyond, the last acceptance is too long ago to go by
+                span = self._spans.last_resort(self._accepted_last, self._size_accepted_min)
             last_resort = span is not None
             if span is None and self._monotonic() >= self.probe_at:
                 span = self._spans.probe()
@@ -167,6 +170,7 @@ class Claims:
             batch = self._again(span)
             if batch is not None:
                 batch.last_resort = last_resort
+                batch.probe = not last_resort
                 return batch
 
     def _fresh(self, count_max: int) -> Batch | None:

@@ -304,7 +304,7 @@ class Delivery:
     def _refused(self, batch: Batch, reply: Reply, outcome: Outcome) -> None:
         self._update(state="sending", consecutive_troubles=0)  # whatever it means, somebody is there
         final = self._claims.refused(batch, too_large=outcome is Outcome.TOO_LARGE)
-        if self._claims.streak >= REFUSALS_MAX:
+        if self._claims.streak >= REFUSALS_MAX and not batch.probe:
             self._hitched(Outcome.BLOCKED, None)
         if final:
             self._bury(batch, reply)

@@ -4,9 +4,11 @@ A span names its events by their keys and is read from the queue again when its 
 refused events costs next to no memory and a row that was evicted meanwhile is simply not there any more.
 
 How a refused event is told from a collector that refuses everything: the request is halved until the offender is
-alone, oldest half first. An event that is refused *alone* is a dead letter only if some other event was accepted
-in a request made after the event was last refused; until then it is a *suspect*, kept and passed by. After some
-refusals in a row single events from elsewhere are tried as controls, since one acceptance is what is missing.
+alone, oldest half first. An event that is refused alone is a *suspect*, kept and passed by. It is a dead letter once
+it is refused alone again and some other event was accepted in between, in a request made after its first refusal.
+After some refusals in a row single events from elsewhere are tried as controls, since one acceptance is what is
+missing. When suspects are all that is left, those that had their chance are asked about at once: others were
+accepted since they were first refused, as part of a larger request.
 """
 
 from __future__ import annotations

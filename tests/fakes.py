@@ -78,6 +78,7 @@ class MemoryQueue:
         self.peeks = 0
         self.releases = 0
         self._high = 0
+        self._low = 1  # no row has a lower key; keeps a peek from walking over all that was removed
         self._lock = threading.RLock()
         self.put_many(list(payloads))
 
@@ -99,9 +100,11 @@ class MemoryQueue:
         rows: list[Row] = []
         size = 0
         with self._lock:
-            for key in sorted(self.rows):
-                if key <= after:
+            for key in range(max(after + 1, self._low), self._high + 1):
+                if key not in self.rows:
                     continue
+                if not rows and after < self._low:
+                    self._low = key
                 size += len(self.rows[key])
                 if rows and (len(rows) == count_max or size > size_max):
                     break

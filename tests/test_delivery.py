@@ -1,0 +1,774 @@
+"""The policy loop, on a virtual clock: what becomes of the events after each kind of answer."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from fakes import (
+    EPOCH_MS,
+    NO_ANSWER,
+    OK,
+    MemoryQueue,
+    NarrowCollector,
+    PoisonedCollector,
+    Rig,
+    ScriptedCollector,
+    VirtualClock,
+    eids,
+    event,
+    refusal,
+    rig,
+)
+
+from durable_tracker.delivery import Delivery, DeliverySettings, DeliveryState, Result
+from durable_tracker.errors import ConfigurationError, QueueClosedError
+from durable_tracker.transport import ENVELOPE_SIZE, Reply
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+
+def events(count: int, **fields: int) -> list[bytes]:
+    return [event(number, **fields) for number in range(1, count + 1)]
+
+
+def until(number: int, reply: Reply, then: Reply = OK) -> Callable[[int, list[int]], Reply]:
+    """Answer the first `number` requests with one reply, all later ones with another."""
+    return lambda n, _eids: reply if n < number else then
+
+
+def check(made: Rig) -> None:
+    """Whatever happened, every event is in one place, and what left as delivered was accepted."""
+    queue, ledger = made.queue, made.queue.ledger()
+    assert ledger.accepted == ledger.delivered + ledger.pending + ledger.dead + ledger.expired
+    assert set(queue.delivered) <= set(made.transport.received)
+
+
+# Batches.
+
+
+def test_an_empty_queue_is_done_at_once() -> None:
+    """No request is made, and the state stays idle."""
+    made = rig(MemoryQueue(), ScriptedCollector())
+    assert (made.delivery.run(), made.transport.requests, made.delivery.state) == (Result.EMPTY, [], DeliveryState())
+
+
+def test_events_go_out_oldest_first_in_batches_by_count() -> None:
+    """And all that was accepted is acked."""
+    made = rig(MemoryQueue(events(10)), ScriptedCollector(), batch_size=4)
+    assert made.delivery.run() is Result.EMPTY
+    assert made.transport.requests == [[1, 2, 3, 4], [5, 6, 7, 8], [9, 10]]
+    assert made.queue.ledger().delivered == 10
+
+
+def body(sent: Sequence[bytes]) -> int:
+    return ENVELOPE_SIZE + len(b",".join(sent))
+
+
+def test_the_byte_limit_bounds_the_whole_body() -> None:
+    """Envelope, commas and `stm` included; only a single event may be larger, and goes alone."""
+    queue = MemoryQueue([event(n, pad=(n * 37) % 200) for n in range(1, 300)] + [event(300, pad=5000), event(301)])
+    made = rig(queue, ScriptedCollector(), byte_limit=2000)
+    assert made.delivery.run() is Result.EMPTY
+    sizes = {tuple(numbers): body(sent) for numbers, sent in zip(made.transport.requests, made.transport.bodies)}  # noqa: B905
+    assert {numbers for numbers, size in sizes.items() if size > 2000} == {(300,)}
+    assert sum(size > 1700 for size in sizes.values()) > len(sizes) * 0.8
+    assert sorted(made.transport.received) == list(range(1, 302))
+
+
+def test_what_is_sent_is_the_stored_text_with_stm_spliced_in() -> None:
+    """Not a byte else differs, and the time is that of the attempt, in milliseconds."""
+    payload = '{"e": "pv", "eid": "1", "page": "\\u00e9 é \\" }"}'.encode()
+    clock = VirtualClock()
+    made = rig(MemoryQueue([payload]), ScriptedCollector(until(1, NO_ANSWER)), clock=clock)
+    made.delivery.run()
+    sent = [bodies[0] for bodies in made.transport.bodies]
+    assert clock.elapsed_s == 1
+    assert sent == [payload[:-1] + b',"stm":"%d"}' % stm for stm in (EPOCH_MS, EPOCH_MS + 1000)]
+
+
+def test_a_batch_is_acked_before_the_next_one_is_sent() -> None:
+    """A crash resends what was in flight, nothing else."""
+    pending: list[int] = []
+    queue = MemoryQueue(events(6))
+
+    def answer(_n: int, _eids: list[int]) -> Reply:
+        pending.append(queue.ledger().pending)
+        return OK
+
+    rig(queue, ScriptedCollector(answer), batch_size=2).delivery.run()
+    assert pending == [6, 4, 2]
+
+
+def test_progress_is_told_after_every_answer() -> None:
+    """With the state as it is then."""
+    seen: list[tuple[int, int]] = []
+    made = rig(MemoryQueue(events(6)), ScriptedCollector(), batch_size=2)
+    made.delivery.run(progress=lambda state: seen.append((state.requests, state.delivered)))
+    assert seen == [(1, 2), (2, 4), (3, 6)]
+
+
+# Outages.
+
+
+@pytest.mark.parametrize("reply", [NO_ANSWER, *(refusal(status) for status in (408, 429, 500, 502, 503, 504, 599))])
+def test_an_outage_loses_nothing_and_passes(reply: Reply) -> None:
+    """Each retry waits longer, and everything is delivered at the end, once and in order."""
+    made = rig(MemoryQueue(events(10)), ScriptedCollector(until(8, reply)), batch_size=4)
+    assert made.delivery.run() is Result.EMPTY
+    assert made.clock.waits == [1, 2, 4, 8, 16, 32, 60, 60]
+    assert made.transport.received == list(range(1, 11))
+    assert made.delivery.state.last_error == reply.error
+    assert made.delivery.state.trouble_count == 8
+    check(made)
+
+
+def test_progress_resets_the_backoff() -> None:
+    """A collector that fails now and then is asked again soon."""
+    flapping = ScriptedCollector(lambda n, _eids: NO_ANSWER if n % 2 else OK)
+    made = rig(MemoryQueue(events(6)), flapping, batch_size=1)
+    made.delivery.run()
+    assert made.clock.waits == [1] * 5
+
+
+@pytest.mark.parametrize(
+    ("retry_after_s", "waited_s"), [(None, 1), (0, 1), (0.5, 1), (7, 7), (300, 300), (1e9, 3600), (-7, 1)]
+)
+def test_retry_after_is_honoured_and_capped(retry_after_s: float | None, waited_s: float) -> None:
+    """No attempt is made before it is over."""
+    at: list[float] = []
+    clock = VirtualClock()
+
+    def answer(n: int, _eids: list[int]) -> Reply:
+        at.append(clock.elapsed_s)
+        return OK if n else refusal(503, retry_after_s)
+
+    rig(MemoryQueue(events(1)), ScriptedCollector(answer), clock=clock).delivery.run()
+    assert at == [0, waited_s]
+
+
+def test_stopping_ends_the_wait_at_once_and_leaves_everything_queued() -> None:
+    """Whatever the backoff has grown to."""
+    made = rig(MemoryQueue(events(10)), ScriptedCollector(lambda *_: NO_ANSWER))
+    made.clock.stop_after_waits = 3
+    assert made.delivery.run() is Result.STOPPED
+    assert (len(made.clock.waits), made.queue.ledger().pending) == (3, 10)
+    assert made.delivery.state.state == "backing_off"
+
+
+def test_stopping_between_requests_is_seen() -> None:
+    """A backlog does not have to be finished."""
+    clock = VirtualClock()
+    made = rig(MemoryQueue(events(10)), ScriptedCollector(), clock=clock, batch_size=1)
+
+    def answer(n: int, _eids: list[int]) -> Reply:
+        clock.stop_after_waits = 0 if n == 2 else None
+        return OK
+
+    made.transport.answer = answer
+    assert made.delivery.run() is Result.STOPPED
+    assert made.queue.ledger().delivered == 3
+    assert made.delivery.state.state == "idle"
+
+
+def test_giving_up_on_trouble_makes_one_attempt_and_never_waits() -> None:
+    """As at exit. A Retry-After in force forbids even that."""
+    made = rig(MemoryQueue(events(10)), ScriptedCollector(lambda *_: refusal(503, 100)), batch_size=5)
+    assert [made.delivery.run(give_up_on_trouble=True) for _ in range(3)] == [Result.TROUBLE] * 3
+    assert (len(made.transport.requests), made.clock.waits) == (1, [])
+    made.clock.advance(100)
+    made.delivery.run(give_up_on_trouble=True)
+    assert len(made.transport.requests) == 2
+
+
+def test_a_later_run_waits_for_a_retry_after_in_force() -> None:
+    """Also when the run that was told has ended."""
+    made = rig(MemoryQueue(events(1)), ScriptedCollector(until(1, refusal(503, 100))))
+    made.delivery.run(give_up_on_trouble=True)
+    made.clock.advance(30)
+    assert made.delivery.run() is Result.EMPTY
+    assert made.clock.waits == [70]
+
+
+def test_a_poke_brings_the_next_attempt_forward() -> None:
+    """Attempts are at least a second apart, so that a program which flushes in a loop hammers nobody."""
+    at: list[float] = []
+    clock = VirtualClock()
+    clock.on_wait = lambda seconds: 0.1 if seconds > 1 else None
+
+    def answer(_n: int, _eids: list[int]) -> Reply:
+        at.append(round(clock.elapsed_s, 6))
+        return OK if len(at) == 4 else NO_ANSWER
+
+    rig(MemoryQueue(events(1)), ScriptedCollector(answer), clock=clock).delivery.run()
+    assert at == [0, 1, 2, 3]
+
+
+def test_a_poke_does_not_cut_a_retry_after_short() -> None:
+    """The collector's word stands above the user's."""
+    at: list[float] = []
+    clock = VirtualClock()
+    clock.on_wait = lambda _seconds: 0.25
+
+    def answer(n: int, _eids: list[int]) -> Reply:
+        at.append(clock.elapsed_s)
+        return OK if n else refusal(429, 20)
+
+    rig(MemoryQueue(events(1)), ScriptedCollector(answer), clock=clock).delivery.run()
+    assert at == [0, 20]
+
+
+def test_events_that_came_back_go_out_before_newer_ones_and_with_them() -> None:
+    """After an outage the batch is filled up with what was put meanwhile."""
+    queue = MemoryQueue(events(2))
+    made = rig(queue, ScriptedCollector(until(1, NO_ANSWER)), batch_size=4)
+    made.clock.on_wait = lambda _: queue.put_many([event(3), event(4), event(5)])
+    made.delivery.run()
+    assert made.transport.requests == [[1, 2], [1, 2, 3, 4], [5]]
+
+
+def test_events_that_were_evicted_while_waiting_are_not_sent() -> None:
+    """They are read from the queue again after an outage."""
+    queue = MemoryQueue(events(4))
+    made = rig(queue, ScriptedCollector(until(1, NO_ANSWER)))
+
+    def evict(_seconds: float) -> None:
+        del queue.rows[2]
+
+    made.clock.on_wait = evict
+    made.delivery.run()
+    assert made.transport.requests == [[1, 2, 3, 4], [1, 3, 4]]
+    assert queue.releases == 2
+
+
+def test_an_answer_that_was_lost_means_a_resend_with_the_same_bytes_but_stm() -> None:
+    """The collector stored the batch; it gets it again, and can tell by the eid."""
+    made = rig(MemoryQueue(events(3)), ScriptedCollector(until(1, NO_ANSWER)))
+    made.delivery.run()
+    first, second = ([json.loads(one) for one in sent] for sent in made.transport.bodies)
+    assert [one.pop("stm") for one in first] != [one.pop("stm") for one in second]
+    assert first == second
+
+
+# Being blocked.
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308, 401, 402, 403, 404, 405, 407, 410, 418])
+def test_a_collector_that_refuses_us_keeps_everything(status: int, caplog: pytest.LogCaptureFixture) -> None:
+    """The longest backoff, the state says so, and the log does, once."""
+    states = []
+    made = rig(MemoryQueue(events(10)), ScriptedCollector(until(5, refusal(status))))
+    made.clock.on_wait = lambda _: states.append(made.delivery.state.state)
+    with caplog.at_level(logging.INFO, "durable_tracker"):
+        assert made.delivery.run() is Result.EMPTY
+    assert (made.clock.waits, states) == ([60] * 5, ["blocked"] * 5)
+    assert [record.message for record in caplog.records] == ["delivery.collector_blocked", "delivery.recovered"]
+    assert (made.queue.ledger().delivered, made.queue.ledger().dead) == (10, 0)
+
+
+def test_every_change_of_state_is_logged_once_without_a_payload(caplog: pytest.LogCaptureFixture) -> None:
+    """An outage that turns into a refusal is two changes, however many attempts each takes."""
+    answers = [NO_ANSWER] * 3 + [refusal(403)] * 3 + [NO_ANSWER] * 2
+    made = rig(MemoryQueue(events(3)), ScriptedCollector(lambda n, _eids: answers[n] if n < 8 else OK))
+    with caplog.at_level(logging.DEBUG, "durable_tracker"):
+        made.delivery.run()
+    names = ["delivery.interrupted", "delivery.collector_blocked", "delivery.interrupted", "delivery.recovered"]
+    assert [record.message for record in caplog.records] == names
+    assert "se_la" not in "".join(str(vars(record)) for record in caplog.records)
+
+
+def test_custom_retry_codes_override_the_table() -> None:
+    """True keeps trying, False gives up on the event if others are accepted."""
+    codes = {403: True, 503: False}
+    made = rig(MemoryQueue(events(1)), ScriptedCollector(until(2, refusal(403))), custom_retry_codes=codes)
+    made.delivery.run()
+    assert made.clock.waits == [1, 2]
+    made = rig(MemoryQueue(events(8)), PoisonedCollector([3], status=503), custom_retry_codes=codes)
+    made.delivery.run()
+    assert made.queue.dead == {3: (503, "HTTP 503")}
+
+
+# Refusals.
+
+
+@pytest.mark.parametrize("status", [400, 422])
+@pytest.mark.parametrize("poison", [1, 2, 250, 499, 500])
+def test_one_poison_event_is_isolated_and_the_rest_delivered(status: int, poison: int) -> None:
+    """Within some twenty requests, and without waiting."""
+    made = rig(MemoryQueue(events(500)), PoisonedCollector([poison], status))
+    assert made.delivery.run() is Result.EMPTY
+    assert made.queue.dead == {poison: (status, f"HTTP {status}")}
+    assert sorted(made.transport.received) == [n for n in range(1, 501) if n != poison]
+    assert len(made.transport.requests) <= 23
+    assert made.clock.waits == []
+    check(made)
+
+
+@pytest.mark.parametrize(
+    "poison", [[1, 500], [1, 2, 3], [498, 499, 500], [7, 77, 250, 251, 499], list(range(100, 500, 20))], ids=str
+)
+def test_any_poison_among_many_is_isolated_in_k_log_n_requests(poison: list[int]) -> None:
+    """Several offenders, also side by side and at either end."""
+    made = rig(MemoryQueue(events(500)), PoisonedCollector(poison))
+    assert made.delivery.run() is Result.EMPTY
+    assert sorted(made.queue.dead) == poison
+    assert len(made.transport.requests) <= len(poison) * 2 * math.log2(500) + 10
+    assert made.clock.waits == []
+    check(made)
+
+
+def test_fifty_poison_events_at_the_head_do_not_stop_the_rest() -> None:
+    """Controls from elsewhere are accepted, so nothing waits."""
+    made = rig(MemoryQueue(events(2000)), PoisonedCollector(range(1, 51)))
+    assert made.delivery.run() is Result.EMPTY
+    assert sorted(made.queue.dead) == list(range(1, 51))
+    assert made.clock.waits == []
+
+
+def test_a_collector_that_refuses_everything_gets_nothing_into_the_dead_letters() -> None:
+    """It is not hammered either: sixteen refusals, then one request per longest backoff; then it recovers."""
+    at: list[float] = []
+    clock = VirtualClock()
+
+    def answer(_n: int, _eids: list[int]) -> Reply:
+        at.append(clock.elapsed_s)
+        return refusal(400) if clock.elapsed_s < 3600 else OK
+
+    made = rig(MemoryQueue(events(5000)), ScriptedCollector(answer), clock=clock)
+    made.delivery.run()
+    assert (at.count(0), len([t for t in at if 0 < t < 3600])) == (16, 59)
+    assert (made.queue.dead, made.queue.ledger().delivered) == ({}, 5000)
+    assert sorted(made.transport.received) == list(range(1, 5001))
+    check(made)
+
+
+def test_a_collector_that_turns_to_refuse_everything_gets_nothing_into_the_dead_letters() -> None:
+    """Not even in the middle of isolating a real offender."""
+    for turn in range(60):
+        clock = VirtualClock()
+        collector = PoisonedCollector([77, 333])
+
+        def answer(
+            n: int,
+            numbers: list[int],
+            turn: int = turn,
+            clock: VirtualClock = clock,
+            poison: set[int] = collector.poison,
+        ) -> Reply:
+            everything = n >= turn and clock.elapsed_s < 3600
+            return refusal(400) if everything or poison & set(numbers) else OK
+
+        collector.answer = answer
+        made = rig(MemoryQueue(events(2000)), collector, clock=clock, batch_size=100)
+        made.delivery.run()
+        assert set(made.queue.dead) == {77, 333}, turn
+        assert made.queue.ledger().delivered == 1998
+
+
+def test_a_poison_event_alone_in_the_queue_stays_until_another_is_accepted() -> None:
+    """Nobody can tell whose fault it is before. Newer events do not wait for it."""
+    made = rig(MemoryQueue(events(1)), PoisonedCollector([1]))
+    assert made.delivery.run() is Result.SUSPECTS
+    assert (made.queue.ledger().pending, made.delivery.state.suspects) == (1, 1)
+    made.queue.put(event(2))
+    assert made.delivery.run() is Result.EMPTY
+    assert made.transport.requests == [[1], [2], [1]]
+    assert (set(made.queue.dead), made.queue.delivered) == ({1}, [2])
+    assert made.delivery.state.suspects == 0
+    assert made.clock.waits == []
+
+
+def test_suspects_alone_are_asked_about_once_per_longest_backoff() -> None:
+    """However often the loop is run; and each run is counted as trouble, so that a flush does not wait."""
+    made = rig(MemoryQueue(events(2)), PoisonedCollector([1, 2]))
+    troubles = []
+    for _ in range(100):
+        made.delivery.run()
+        troubles.append(made.delivery.state.trouble_count)
+        made.clock.advance(10)
+    assert len(made.transport.requests) == 3 + 16
+    assert made.clock.waits == []
+    assert troubles == sorted(set(troubles))
+    assert made.delivery.state.next_attempt_at is not None
+    assert made.queue.ledger().pending == 2
+
+
+def test_a_tail_of_poison_ends_the_run_and_newer_events_decide() -> None:
+    """Too many refusals in a row prove nothing; the events stay, and are dead letters once others are accepted."""
+    poison = range(480, 501)
+    made = rig(MemoryQueue(events(500)), PoisonedCollector(poison))
+    assert made.delivery.run() is Result.SUSPECTS
+    assert (made.queue.ledger().delivered, made.queue.ledger().pending, made.queue.dead) == (479, 21, {})
+    made.queue.put_many([event(n) for n in range(501, 521)])
+    assert made.delivery.run() is Result.EMPTY
+    assert sorted(made.queue.dead) == list(poison)
+    check(made)
+
+
+def test_suspects_are_delivered_when_the_collector_comes_to_its_senses() -> None:
+    """Without a newer event having to come by."""
+    collector = ScriptedCollector(lambda *_: refusal(400))
+    made = rig(MemoryQueue(events(10)), collector)
+    made.clock.stop_after_waits = 5
+    made.delivery.run()
+    collector.answer = lambda *_: OK
+    made.clock.stop_after_waits = None
+    made.clock.advance(61)
+    assert made.delivery.run() is Result.EMPTY
+    assert (made.queue.ledger().delivered, made.queue.dead) == (10, {})
+
+
+def test_an_outage_while_isolating_forgets_nothing() -> None:
+    """Halves that were not tried yet are tried after it."""
+    collector = PoisonedCollector([33])
+    inner = collector.answer
+    collector.answer = lambda n, numbers: NO_ANSWER if n % 3 == 1 else inner(n, numbers)
+    made = rig(MemoryQueue(events(100)), collector)
+    assert made.delivery.run() is Result.EMPTY
+    assert (set(made.queue.dead), made.queue.ledger().delivered) == ({33}, 99)
+    check(made)
+
+
+# Too large.
+
+
+def test_a_413_halves_and_the_size_that_passes_is_remembered() -> None:
+    """After the first few refusals hardly any body is too large."""
+    collector = NarrowCollector(20_000)
+    made = rig(MemoryQueue(events(5000, pad=100)), collector)
+    assert made.delivery.run() is Result.EMPTY
+    statuses = [reply.status for reply in collector.replies]
+    assert statuses[:3] == [413, 413, 413]
+    assert statuses.count(413) <= 12
+    assert (made.queue.dead, made.queue.ledger().delivered, made.clock.waits) == ({}, 5000, [])
+
+
+def test_after_a_413_batches_grow_again() -> None:
+    """A limit that was raised is found out, slowly."""
+    collector = NarrowCollector(20_000)
+    made = rig(MemoryQueue(events(25_000, pad=100)), collector, byte_limit=40_000)
+    made.delivery.run(progress=lambda state: setattr(collector, "size_max", 10**9 if state.requests > 20 else 20_000))
+    assert max(collector.sizes[:20]) > 39_000
+    assert max(collector.sizes[20:30]) < 30_000
+    assert max(collector.sizes[30:]) > 39_000
+
+
+def test_a_single_event_that_is_too_large_is_a_dead_letter() -> None:
+    """If smaller ones are accepted."""
+    queue = MemoryQueue([event(1), event(2, pad=50_000), event(3)])
+    made = rig(queue, NarrowCollector(20_000))
+    assert made.delivery.run() is Result.EMPTY
+    assert (queue.dead, sorted(queue.delivered)) == ({2: (413, "HTTP 413")}, [1, 3])
+
+
+def test_a_413_to_everything_gets_nothing_into_the_dead_letters() -> None:
+    """A proxy with a limit of nothing is a fault of the proxy."""
+    collector = NarrowCollector(10)
+    made = rig(MemoryQueue(events(100)), collector)
+    made.clock.stop_after_waits = 10
+    assert made.delivery.run() is Result.STOPPED
+    assert (made.queue.dead, made.queue.ledger().pending) == ({}, 100)
+    assert made.delivery.state.state == "blocked"
+
+
+def test_a_large_event_alone_is_a_dead_letter_if_anything_smaller_was_ever_accepted() -> None:
+    """There is no doubt whose fault it is then."""
+    made = rig(MemoryQueue(events(1)), NarrowCollector(20_000))
+    made.delivery.run()
+    made.queue.put(event(2, pad=50_000))
+    assert made.delivery.run() is Result.EMPTY
+    assert set(made.queue.dead) == {2}
+
+
+# Several senders.
+
+
+class GatedCollector(ScriptedCollector):
+    """Answers nothing until as many requests are in flight as it expects."""
+
+    def __init__(self, parties: int, answer: Callable[[int, list[int]], Reply] = lambda *_: OK) -> None:
+        super().__init__(answer)
+        self.barrier = threading.Barrier(parties)
+
+    def send(self, events: Sequence[bytes]) -> Reply:
+        self.barrier.wait(5)
+        return super().send(events)
+
+
+def test_several_requests_are_in_flight_at_once() -> None:
+    """As many as there are senders; each event once."""
+    made = rig(MemoryQueue(events(80)), GatedCollector(4), batch_size=5, senders=4)
+    assert made.delivery.run() is Result.EMPTY
+    made.delivery.close()
+    assert sorted(made.transport.received) == list(range(1, 81))
+    assert sorted(made.queue.delivered) == list(range(1, 81))
+
+
+def test_with_several_senders_an_outage_is_probed_by_one_request() -> None:
+    """All replies are in before anything waits, and what failed is sent again before newer events."""
+    in_flight = 0
+    most: list[int] = []
+    lock = threading.Lock()
+    down = True
+
+    class Collector(ScriptedCollector):
+        def send(self, events: Sequence[bytes]) -> Reply:
+            nonlocal in_flight
+            with lock:
+                in_flight += 1
+                most.append(in_flight)
+            reply = super().send(events)
+            with lock:
+                in_flight -= 1
+            return reply
+
+    collector = Collector(lambda n, _eids: NO_ANSWER if down and n >= 4 else OK)
+    made = rig(MemoryQueue(events(100)), collector, batch_size=5, senders=4)
+    during: list[int] = []
+
+    def wait(_seconds: float) -> None:
+        nonlocal down
+        during.append(in_flight)
+        down = len(during) < 4
+        del most[:]
+
+    made.clock.on_wait = wait
+    assert made.delivery.run() is Result.EMPTY
+    made.delivery.close()
+    assert during == [0] * 4
+    assert len([requests for requests in collector.requests if requests[0] < 30]) >= 8
+    assert sorted(made.queue.delivered) == list(range(1, 101))
+    check(made)
+
+
+def test_without_threads_the_callers_thread_sends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As at interpreter shutdown, when none can be started."""
+
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread at interpreter shutdown")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    made = rig(MemoryQueue(events(20)), ScriptedCollector(), batch_size=5, senders=4)
+    assert made.delivery.run() is Result.EMPTY
+    assert made.transport.received == list(range(1, 21))
+
+
+def test_a_transport_that_raises_is_an_outage() -> None:
+    """A transport of the user's own may break its promise; its text is not logged, it may hold a payload."""
+
+    def answer(n: int, _eids: list[int]) -> Reply:
+        if n == 0:
+            raise OSError("secret payload")
+        return OK
+
+    made = rig(MemoryQueue(events(3)), ScriptedCollector(answer))
+    assert made.delivery.run() is Result.EMPTY
+    assert made.delivery.state.last_error == "the transport raised OSError"
+
+
+def test_an_interrupt_in_a_request_loses_nothing() -> None:
+    """The events are pending, and the next run sends them."""
+
+    def answer(n: int, _eids: list[int]) -> Reply:
+        if n == 0:
+            raise KeyboardInterrupt
+        return OK
+
+    made = rig(MemoryQueue(events(3)), ScriptedCollector(answer))
+    with pytest.raises(KeyboardInterrupt):
+        made.delivery.run()
+    assert made.delivery.run() is Result.EMPTY
+    assert made.queue.delivered == [1, 2, 3]
+
+
+# Age.
+
+DAY_S = 86_400
+
+
+def test_events_that_are_too_old_are_expired_and_the_others_sent() -> None:
+    """By their `dtm`, whatever separators the payload was encoded with."""
+    payloads = [
+        event(1, dtm=EPOCH_MS - 11_000),
+        json.dumps({"e": "pv", "eid": "2", "dtm": str(EPOCH_MS - 11_000)}).encode(),
+        json.dumps({"e": "pv", "eid": "3", "ue_pr": json.dumps({"dtm": "5"})}).encode(),
+        event(4, dtm=EPOCH_MS - 9_000),
+        b'{"e":"pv","eid":"5","dtm":"-7"}',
+    ]
+    made = rig(MemoryQueue(payloads), ScriptedCollector(), max_age=10)
+    assert made.delivery.run() is Result.EMPTY
+    assert (made.queue.expired, made.transport.received) == ([1, 2], [3, 4, 5])
+    assert [[one["eid"] for one in gone] for _, gone in made.failed] == [["1", "2"]]
+
+
+def test_events_grow_old_while_the_collector_is_down() -> None:
+    """Time passes by the monotonic clock; it is looked at before each attempt."""
+    made = rig(MemoryQueue(events(3)), ScriptedCollector(until(5, NO_ANSWER)), max_age=20)
+    assert made.delivery.run() is Result.EMPTY
+    assert (made.queue.expired, made.transport.requests) == ([1, 2, 3], [[1, 2, 3]] * 5)
+    assert made.delivery.state.expired == 3
+
+
+@pytest.mark.parametrize("jump_s", [-20 * 365 * DAY_S, -DAY_S, DAY_S, 20 * 365 * DAY_S])
+def test_a_jump_of_the_wall_clock_neither_drops_nor_stalls(jump_s: int) -> None:
+    """Of old and new events alike; waiting goes by the other clock."""
+    queue = MemoryQueue(events(3))
+    made = rig(queue, ScriptedCollector(until(3, NO_ANSWER)), max_age=3600)
+
+    def jump(_seconds: float) -> None:
+        made.clock.wall_offset_ms = EPOCH_MS + jump_s * 1000
+        queue.put(event(4, dtm=made.clock.wall_ms()))
+
+    made.clock.on_wait = jump
+    assert made.delivery.run() is Result.EMPTY
+    assert (queue.expired, made.clock.waits) == ([], [1, 2, 4])
+
+
+def test_what_was_put_in_this_process_cannot_be_older_than_it() -> None:
+    """A device whose clock stands at 1970 until the network is up loses nothing."""
+    queue = MemoryQueue()
+    made = rig(queue, ScriptedCollector(until(1, NO_ANSWER)), clock=VirtualClock(wall_ms=EPOCH_MS), max_age=3600)
+    queue.put(event(1, dtm=0))
+    assert made.delivery.run() is Result.EMPTY
+    assert queue.delivered == [1]
+
+
+# Callbacks.
+
+
+def test_callbacks_get_the_decoded_events_once_after_the_commit() -> None:
+    """on_success per accepted batch as it was sent, on_failure for what is not tried again."""
+    queue = MemoryQueue([event(1, dtm=1), *(event(n) for n in range(2, 8))])
+    made = rig(queue, PoisonedCollector([4]), batch_size=3, max_age=60)
+    made.delivery.run()
+    delivered = [[int(one["eid"]) for one in batch] for batch in made.succeeded]
+    assert sorted(number for batch in delivered for number in batch) == [2, 3, 5, 6, 7]
+    assert {one["stm"] for batch in made.succeeded for one in batch} == {str(EPOCH_MS)}
+    assert [(count, [int(one["eid"]) for one in gone]) for count, gone in made.failed] == [(0, [1]), (4, [4])]
+
+
+def test_callbacks_run_after_the_commit() -> None:
+    """What they see is on disk."""
+    queue = MemoryQueue(events(4))
+    seen: list[int] = []
+    made = Delivery(
+        queue,
+        ScriptedCollector(),
+        settings=DeliverySettings(batch_size=2),
+        wait=lambda _: False,
+        stopping=lambda: False,
+        on_success=lambda _events: seen.append(queue.ledger().pending),
+    )
+    made.run()
+    assert seen == [2, 0]
+
+
+def test_what_a_callback_raises_is_logged_and_goes_no_further(caplog: pytest.LogCaptureFixture) -> None:
+    """Where it was raised is told, its text is not."""
+
+    def fail(*_: object) -> None:
+        raise ValueError("payload")
+
+    queue = MemoryQueue(events(4))
+    made = Delivery(
+        queue,
+        PoisonedCollector([2]),
+        settings=DeliverySettings(),
+        wait=lambda _: False,
+        stopping=lambda: False,
+        on_success=fail,
+        on_failure=fail,
+    )
+    assert made.run() is Result.EMPTY
+    failures = [vars(record) for record in caplog.records if record.message == "delivery.callback_failed"]
+    assert len(failures) >= 3
+    assert {failure["error"] for failure in failures} == {"ValueError"}
+    assert "test_delivery.py:" in failures[0]["at"]
+    assert "'payload'" not in str(failures)
+
+
+# The storage.
+
+
+@pytest.mark.parametrize("method", ["peek", "ack", "reject", "expire"])
+def test_a_failing_storage_is_waited_for(method: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Nothing ends the loop, and nothing is lost."""
+    queue = MemoryQueue([event(1, dtm=1), *(event(n) for n in range(2, 21))])
+    queue.failing[method] = 3
+    made = rig(queue, PoisonedCollector([7]), max_age=60, batch_size=8)
+    assert made.delivery.run() is Result.EMPTY
+    assert (queue.expired, set(queue.dead), len(queue.delivered)) == ([1], {7}, 18)
+    assert len(made.clock.waits) == 3
+    reasons = [vars(record)["reason"] for record in caplog.records if record.message == "delivery.interrupted"]
+    assert reasons[0] == f"StorageError: {method} failed"
+    check(made)
+
+
+@pytest.mark.parametrize("done", [False, True])
+def test_a_failed_ack_is_made_good_before_anything_else_is_sent(done: bool) -> None:
+    """Whether or not the failed call did it: what the collector accepted is not sent again while we know better."""
+    queue = MemoryQueue(events(6))
+    (queue.failing_after if done else queue.failing)["ack"] = 1
+    made = rig(queue, ScriptedCollector(), batch_size=2)
+    assert made.delivery.run() is Result.EMPTY
+    assert made.transport.requests == [[1, 2], [3, 4], [5, 6]]
+    assert made.clock.waits == [1]
+    assert len(made.succeeded) == 3
+
+
+def test_a_crash_after_a_failed_ack_sends_the_events_again() -> None:
+    """At least once: they are still in the queue."""
+    queue = MemoryQueue(events(2))
+    queue.failing["ack"] = 100
+    rig(queue, ScriptedCollector()).delivery.run(give_up_on_trouble=True)
+    queue.failing.clear()
+    again = rig(queue, ScriptedCollector())
+    assert again.delivery.run() is Result.EMPTY
+    assert again.transport.requests == [[1, 2]]
+
+
+def test_a_closed_queue_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its owner has closed it under the loop."""
+    queue = MemoryQueue(events(4))
+    made = rig(queue, ScriptedCollector(), batch_size=2)
+
+    def closed(*_: object) -> Any:
+        raise QueueClosedError("closed")
+
+    monkeypatch.setattr(queue, "ack", closed)
+    assert made.delivery.run() is Result.STOPPED
+    monkeypatch.setattr(queue, "peek", closed)
+    assert made.delivery.run() is Result.STOPPED
+
+
+# Settings.
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("batch_size", 0),
+        ("byte_limit", 0),
+        ("senders", 0),
+        ("max_retry_delay_seconds", 0),
+        ("max_retry_delay_seconds", math.inf),
+        ("max_age", -1),
+        ("max_age", math.nan),
+        ("custom_retry_codes", {200: True}),
+        ("custom_retry_codes", {42: False}),
+    ],
+)
+def test_settings_are_checked_at_birth(name: str, value: object) -> None:
+    """The message names the field."""
+    with pytest.raises(ConfigurationError, match=name):
+        DeliverySettings(**{name: value})  # type: ignore[arg-type]
+
+
+def test_eids_of_what_went_out_are_read_by_the_fakes() -> None:
+    """The fakes' own reading of a request is sound."""
+    assert eids(events(2)) == [1, 2]

@@ -1,0 +1,229 @@
+"""The policy against scripts that nobody thought of, and broken policies against the same scripts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from fakes import EPOCH_MS, NO_ANSWER, OK, MemoryQueue, ScriptedCollector, VirtualClock, event, refusal, rig
+from hypothesis import HealthCheck, Phase, find, given, settings
+from hypothesis import strategies as st
+from hypothesis.errors import NoSuchExample
+
+from durable_tracker.claims import Claims
+from durable_tracker.delivery import Result
+from durable_tracker.retry import Outcome
+
+if TYPE_CHECKING:
+    from fakes import Rig
+
+    from durable_tracker.transport import Reply
+
+STEPS = ("ok", "no answer", "answer lost", "503", "429", "403", "302", "storage")
+
+
+@dataclass
+class Script:
+    """A run: what is in the queue, and how collector and storage behave, request by request."""
+
+    count: int
+    poison: frozenset[int]
+    large: frozenset[int]
+    old: frozenset[int]
+    steps: list[str] = field(default_factory=list)
+    refusing: tuple[int, int] | None = None  # from which request on, and for how many, everything is refused
+    arrivals: list[int] = field(default_factory=list)  # after which requests another event is put
+    batch_size: int = 8
+    byte_limit: int = 10_000
+    senders: int = 1
+
+    @property
+    def bad(self) -> frozenset[int]:
+        return self.poison | self.large
+
+
+SIZE_MAX = 4000
+
+
+@st.composite
+def scripts(draw: st.DrawFn) -> Script:
+    count = draw(st.integers(0, 40))
+    some = st.frozensets(st.integers(1, max(count, 1) + 5), max_size=6)
+    return Script(
+        count=count,
+        poison=draw(some),
+        large=frozenset(n for n in draw(some) if n <= count),
+        old=draw(some),
+        steps=draw(st.lists(st.sampled_from(STEPS), max_size=25)),
+        refusing=draw(st.none() | st.tuples(st.integers(0, 30), st.integers(1, 60))),
+        arrivals=draw(st.lists(st.integers(0, 40), max_size=10)),
+        batch_size=draw(st.integers(1, 50)),
+        byte_limit=draw(st.integers(100, 20_000)),
+        senders=draw(st.sampled_from([1, 1, 1, 3])),
+    )
+
+
+@dataclass
+class Played:
+    """What came of a script."""
+
+    script: Script
+    made: Rig
+    last: Result
+    shared: set[int]  # events that were refused together with a bad one, or while everything was refused
+
+
+class Collector(ScriptedCollector):
+    """Plays a script; afterwards it is sound, but for the events that are bad in themselves."""
+
+    def __init__(self, script: Script, queue: MemoryQueue) -> None:
+        super().__init__(self._play)
+        self.script = script
+        self.queue = queue
+        self.stored: list[int] = []
+        self.shared: set[int] = set()
+
+    def _play(self, n: int, numbers: list[int]) -> Reply:
+        script = self.script
+        if n in script.arrivals:
+            self.queue.put(event(self.queue.high_key() + 1))
+        step = script.steps[n] if n < len(script.steps) else "ok"
+        refusing = script.refusing and script.refusing[0] <= n < sum(script.refusing)
+        if step == "no answer":
+            return NO_ANSWER
+        if step in ("503", "429", "403", "302"):
+            return refusal(int(step), 5 if step == "429" else None)
+        if sum(len(one) for one in self.bodies[-1]) > SIZE_MAX:
+            return refusal(413)
+        if refusing or script.poison & set(numbers):
+            if script.bad & set(numbers):
+                self.shared |= set(numbers)
+            return refusal(400)
+        self.stored += numbers
+        if step == "answer lost":
+            return NO_ANSWER
+        if step == "storage":
+            self.queue.failing["ack"] += 1
+        return OK
+
+
+def play(script: Script) -> Played:
+    queue = MemoryQueue(
+        event(n, dtm=EPOCH_MS - 10**9 if n in script.old else EPOCH_MS, pad=5000 if n in script.large else n % 7)
+        for n in range(1, script.count + 1)
+    )
+    collector = Collector(script, queue)
+    clock = VirtualClock()
+    clock.stop_after_waits = 400
+    made = rig(
+        queue,
+        collector,
+        clock=clock,
+        max_age=500_000,
+        batch_size=script.batch_size,
+        byte_limit=script.byte_limit,
+        senders=script.senders,
+    )
+    last = made.delivery.run()
+    for _ in range(200):  # as a worker does: again from time to time while something is left
+        if last is Result.EMPTY:
+            break
+        clock.advance(61)
+        last = made.delivery.run()
+    made.delivery.close()
+    return Played(script, made, last, collector.shared)
+
+
+def judge(played: Played) -> None:
+    """What has to hold after any script."""
+    script, queue, collector = played.script, played.made.queue, played.made.transport
+    assert isinstance(collector, Collector)
+    every = set(range(1, queue.high_key() + 1))
+    pending, dead = set(queue.rows), set(queue.dead)
+    expired, delivered = set(queue.expired), set(queue.delivered)
+    assert len(queue.delivered) + len(pending) + len(dead) + len(expired) == len(every), "one place each"
+    assert delivered | pending | dead | expired == every, "none is lost"
+    assert delivered <= set(collector.stored) <= every, "it leaves as delivered only when it was stored"
+    assert not expired - script.old
+    assert not delivered & script.bad
+    assert dead <= script.bad | collector.shared, "a dead letter is bad, or was refused together with a bad one"
+    if script.refusing is None:
+        assert dead <= script.bad, "no event is buried for another's fault"
+    assert pending <= script.bad, "once the collector is sound, whatever is good is delivered"
+    state = played.made.delivery.state
+    assert (state.delivered, state.dead, state.expired) == (len(delivered), len(dead), len(expired))
+    assert (state.suspects, played.last) == (len(pending), Result.SUSPECTS if pending else Result.EMPTY)
+    reported = [int(one["eid"]) for batch in played.made.succeeded for one in batch]
+    assert sorted(reported) == sorted(delivered), "on_success tells each delivered event once"
+    assert sorted(int(one["eid"]) for _, gone in played.made.failed for one in gone) == sorted(dead | expired)
+    assert sum(count for count, _ in played.made.failed) <= len(delivered)
+
+
+FAST = settings(
+    max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
+
+
+@FAST
+@given(scripts())
+def test_no_script_loses_buries_or_invents_an_event(script: Script) -> None:
+    """Every event is delivered, dead, expired or pending; only what is bad stays behind."""
+    judge(play(script))
+
+
+def ack_before_sending(patch: pytest.MonkeyPatch) -> None:
+    """As queues do that pop before they send."""
+    peek = MemoryQueue.peek
+
+    def popping(queue: MemoryQueue, after: int, count_max: int, size_max: int) -> list[Any]:
+        rows = peek(queue, after, count_max, size_max)
+        for row in rows:
+            queue.rows.pop(row.key)
+        return rows
+
+    patch.setattr(MemoryQueue, "peek", popping)
+    patch.setattr(MemoryQueue, "ack", lambda queue, keys: queue.delivered.extend(keys))
+
+
+def every_answer_is_a_success(patch: pytest.MonkeyPatch) -> None:
+    """As trackers do that take 3xx, or silence, for a success."""
+    patch.setattr("durable_tracker.delivery.classify", lambda *_: Outcome.DELIVERED)
+
+
+def bury_at_the_first_refusal(patch: pytest.MonkeyPatch) -> None:
+    """As trackers do that drop what was answered with 400."""
+    refused = Claims.refused
+
+    def hasty(claims: Claims, batch: Any, *, too_large: bool) -> bool:
+        if len(batch.rows) == 1:
+            return True
+        return refused(claims, batch, too_large=too_large)
+
+    patch.setattr(Claims, "refused", hasty)
+
+
+def forget_what_came_back(patch: pytest.MonkeyPatch) -> None:
+    """As a cursor does that only ever moves on."""
+    patch.setattr(Claims, "give_back", lambda _claims, _batch: None)
+
+
+@pytest.mark.parametrize(
+    "breakage", [ack_before_sending, every_answer_is_a_success, bury_at_the_first_refusal, forget_what_came_back]
+)
+def test_a_broken_policy_is_found_out(breakage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same scripts and the same judge tell it from a sound one."""
+    breakage(monkeypatch)
+
+    def is_condemned(script: Script) -> bool:
+        try:
+            judge(play(script))
+        except (AssertionError, KeyError):
+            return True
+        return False
+
+    quick = settings(max_examples=300, deadline=None, database=None, phases=[Phase.generate])
+    try:
+        find(scripts(), is_condemned, settings=quick)
+    except NoSuchExample:
+        pytest.fail("no script condemns it")
