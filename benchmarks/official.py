@@ -1,0 +1,51 @@
+"""The official tracker, set up so that only what is measured takes time."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import snowplow_tracker
+from snowplow_tracker.event_store import InMemoryEventStore
+
+from benchmarks.payloads import CONTEXT, CONTEXT_SCHEMA, DATA, SCHEMA, STRUCTURED, subject_of
+
+if TYPE_CHECKING:
+    import requests
+
+_NEVER = 1 << 60
+_logger = logging.getLogger("snowplow_tracker.emitters")
+
+
+def make_emitter(port: int = 9, session: requests.Session | None = None) -> Any:
+    """Return an emitter that keeps all events and sends when it is told to, and whose log is silent.
+
+    With `port` 9 nobody listens, so it must not be told. Its log would be a line or three for each request.
+    """
+    _logger.setLevel(logging.ERROR)
+    store = InMemoryEventStore(logger=_logger, buffer_capacity=_NEVER)
+    return snowplow_tracker.Emitter(
+        "127.0.0.1", protocol="http", port=port, batch_size=_NEVER, event_store=store, session=session
+    )
+
+
+def make_tracker(emitter: Any) -> Any:
+    """Return a tracker with the same settings as this package's in the benchmarks."""
+    subject = subject_of(snowplow_tracker.Subject)
+    return snowplow_tracker.Tracker("bench", emitter, subject, app_id="shop")
+
+
+def structured() -> Any:
+    """Return a structured event."""
+    return snowplow_tracker.StructuredEvent(**STRUCTURED)
+
+
+def self_describing() -> Any:
+    """Return a self-describing event with one context."""
+    json = snowplow_tracker.SelfDescribingJson
+    return snowplow_tracker.SelfDescribing(json(SCHEMA, DATA), context=[json(CONTEXT_SCHEMA, CONTEXT)])
+
+
+def forget(emitter: Any) -> None:
+    """Empty the emitter's memory, so that a long list does not slow down what follows."""
+    emitter.event_store.event_buffer = []
