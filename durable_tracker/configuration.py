@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from durable_tracker.errors import ConfigurationError
 from durable_tracker.log import logger
+from durable_tracker.protocol import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -47,19 +48,19 @@ class _Setting(Generic[T]):
 def _boolean(name: str, value: object) -> bool:
     if isinstance(value, bool):
         return value
-    raise ConfigurationError(f"{name} must be True or False, but is {value!r:.80}")
+    raise ConfigurationError(f"{name} must be True or False, but is {shown(value)}")
 
 
 def _function(name: str, value: Any) -> Any:
     if value is None or callable(value):
         return value
-    raise ConfigurationError(f"{name} must be a function or None, but is {value!r:.80}")
+    raise ConfigurationError(f"{name} must be a function or None, but is {shown(value)}")
 
 
 def _positive(name: str, value: object) -> int | None:
     if value is None or (isinstance(value, int) and not isinstance(value, bool) and value > 0):
         return value
-    raise ConfigurationError(f"{name} must be an integer above 0 or None, but is {value!r:.80}")
+    raise ConfigurationError(f"{name} must be an integer above 0 or None, but is {shown(value)}")
 
 
 def _timeout(name: str, value: Any) -> Any:
@@ -67,7 +68,7 @@ def _timeout(name: str, value: Any) -> Any:
     for part in seconds:
         number = isinstance(part, (int, float)) and not isinstance(part, bool) and math.isfinite(part)
         if part is not None and not (number and part > 0):
-            raise ConfigurationError(f"{name} must be seconds above 0, a pair of them, or None, but is {value!r:.80}")
+            raise ConfigurationError(f"{name} must be seconds above 0, a pair of them, or None, but is {shown(value)}")
     return value
 
 
@@ -84,7 +85,9 @@ def _is_retry_rule(status: object, retry: object) -> bool:
 def _retry_codes(name: str, value: Any) -> dict[int, bool]:
     codes = {} if value is None else value
     if not isinstance(codes, dict) or not all(_is_retry_rule(*rule) for rule in codes.items()):
-        raise ConfigurationError(f"{name} must map HTTP statuses other than 2xx to True or False, but is {value!r:.80}")
+        raise ConfigurationError(
+            f"{name} must map HTTP statuses other than 2xx to True or False, but is {shown(value)}"
+        )
     return dict(codes)
 
 

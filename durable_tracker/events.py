@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
 
 from durable_tracker.errors import InvalidEventError
 from durable_tracker.payload import Payload, contexts_text, event_text, to_base64
-from durable_tracker.protocol import timestamp_value, uuid_value
+from durable_tracker.protocol import shown, timestamp_value, uuid_value
 from durable_tracker.self_describing_json import SelfDescribingJson
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def require_text(field: str, value: object) -> None:
         InvalidEventError: naming `field`.
     """
     if not isinstance(value, str) or not value:
-        raise InvalidEventError(field, f"must be text that is not empty, but is {value!r:.80}")
+        raise InvalidEventError(field, f"must be text that is not empty, but is {shown(value)}")
 
 
 class _Field(Generic[T]):
@@ -311,5 +311,5 @@ class ScreenView(Event):
             if field in ("id", "previousId"):
                 uuid_value(field, value)
             elif not isinstance(value, str):
-                raise InvalidEventError(field, f"must be text, but is {value!r:.80}")
+                raise InvalidEventError(field, f"must be text, but is {shown(value)}")
         return SelfDescribingJson(_MOBILE_SCREEN_VIEW_SCHEMA, self.screen_view_properties)

@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from durable_tracker.errors import ConfigurationError
+from durable_tracker.protocol import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -63,7 +64,7 @@ def emitter_list(emitters: object) -> list[AnyEmitter]:
         usable = callable(getattr(emitter, "put", None)) or callable(getattr(emitter, "input", None))
         if isinstance(emitter, type) or not usable:
             raise ConfigurationError(
-                f"emitters must be an emitter or a list of them, with a method put or input, but has {emitter!r:.80}"
+                f"emitters must be an emitter or a list of them, with a method put or input, but has {shown(emitter)}"
             )
     return found
 

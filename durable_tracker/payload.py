@@ -23,6 +23,7 @@ from durable_tracker.protocol import (
     REQUIRED_FIELDS,
     UNSTRUCT_EVENT_SCHEMA,
     check_schema,
+    shown,
     wire_map,
 )
 from durable_tracker.self_describing_json import SelfDescribingJson
@@ -95,7 +96,7 @@ def _plain(value: Any, levels: int, place: str, json_encoder: JsonEncoder | None
             if isinstance(value, dict):
                 return {
                     _plain_key(key, place): _plain(item, levels - 1, f"{place}.{key!s:.40}", json_encoder)
-                    for key, item in value.items()
+                    for key, item in list(value.items())
                 }
             return [_plain(item, levels - 1, f"{place}[{i}]", json_encoder) for i, item in enumerate(value)]
         if json_encoder is None:
@@ -126,7 +127,7 @@ def _plain_scalar(value: Any, place: str) -> Any:
 
 def _plain_key(key: Any, place: str) -> str:
     if not isinstance(key, str):
-        raise InvalidEventError(place, f"must have text as keys, but has {key!r:.80} of type {type(key).__name__}")
+        raise InvalidEventError(place, f"must have text as keys, but has {shown(key)} of type {type(key).__name__}")
     check_text(key, place)
     return str.__str__(key)
 
@@ -157,14 +158,13 @@ def json_text(value: Any, field: str, json_encoder: JsonEncoder | None, levels: 
         InvalidEventError: a value is not JSON, a key is not text, a number is not finite, text has a lone surrogate, or
             the nesting is too deep.
     """
-    if _is_plain(value, levels):
-        try:
+    try:
+        if _is_plain(value, levels):
             text = encode_plain(value)
             text.encode()
-        except ValueError:
-            pass  # also UnicodeEncodeError; the copy below says where
-        else:
             return text
+    except (ValueError, TypeError, RuntimeError):
+        pass  # a number or text is not sound, or another thread changed the value: the copy below says where
     return encode_plain(_plain(value, levels, field, json_encoder))
 
 

@@ -15,6 +15,7 @@ Everything here is safe to call from any thread and from a signal handler.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import operator
@@ -56,6 +57,8 @@ INT32_MAX: Final = 2**31 - 1
 _MS_MIN: Final = -62_167_219_200_000  # the years 0 to 9999, all that a timestamp column holds
 _MS_MAX: Final = 253_402_300_799_999
 _CURRENCY_SIZE_MAX: Final = 3
+_DIGITS_MAX: Final = 400
+_SHOWN_SIZE_MAX: Final = 80
 
 _SCHEMA_URI = re.compile(r"iglu:[a-zA-Z0-9_.-]+/[a-zA-Z0-9_-]+/[a-zA-Z0-9_-]+/[0-9]+-[0-9]+-[0-9]+")
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
@@ -64,6 +67,15 @@ _DECIMAL = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _DIMENSIONS = re.compile(r"([0-9]{1,10})x([0-9]{1,10})")
 
 _logged_lengths: set[str] = set()
+
+
+def shown(value: object) -> str:
+    """Return a value as an error message shows it: cut short, and whatever its `repr` does."""
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001 - an event is refused for its own reason, not for a bug in a repr
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= _SHOWN_SIZE_MAX else f"{text[:_SHOWN_SIZE_MAX]}..."
 
 
 def text_value(field: str, value: object) -> str:
@@ -76,9 +88,11 @@ def text_value(field: str, value: object) -> str:
         return str.__str__(value)
     if isinstance(value, UUID):
         return str(value)
-    if isinstance(value, (int, float, Decimal)) and not isinstance(value, bool) and math.isfinite(value):
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 10**_DIGITS_MAX:
+        return int.__repr__(value)
+    if isinstance(value, (float, Decimal)) and math.isfinite(value):
         return str(value)
-    raise InvalidEventError(field, f"must be text, but is {value!r:.80} of type {type(value).__name__}")
+    raise InvalidEventError(field, f"must be text, but is {shown(value)} of type {type(value).__name__}")
 
 
 def integer_value(field: str, value: object, lowest: int = INT32_MIN, highest: int = INT32_MAX) -> str:
@@ -87,20 +101,15 @@ def integer_value(field: str, value: object, lowest: int = INT32_MIN, highest: i
     Raises:
         InvalidEventError: `value` is a boolean, is not integral ("1.0" is not either), or is out of range.
     """
-    rule = f"must be an integer from {lowest} to {highest}, but is {value!r:.80}"
-    if isinstance(value, bool):
-        raise InvalidEventError(field, rule)
+    number: int | None = None
     if isinstance(value, str):
-        if not _INTEGER.fullmatch(value):
-            raise InvalidEventError(field, rule)
-        number = int(value)
-    else:
-        try:
+        if _INTEGER.fullmatch(value):
+            number = int(value)
+    elif not isinstance(value, bool):
+        with contextlib.suppress(TypeError):
             number = operator.index(value)  # type: ignore[arg-type]  # whatever has __index__, numpy's integers too
-        except TypeError:
-            raise InvalidEventError(field, rule) from None
-    if not lowest <= number <= highest:
-        raise InvalidEventError(field, rule)
+    if number is None or not lowest <= number <= highest:
+        raise InvalidEventError(field, f"must be an integer from {lowest} to {highest}, but is {shown(value)}")
     return str(number)
 
 
@@ -113,7 +122,7 @@ def milliseconds_value(field: str, value: object) -> str:
     if isinstance(value, float) and math.isfinite(value):
         value = int(value)
     elif not isinstance(value, int):
-        rule = f"must be a number of milliseconds since 1970 UTC, but is {value!r:.80}"
+        rule = f"must be a number of milliseconds since 1970 UTC, but is {shown(value)}"
         if not isinstance(value, str) or not _INTEGER.fullmatch(value):
             raise InvalidEventError(field, rule)
     return integer_value(field, value, _MS_MIN, _MS_MAX)
@@ -126,7 +135,7 @@ def timestamp_value(field: str, value: object) -> str:
         InvalidEventError: it is not, or is out of range.
     """
     if isinstance(value, str):
-        raise InvalidEventError(field, f"must be a number of milliseconds since 1970 UTC, but is {value!r:.80}")
+        raise InvalidEventError(field, f"must be a number of milliseconds since 1970 UTC, but is {shown(value)}")
     return milliseconds_value(field, value)
 
 
@@ -138,16 +147,14 @@ def decimal_value(field: str, value: object) -> str:
     """
     if type(value) is float and math.isfinite(value):
         return repr(value)
-    rule = f"must be a finite decimal number, but is {value!r:.80}"
-    if isinstance(value, bool) or not isinstance(value, (int, float, Decimal, str)):
-        raise InvalidEventError(field, rule)
-    text = str.__str__(value) if isinstance(value, str) else str(value)
-    try:
-        if _DECIMAL.fullmatch(text) and math.isfinite(float(text)):
-            return text
-    except OverflowError:
-        pass
-    raise InvalidEventError(field, rule)
+    if isinstance(value, (int, float, Decimal, str)) and not isinstance(value, bool):
+        with contextlib.suppress(
+            ValueError, OverflowError
+        ):  # text that is no number, an integer of thousands of digits
+            text = str.__str__(value) if isinstance(value, str) else str(value)
+            if _DECIMAL.fullmatch(text) and math.isfinite(float(text)):
+                return text
+    raise InvalidEventError(field, f"must be a finite decimal number, but is {shown(value)}")
 
 
 def uuid_value(field: str, value: object) -> str:
@@ -160,26 +167,26 @@ def uuid_value(field: str, value: object) -> str:
         return str(value)
     if isinstance(value, str) and _UUID.fullmatch(value):
         return str.__str__(value)
-    raise InvalidEventError(field, f"must be a UUID such as 8-4-4-4-12 hexadecimal digits, but is {value!r:.80}")
+    raise InvalidEventError(field, f"must be a UUID such as 8-4-4-4-12 hexadecimal digits, but is {shown(value)}")
 
 
 def _dimensions_value(field: str, value: object) -> str:
     match = _DIMENSIONS.fullmatch(value) if isinstance(value, str) else None
     if match is None or any(int(side) > INT32_MAX for side in match.groups()):
-        raise InvalidEventError(field, f"must be WIDTHxHEIGHT in whole pixels, such as 1920x1080, but is {value!r:.80}")
+        raise InvalidEventError(field, f"must be WIDTHxHEIGHT in pixels, such as 1920x1080, but is {shown(value)}")
     return match.group()
 
 
 def _flag_value(field: str, value: object) -> str:
     if isinstance(value, bool) or value not in ("0", "1", 0, 1):
-        raise InvalidEventError(field, f"must be 0 or 1, but is {value!r:.80}")
+        raise InvalidEventError(field, f"must be 0 or 1, but is {shown(value)}")
     return str(value)
 
 
 def _currency_value(field: str, value: object) -> str:
     text = text_value(field, value)
     if len(text) > _CURRENCY_SIZE_MAX:
-        raise InvalidEventError(field, f"must be a currency code of 3 letters, such as EUR, but is {text!r:.80}")
+        raise InvalidEventError(field, f"must be a currency code of 3 letters, such as EUR, but is {shown(text)}")
     return text
 
 
@@ -190,7 +197,7 @@ def one_of(field: str, value: object, allowed: Iterable[str]) -> str:
         InvalidEventError: it is not.
     """
     if not isinstance(value, str) or value not in allowed:
-        raise InvalidEventError(field, f"must be one of {', '.join(sorted(allowed))}, but is {value!r:.80}")
+        raise InvalidEventError(field, f"must be one of {', '.join(sorted(allowed))}, but is {shown(value)}")
     return str.__str__(value)
 
 
@@ -202,7 +209,7 @@ def _choice(allowed: frozenset[str]) -> Callable[[str, object], str]:
 
 
 def _sent_by_delivery(field: str, value: object) -> str:
-    raise InvalidEventError(field, f"is stamped when the event is sent, so it cannot be given ({value!r:.80})")
+    raise InvalidEventError(field, f"is stamped when the event is sent, so it cannot be given ({shown(value)})")
 
 
 TEXT_SIZE_MAX: Final[Mapping[str, int]] = {
@@ -305,7 +312,7 @@ def check_schema(uri: object, field: str = "schema") -> str:
         InvalidEventError: it is not of the form iglu:vendor/name/format/1-0-0.
     """
     if not isinstance(uri, str) or not _is_schema_uri(uri):
-        raise InvalidEventError(field, f"must be of the form iglu:vendor/name/jsonschema/1-0-0, but is {uri!r:.120}")
+        raise InvalidEventError(field, f"must be of the form iglu:vendor/name/jsonschema/1-0-0, but is {shown(uri)}")
     return uri
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from durable_tracker.errors import InvalidEventError
 from durable_tracker.events import require_text
-from durable_tracker.protocol import INT32_MAX, integer_value, one_of
+from durable_tracker.protocol import INT32_MAX, integer_value, one_of, shown
 
 FORM_NODE_NAMES = frozenset({"INPUT", "TEXTAREA", "SELECT"})
 FORM_TYPES = frozenset(
@@ -54,7 +54,7 @@ def optional_text(field: str, value: object, size_max: int | None = None) -> str
     if value is None:
         return None
     if not isinstance(value, str):
-        raise InvalidEventError(field, f"must be text, but is {value!r:.80}")
+        raise InvalidEventError(field, f"must be text, but is {shown(value)}")
     if size_max is not None and len(value) > size_max:
         raise InvalidEventError(field, f"must have at most {size_max} characters, but has {len(value)}")
     return value
@@ -65,7 +65,7 @@ def optional_texts(field: str, values: object, size_max: int | None = None) -> l
     if values is None:
         return None
     if not isinstance(values, (list, tuple)):
-        raise InvalidEventError(field, f"must be a list of text, but is {values!r:.80}")
+        raise InvalidEventError(field, f"must be a list of text, but is {shown(values)}")
     for index, value in enumerate(values):
         if value is None or optional_text(f"{field}[{index}]", value, size_max) is None:
             raise InvalidEventError(f"{field}[{index}]", "must be text, but is None")
@@ -76,13 +76,13 @@ def optional_number(field: str, value: object) -> object:
     """Return a finite number, or None."""
     if value is None or (isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)):
         return value
-    raise InvalidEventError(field, f"must be a finite number, but is {value!r:.80}")
+    raise InvalidEventError(field, f"must be a finite number, but is {shown(value)}")
 
 
 def optional_count(field: str, value: object) -> object:
     """Return an integer from 0 to 2147483647, or None."""
     if value is not None and not isinstance(value, int):
-        raise InvalidEventError(field, f"must be an integer, but is {value!r:.80}")
+        raise InvalidEventError(field, f"must be an integer, but is {shown(value)}")
     return None if value is None else int(integer_value(field, value, 0, INT32_MAX))
 
 
@@ -96,7 +96,7 @@ def form_type(field: str, value: object) -> str | None:
 def form_element(place: str, element: object) -> dict[str, Any]:
     """Return one element of a submitted form as a new dict."""
     if not isinstance(element, Mapping):
-        raise InvalidEventError(place, f"must be a dict, but is {element!r:.80}")
+        raise InvalidEventError(place, f"must be a dict, but is {shown(element)}")
     for key in ("name", "value", "nodeName"):
         if key not in element:
             raise InvalidEventError(f"{place}.{key}", "is required")
@@ -140,17 +140,17 @@ def filters_data(filters: object) -> dict[str, str | bool] | None:
     if filters is None:
         return None
     if not isinstance(filters, Mapping):
-        raise InvalidEventError("filters", f"must be a dict, but is {filters!r:.80}")
+        raise InvalidEventError("filters", f"must be a dict, but is {shown(filters)}")
     for name, choice in filters.items():
         if not isinstance(choice, (str, bool)):
-            raise InvalidEventError(f"filters.{name}", f"must be text or a boolean, but is {choice!r:.80}")
+            raise InvalidEventError(f"filters.{name}", f"must be text or a boolean, but is {shown(choice)}")
     return dict(filters)
 
 
 def item_fields(place: str, order_id: str, currency: str | None, item: object) -> dict[str, Any]:
     """Return the fields of one item of a transaction. The currency of the transaction wins, if it has one."""
     if not isinstance(item, Mapping):
-        raise InvalidEventError(place, f"must be a dict, but is {item!r:.80}")
+        raise InvalidEventError(place, f"must be a dict, but is {shown(item)}")
     require_text("ti_id", order_id)
     for key in item:
         if key not in _ITEM_KEYS:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from durable_tracker.configuration import EmitterConfiguration, TrackerConfiguration
 from durable_tracker.emitters import Emitter
 from durable_tracker.errors import ConfigurationError
+from durable_tracker.protocol import shown
 from durable_tracker.tracker import Tracker
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class Snowplow:
             ConfigurationError: the namespace is taken, or an argument is not usable.
         """
         if not isinstance(namespace, str) or not namespace:
-            raise ConfigurationError(f"namespace must be text that is not empty, but is {namespace!r:.80}")
+            raise ConfigurationError(f"namespace must be text that is not empty, but is {shown(namespace)}")
         tracker_config = tracker_config or TrackerConfiguration()
         emitter_config = emitter_config or EmitterConfiguration()
         with cls._lock:
@@ -71,7 +72,7 @@ class Snowplow:
             ConfigurationError: the namespace is taken, or it is no tracker.
         """
         if not isinstance(tracker, Tracker):
-            raise ConfigurationError(f"tracker must be a Tracker, but is {tracker!r:.80}")
+            raise ConfigurationError(f"tracker must be a Tracker, but is {shown(tracker)}")
         with cls._lock:
             cls._check_free(tracker.get_namespace())
             cls._trackers[tracker.get_namespace()] = tracker
@@ -80,7 +81,7 @@ class Snowplow:
     @classmethod
     def _check_free(cls, namespace: str) -> None:
         if namespace in cls._trackers:
-            raise ConfigurationError(f"namespace {namespace!r:.80} has a tracker already; get_tracker returns it")
+            raise ConfigurationError(f"namespace {shown(namespace)} has a tracker already; get_tracker returns it")
 
     @classmethod
     def get_tracker(cls, namespace: str) -> Tracker | None:

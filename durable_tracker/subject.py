@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from durable_tracker.errors import InvalidEventError
-from durable_tracker.protocol import DEFAULT_PLATFORM, INT32_MAX, wire_value
+from durable_tracker.protocol import DEFAULT_PLATFORM, INT32_MAX, shown, wire_value
 
 if TYPE_CHECKING:
     from typing import Self
@@ -122,5 +122,5 @@ class Subject:
 def _dimensions(field: str, width: int, height: int) -> str:
     for side in (width, height):
         if isinstance(side, bool) or not isinstance(side, int) or not 0 < side <= INT32_MAX:
-            raise InvalidEventError(field, f"must be whole pixels above 0, but is {width!r:.40} by {height!r:.40}")
+            raise InvalidEventError(field, f"must be whole pixels above 0, but is {shown(width)} by {shown(height)}")
     return f"{width}x{height}"

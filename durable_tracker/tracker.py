@@ -19,6 +19,7 @@ from durable_tracker.protocol import (
     TRACKER_VERSION,
     check_query_size,
     quote,
+    shown,
     timestamp_value,
     wire_map,
     wire_members,
@@ -131,7 +132,7 @@ class Tracker(TrackMethods):
         self._shared = _Shared({}, {})
         for name in ("namespace", "app_id"):
             if not isinstance(arguments[name], (str, type(None))):
-                raise ConfigurationError(f"{name} must be text or None, but is {arguments[name]!r:.80}")
+                raise ConfigurationError(f"{name} must be text or None, but is {shown(arguments[name])}")
         if not isinstance(self.encode_base64, bool):
             raise ConfigurationError(f"encode_base64 must be True or False, but is {self.encode_base64!r:.80}")
         if not (self.json_encoder is None or callable(self.json_encoder)):
@@ -386,5 +387,5 @@ def _checked_subject(subject: object) -> Subject:
     if subject is None:
         return Subject()
     if not isinstance(subject, Subject):
-        raise ConfigurationError(f"subject must be a Subject or None, but is {subject!r:.80}")
+        raise ConfigurationError(f"subject must be a Subject or None, but is {shown(subject)}")
     return subject

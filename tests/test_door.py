@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import json
 import logging
 from decimal import Decimal
@@ -31,6 +32,20 @@ Subject: Any = subject.Subject
 
 SCHEMA = "iglu:com.acme/save_game/jsonschema/1-0-0"
 GOOD_EID = "11111111-2222-4333-8444-555555555555"
+
+
+class Unshowable:
+    def __repr__(self) -> str:
+        raise RuntimeError("no")
+
+
+class Indexed:
+    def __index__(self) -> int:
+        return 7
+
+
+class Colour(enum.StrEnum):
+    RED = "red"
 
 
 def described(data: Any) -> Any:
@@ -98,6 +113,15 @@ REFUSED: dict[str, tuple[Callable[[Any], Any], str, str]] = {
     "a word as a decimal": (lambda t: t.track(raw(se_va="many")), "se_va", "decimal"),
     "a decimal beyond a double": (lambda t: t.track(raw(se_va="1e999")), "se_va", "finite"),
     "an integer beyond a double": (lambda t: t.track(raw(se_va=10**400)), "se_va", "finite"),
+    "an integer of thousands of digits as text": (lambda t: t.track(raw(uid=10**5000)), "uid", "text"),
+    "an integer of thousands of digits as an integer": (lambda t: t.track(raw(vid=10**5000)), "vid", "integer"),
+    "an integer of thousands of digits as a decimal": (lambda t: t.track(raw(se_va=10**5000)), "se_va", "finite"),
+    "an integer of thousands of digits as a time": (
+        lambda t: t.track(PageView("u", true_timestamp=10**5000)),
+        "ttm",
+        "integer",
+    ),
+    "an object that cannot be shown": (lambda t: t.track(raw(uid=Unshowable())), "uid", "a Unshowable of type"),
     "a size without a height": (lambda t: t.track(raw(res="1920")), "res", "WIDTHxHEIGHT"),
     "a size beyond 32 bits": (lambda t: t.track(raw(ds="1x2147483648")), "ds", "WIDTHxHEIGHT"),
     "a flag that is a word": (lambda t: t.track(raw(cookie="yes")), "cookie", "0 or 1"),
@@ -274,6 +298,8 @@ ACCEPTED: dict[str, tuple[Any, str, str]] = {
         "sid",
         "ABCDEFAB-2222-4333-8444-555555555555",
     ),
+    "an integer of another type, such as numpy's": (raw(vid=Indexed()), "vid", "7"),
+    "a subclass of text": (StructuredEvent(Colour.RED, "a"), "se_ca", "red"),
     "an exponent": (StructuredEvent("c", "a", value=1e16), "se_va", "1e+16"),
     "a Decimal": (raw(se_va=Decimal("1.10")), "se_va", "1.10"),
     "zero": (StructuredEvent("c", "a", value=0), "se_va", "0"),
