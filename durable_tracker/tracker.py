@@ -187,7 +187,7 @@ class Tracker(TrackMethods):
         Raises:
             InvalidEventError: an event broke a rule. All events before it were stored, it and those after it were not;
                 a note on the error says how many were.
-            QueueError: an emitter did not take a chunk. The chunks before it were stored.
+            QueueError: an emitter did not take a chunk. The chunks before it were stored; a note says how many events.
         """
         eids: list[str] = []
         chunk: list[bytes] = []
@@ -205,7 +205,11 @@ class Tracker(TrackMethods):
             except Exception as error:  # noqa: BLE001 - raised below, once the events before it are stored
                 event, failure = None, error
             if event is None or len(chunk) >= _CHUNK_COUNT_MAX or chunk_size >= _CHUNK_SIZE_MAX:
-                self._hand_out(chunk)
+                try:
+                    self._hand_out(chunk)
+                except Exception as error:
+                    error.add_note(f"track_many: the first {len(eids) - len(chunk)} events were stored by all emitters")
+                    raise
                 chunk, chunk_size = [], 0
             if failure is not None:
                 failure.add_note(f"track_many: the {len(eids)} events before this one were stored")

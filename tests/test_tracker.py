@@ -301,6 +301,22 @@ def test_track_many_stores_what_comes_before_an_event_that_is_refused() -> None:
     assert emitter.events[-1].wire["url"] == "d"
 
 
+def test_track_many_says_how_much_was_stored_when_an_emitter_fails() -> None:
+    """Chunks before the one that failed."""
+
+    class SoonFull(RecordingEmitter):
+        def put_many(self, payloads: Sequence[bytes]) -> None:
+            if self.payloads:
+                raise QueueFullError("full")
+            super().put_many(payloads)
+
+    emitter = SoonFull()
+    with pytest.raises(QueueFullError) as caught:
+        Tracker("ns", emitter).track_many([PageView("u")] * 1500)
+    assert caught.value.__notes__ == ["track_many: the first 1000 events were stored by all emitters"]
+    assert len(emitter.payloads) == 1000
+
+
 def test_track_many_holds_no_more_than_a_chunk_of_a_long_iterable() -> None:
     """Memory grows by the ids alone."""
 
