@@ -222,7 +222,7 @@ def test_an_emitter_that_fails_keeps_the_event_from_no_other() -> None:
     for act in (lambda: tracker.track(PageView("u")), lambda: tracker.track_many([PageView("u"), PageView("v")])):
         with pytest.raises(QueueFullError, match="one is full") as caught:
             act()
-        assert caught.value.__notes__ == ["another emitter failed too: QueueFullError: two is full"]
+        assert caught.value.__notes__[0] == "another emitter failed too: QueueFullError: two is full"
     assert (len(durable.payloads), len(custom.inputs)) == (3, 3)
 
 
