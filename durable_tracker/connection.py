@@ -53,6 +53,10 @@ PRAGMA user_version = {FORMAT};
 COMMIT;
 """
 
+_COUNT_OF_OTHER_TABLES: Final = (
+    "SELECT count(*) FROM sqlite_schema WHERE tbl_name NOT IN ('events', 'dead_letters', 'meta')"
+)
+
 _ERRORS: Final[dict[int, type[QueueError]]] = {
     sqlite3.SQLITE_FULL: QueueFullError,
     sqlite3.SQLITE_BUSY: SlotBusyError,
@@ -84,14 +88,13 @@ class Connection:
     autocommit = False
     """For SqliteDict: there is never anything to commit."""
 
-    def __init__(self, path: Path, *, sync_every_commit: bool, size_max: int, create: bool = True) -> None:
+    def __init__(self, path: Path, *, sync_every_commit: bool, size_max: int) -> None:
         """Open the database.
 
         Args:
             path: the database file. Its directory exists and belongs to the caller.
             sync_every_commit: `synchronous=FULL`; otherwise NORMAL.
             size_max: bound of the database file, in bytes. Reaching it is a QueueFullError.
-            create: make the file if there is none.
 
         Raises:
             SlotBusyError: another connection has it open.
@@ -105,9 +108,9 @@ class Connection:
         # The lock guards everything below.
         self._sync_every_commit = sync_every_commit
         self._size_max = size_max
-        self._create = create
         self._pid = os.getpid()
         self._closed = False
+        self.frames_recovered = 0  # of the WAL that was found at the last opening
         self._raw: sqlite3.Connection | None = None
         self._cursor: sqlite3.Cursor | None = None
         self._insert: Callable[[str, tuple[int, bytes]], object] = _not_open
@@ -134,12 +137,13 @@ class Connection:
             self._ready()
         try:
             self._insert(_INSERT_ONE, (key, value))
-            return
         except sqlite3.ProgrammingError:
             # A finaliser that the garbage collector ran inside this very call: the cursor is in use.
             error = None
         except sqlite3.Error as exc:
             error = self._failed(exc)
+        else:
+            return
         if error is not None:
             raise error
         self._call(_INSERT_ONE, (key, value))
@@ -363,9 +367,7 @@ class Connection:
         except OSError as exc:
             raise StorageError(f"{self.path}: {exc.strerror}") from None
         if not header:
-            if self._create:
-                return True
-            raise DamagedQueueError(f"{self.path} is missing or empty")
+            return True
         if len(header) < 100 or not header.startswith(b"SQLite format 3\0"):  # noqa: PLR2004 (header's size)
             raise DamagedQueueError(f"{self.path} has no SQLite header")
         user_version = int.from_bytes(header[60:64], "big")
@@ -393,6 +395,7 @@ class Connection:
             pragma(f"page_size={PAGE_SIZE}")
             pragma("auto_vacuum=INCREMENTAL")
         pragma("journal_mode=WAL", b"wal")
+        (_, self.frames_recovered, _) = _row(raw, "PRAGMA wal_checkpoint(PASSIVE)")
         pragma(f"synchronous={'FULL' if self._sync_every_commit else 'NORMAL'}")
         pragma("synchronous", 2 if self._sync_every_commit else 1)
         pragma("wal_autocheckpoint=0", 0)  # its errors would be swallowed: the queue checkpoints
@@ -404,8 +407,9 @@ class Connection:
         pragma("temp_store=MEMORY")
         pragma("mmap_size=0")
         pragma("cache_size=-2000")
-        if _one(raw, "PRAGMA user_version") == 0:
-            if _one(raw, "SELECT count(*) FROM sqlite_schema WHERE name NOT IN ('events', 'dead_letters', 'meta')"):
+        if _row(raw, "PRAGMA user_version")[0] == 0:
+            (others,) = _row(raw, _COUNT_OF_OTHER_TABLES)
+            if others:
                 raise UnknownFormatError(f"{self.path} is a database of something else. It was left untouched.")
             raw.executescript(_SCHEMA)
             pragma("wal_checkpoint(TRUNCATE)", 0)
@@ -473,11 +477,11 @@ def _insert_sql(rows: int) -> str:
     return _INSERT_ONE + ", (?, ?)" * (rows - 1)
 
 
-def _one(raw: sqlite3.Connection, sql: str) -> Any:
+def _row(raw: sqlite3.Connection, sql: str) -> tuple[Any, ...]:
     cursor = raw.execute(sql)
-    row = cursor.fetchone()
+    row: tuple[Any, ...] = cursor.fetchone()
     cursor.close()
-    return row[0]
+    return row
 
 
 def _not_open(*_args: object) -> NoReturn:

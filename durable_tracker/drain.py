@@ -122,7 +122,7 @@ def drain_slot(slot: Slot, args: argparse.Namespace, stop: Stop) -> Outcome:
     """Deliver one slot's events."""
     name = str(slot.database)
     try:
-        with SqliteQueue.take(slot, create=False) as queue:
+        with SqliteQueue.take(slot) as queue:
             return _drain_queue(queue, name, args, stop)
     except SlotBusyError as exc:
         return Outcome(slot=name, exit_code=Exit.BUSY, error=f"in use by process {exc.pid}: left to it")

@@ -33,15 +33,9 @@ from durable_tracker.log import logger
 from durable_tracker.payload import encode_plain
 from durable_tracker.protocol import wire_map
 from durable_tracker.queue import Ledger
+from durable_tracker.slot_file import BYTE_LIMIT, MAX_QUEUE_BYTES, Durability
 from durable_tracker.slots import make_private_directory, queue_root, safe_name
-from durable_tracker.sqlite_queue import (
-    BYTE_LIMIT,
-    MAX_QUEUE_BYTES,
-    Durability,
-    ForkedError,
-    SqliteQueue,
-    open_free_slot,
-)
+from durable_tracker.sqlite_queue import ForkedError, SqliteQueue, open_free_slot
 from durable_tracker.worker import Worker
 
 if TYPE_CHECKING:
@@ -512,7 +506,7 @@ class Emitter:
                 self._make_delivery,
                 linger_s=self._settings.linger,
                 gather=self.batch_size,
-                open_orphan=lambda slot: SqliteQueue(slot, create=False, **self._queue_settings),
+                open_orphan=lambda slot: SqliteQueue(slot, **self._queue_settings),
             )
             self._pair = queue, worker
             if self._settings.drain:

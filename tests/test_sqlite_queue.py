@@ -13,8 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from durable_tracker import connection as connection_module
+from durable_tracker import dead_letters
 from durable_tracker import headroom as headroom_module
-from durable_tracker import sqlite_queue as sqlite_queue_module
+from durable_tracker import slot_file as slot_file_module
 from durable_tracker.errors import (
     QueueClosedError,
     QueueFullError,
@@ -130,9 +131,9 @@ def test_a_put_overtaken_by_another_takes_the_next_key(open_queue: OpenQueue) ->
     """A key counter that is behind is an error of the INSERT, not an overwritten row."""
     queue = open_queue()
     queue.put_many(events(0, 3))
-    queue._high = 0  # as if a signal handler had put three events between reading and using the counter
+    queue._file.high = 0  # as if a signal handler had put three events between reading and using the counter
     queue.put(b'{"late":"1"}')
-    queue._high = 1
+    queue._file.high = 1
     queue.put_many([b'{"late":"2"}', b'{"late":"3"}'])
     assert [*events(0, 3), b'{"late":"1"}', b'{"late":"2"}', b'{"late":"3"}'] == payloads(queue)
     assert_ledger_matches_rows(queue)
@@ -206,7 +207,10 @@ def test_the_ledger_adds_up_after_any_program(tmp_path_factory: pytest.TempPathF
         else:
             chosen = [row.key for row in queue.peek(0, n + 1, 1 << 20)][n // 2 :]
             queue.release()
-            {"ack": queue.ack, "expire": queue.expire}.get(step, lambda keys: queue.reject(keys, 400, "no"))(chosen)
+            if step == "reject":
+                queue.reject(chosen, 400, "no")
+            else:
+                getattr(queue, step)(chosen)
         assert put == queue.ledger().accepted
         assert_ledger_matches_rows(queue)
     queue.close()
@@ -228,7 +232,7 @@ def test_dead_letters_are_bounded_and_what_is_discarded_is_counted(
     open_queue: OpenQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The oldest make room for the newest."""
-    monkeypatch.setattr(sqlite_queue_module, "DEAD_LETTERS_MAX", 3)
+    monkeypatch.setattr(dead_letters, "COUNT_MAX", 3)
     queue = open_queue()
     queue.put_many(events(0, 5))
     queue.reject([1, 2, 3, 4, 5], 400, "no")
@@ -425,7 +429,7 @@ def test_the_quota_refuses_events_until_others_are_gone(open_queue: OpenQueue) -
     """The message names the setting; the file stays within it; an ack makes room."""
     quota = 256 << 10
     queue = open_queue(max_queue_bytes=quota)
-    with pytest.raises(QueueFullError, match="max_queue_bytes=262144"):
+    with pytest.raises(QueueFullError, match="max_queue_bytes=262144"):  # noqa: PT012 (one of many puts raises)
         for _ in range(10_000):
             queue.put(b"x" * 500)
     assert queue.slot.database.stat().st_size <= quota
@@ -446,7 +450,7 @@ def test_the_wal_is_bounded(open_queue: OpenQueue) -> None:
             queue.put(event)
         queue.put_many([b"y" * 700] * 1500)
         queue.ack(keys(queue)[:1000])
-        assert queue.slot.wal.stat().st_size <= 2.5 * sqlite_queue_module.WAL_SIZE_MAX
+        assert queue.slot.wal.stat().st_size <= 2.5 * slot_file_module.WAL_SIZE_MAX
 
 
 def test_disk_space_is_given_back(open_queue: OpenQueue) -> None:

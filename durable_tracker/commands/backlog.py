@@ -43,7 +43,7 @@ def _for_each_slot(act: Callable[[SqliteQueue, argparse.Namespace], None]) -> Ca
             return Exit.USAGE
         for slot in slots:
             try:
-                with SqliteQueue.take(slot, create=False) as queue:
+                with SqliteQueue.take(slot) as queue:
                     act(queue, args)
             except SlotBusyError as exc:
                 print(exc, file=sys.stderr)

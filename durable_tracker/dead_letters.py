@@ -1,0 +1,100 @@
+"""Events that were set aside: refused by the collector for what they are, or altered on disk.
+
+Every move is one transaction that also keeps the counts. The caller holds the file's lock.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Final
+
+from durable_tracker.records import OVERHEAD, DeadLetter, dead_letter_of, dead_letter_record, record
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from durable_tracker.slot_file import SlotFile
+
+RECORD_HIGH: Final = "UPDATE meta SET value = max(value, (SELECT coalesce(max(key), 0) FROM events)) WHERE key = 'high'"
+"""Before anything is deleted the highest key goes on record, so that it can never be given out again."""
+
+COUNT_MAX: Final = 10_000
+SIZE_MAX: Final = 64 << 20
+_DISCARD_MAX: Final = 100  # in one transaction
+
+
+def bury(file: SlotFile, key: int, status: int | None, reason: str) -> None:
+    """Move a refused row to the dead letters. Does nothing if there is no such row."""
+    row = file.connection.select_one("SELECT value FROM events WHERE key = ?", (key,))
+    if row is not None:
+        letter = DeadLetter(key, status, reason, time.time_ns() // 1_000_000, row[0][OVERHEAD:])
+        _move(file, key, letter, "dead", RECORD_HIGH)
+
+
+def set_aside(file: SlotFile, keys: Iterable[int]) -> None:
+    """Move rows that failed their checksum to the dead letters, under negative keys."""
+    reason = "the row failed its checksum: its bytes were altered on disk"
+    # A damaged row's key may be wrong: it must not go on record as the highest.
+    high = f"UPDATE meta SET value = max(value, {file.high}) WHERE key = 'high'"
+    for key in keys:
+        row = file.connection.select_one("SELECT value FROM events WHERE key = ?", (key,))
+        if row is not None:
+            letter = DeadLetter(-abs(key), None, reason, time.time_ns() // 1_000_000, bytes(row[0])[OVERHEAD:])
+            _move(file, key, letter, "damaged", high)
+    file.note(logging.ERROR, "queue.rows_damaged", keys=list(keys))
+
+
+def _move(file: SlotFile, key: int, letter: DeadLetter, count: str, high: str) -> None:
+    value = dead_letter_record(letter)
+    file.transaction(
+        f"{high};"
+        f"INSERT OR REPLACE INTO dead_letters (key, value) VALUES ({letter.key}, x'{value.hex()}');"
+        f"UPDATE meta SET value = value + {len(value)} WHERE key = 'dead_size';"
+        f"DELETE FROM events WHERE key = {key};"
+        f"UPDATE meta SET value = value + changes() WHERE key = '{count}'",
+        len(value),
+    )
+
+
+def trim(file: SlotFile) -> None:
+    """Discard the oldest letters beyond the bounds, and count them."""
+    while file.counts["dead"] > COUNT_MAX or (file.counts["dead_size"] > SIZE_MAX and file.counts["dead"] > 1):
+        excess = max(file.counts["dead"] - COUNT_MAX, 1)
+        oldest = file.connection.select(
+            "SELECT key, length(value) FROM dead_letters WHERE key > 0 ORDER BY key LIMIT ?",
+            (min(excess, _DISCARD_MAX),),
+        )
+        if not oldest:
+            return
+        file.transaction(
+            f"DELETE FROM dead_letters WHERE key BETWEEN 1 AND {oldest[-1][0]};"
+            "UPDATE meta SET value = value + changes() WHERE key = 'discarded';"
+            f"UPDATE meta SET value = value - {len(oldest)} WHERE key = 'dead';"
+            f"UPDATE meta SET value = value - {sum(size for _, size in oldest)} WHERE key = 'dead_size'"
+        )
+        file.note(logging.WARNING, "queue.dead_letters_discarded", count=len(oldest), bound=COUNT_MAX)
+
+
+def requeue(file: SlotFile, old: int) -> bool:
+    """Move a letter back to the end of the queue, under a new key. Return whether there was one.
+
+    A row that failed its checksum stays: altered bytes are never sent.
+    """
+    row = file.connection.select_one("SELECT value FROM dead_letters WHERE key = ?", (old,))
+    letter = None if row is None or old <= 0 else dead_letter_of(old, row[0])
+    if row is None or letter is None:
+        return False
+    file.reread_high()
+    key = file.high + 1
+    value = record(key, letter.payload)
+    file.transaction(
+        f"INSERT INTO events (key, value) VALUES ({key}, x'{value.hex()}');"
+        f"DELETE FROM dead_letters WHERE key = {old};"
+        "UPDATE meta SET value = value - changes() WHERE key = 'dead';"
+        f"UPDATE meta SET value = value - {len(row[0])} WHERE key = 'dead_size';"
+        f"UPDATE meta SET value = value + 1 WHERE key = 'requeued';{RECORD_HIGH}",
+        len(value),
+    )
+    file.high = key
+    return True

@@ -1,0 +1,181 @@
+"""Reading records out of SQLite's pages directly, for files that SQLite itself can no longer read.
+
+It follows https://www.sqlite.org/fileformat.html and trusts nothing: every length is checked against the page, and what
+cannot be parsed is skipped. Whether a row is intact is for the caller to say, by its checksum. Nothing is written.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+PAGE_SIZE: Final = 4096
+_LEAF: Final = 0x0D
+_HEADER_SIZE: Final = 100
+_WAL_HEADER_SIZE: Final = 32
+_FRAME_HEADER_SIZE: Final = 24
+_FRAME_SIZE: Final = _FRAME_HEADER_SIZE + PAGE_SIZE
+_LOCAL_MAX: Final = PAGE_SIZE - 35
+_LOCAL_MIN: Final = (PAGE_SIZE - 12) * 32 // 255 - 23
+_PAYLOAD_SIZE_MAX: Final = 1 << 30
+_PTRMAP_ENTRIES: Final = PAGE_SIZE // 5
+_PTRMAP_FREE: Final = 2
+_BLOB: Final = 12
+_CONSTANTS: Final = (8, 9)  # kinds that stand for the integers 0 and 1
+_SIZES: Final = (0, 1, 2, 3, 4, 6, 8, 8, 0, 0)
+
+
+class Frame(NamedTuple):
+    """One page as a write-ahead log has it. `commits` says whether a transaction ends with it."""
+
+    page: int
+    commits: bool
+    image: bytes
+
+
+class Record(NamedTuple):
+    """One record of a table: its rowid and its columns. Text comes as bytes."""
+
+    rowid: int
+    columns: list[int | bytes | None]
+
+
+def wal_frames(path: Path) -> list[Frame]:
+    """Return the frames of a WAL's present generation, in order, also beyond the one at which SQLite stops.
+
+    SQLite stops at the first frame whose checksum is wrong. Those after it with the same salts were committed too.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return []
+    frames = []
+    salts = content[_WAL_HEADER_SIZE + 8 : _WAL_HEADER_SIZE + 16]
+    for start in range(_WAL_HEADER_SIZE, len(content) - _FRAME_SIZE + 1, _FRAME_SIZE):
+        if content[start + 8 : start + 16] != salts:
+            # An older generation, or a damaged header. Only the second is followed by frames of this one.
+            continue
+        number, size = struct.unpack_from(">II", content, start)
+        frames.append(Frame(number, size != 0, content[start + _FRAME_HEADER_SIZE : start + _FRAME_SIZE]))
+    return frames
+
+
+class Pages:
+    """The pages of a database file as they would be with its WAL applied."""
+
+    def __init__(self, database: Path, frames: list[Frame]) -> None:
+        """Open a database; the caller closes it with `close`."""
+        self._file = database.open("rb")
+        self._overlay = {frame.page: frame.image for frame in frames}
+        size = self._file.seek(0, 2)
+        self.count = max([-(-size // PAGE_SIZE), *self._overlay])
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def page(self, number: int) -> bytes:
+        """Return a page, filled with zeros where the file is cut short."""
+        image = self._overlay.get(number)
+        if image is None:
+            self._file.seek((number - 1) * PAGE_SIZE)
+            image = self._file.read(PAGE_SIZE).ljust(PAGE_SIZE, b"\0")
+        return image
+
+    def records(self) -> Iterator[Record]:
+        """Yield every record on every leaf of a table that is not known to be free."""
+        for number in range(1, self.count + 1):
+            image = self.page(number)
+            start = _HEADER_SIZE if number == 1 else 0
+            if image[start] == _LEAF and not self._is_free(number):
+                yield from self.leaf(image, start)
+
+    def leaf(self, image: bytes, start: int = 0) -> Iterator[Record]:
+        """Yield the records of one page if it is a leaf of a table."""
+        if image[start] != _LEAF:
+            return
+        (cells,) = struct.unpack_from(">H", image, start + 3)
+        for cell in range(min(cells, PAGE_SIZE // 4)):
+            position = start + 8 + 2 * cell
+            if position + 2 > PAGE_SIZE:
+                return
+            (offset,) = struct.unpack_from(">H", image, position)
+            try:
+                size, offset = _varint(image, offset)
+                rowid, offset = _varint(image, offset)
+                yield Record(rowid, _columns(self._payload(image, offset, size)))
+            except (IndexError, struct.error):
+                continue
+
+    def _is_free(self, number: int) -> bool:
+        """Return whether the pointer map says that a page is free: what stands on it was deleted before."""
+        if number <= 2:  # noqa: PLR2004 (page 1 has the schema, page 2 is the first map)
+            return False
+        group = (number - 2) // (_PTRMAP_ENTRIES + 1)
+        map_page = 2 + group * (_PTRMAP_ENTRIES + 1)
+        if number <= map_page:
+            return False
+        return self.page(map_page)[5 * (number - map_page - 1)] == _PTRMAP_FREE
+
+    def _payload(self, image: bytes, offset: int, size: int) -> bytes:
+        if not 0 < size < _PAYLOAD_SIZE_MAX:
+            raise IndexError(size)
+        if size <= _LOCAL_MAX:
+            return image[offset : offset + size]
+        local = _LOCAL_MIN + (size - _LOCAL_MIN) % (PAGE_SIZE - 4)
+        if local > _LOCAL_MAX:
+            local = _LOCAL_MIN
+        parts = [image[offset : offset + local]]
+        (following,) = struct.unpack_from(">I", image, offset + local)
+        left = size - local
+        while left > 0:
+            if not 0 < following <= self.count:
+                raise IndexError(following)
+            image = self.page(following)
+            (following,) = struct.unpack_from(">I", image, 0)
+            parts.append(image[4 : 4 + min(left, PAGE_SIZE - 4)])
+            left -= PAGE_SIZE - 4
+        return b"".join(parts)
+
+
+def _columns(payload: bytes) -> list[int | bytes | None]:
+    """Return the columns of a record (section 2.1 of the file format)."""
+    header_size, position = _varint(payload, 0)
+    offset = header_size
+    columns: list[int | bytes | None] = []
+    while position < header_size:
+        kind, position = _varint(payload, position)
+        size = _size(kind)
+        content = payload[offset : offset + size]
+        if len(content) != size:
+            raise IndexError(size)
+        offset += size
+        if kind == 0:
+            columns.append(None)
+        elif kind >= _BLOB:
+            columns.append(content)
+        else:
+            columns.append(kind - 8 if kind in _CONSTANTS else int.from_bytes(content, "big", signed=True))
+    return columns
+
+
+def _size(kind: int) -> int:
+    if kind >= _BLOB:
+        return (kind - _BLOB) // 2
+    return _SIZES[kind]
+
+
+def _varint(data: bytes, position: int) -> tuple[int, int]:
+    """Return a variable-length integer and the position after it."""
+    value = 0
+    for index in range(8):
+        byte = data[position + index]
+        value = value << 7 | byte & 0x7F
+        if byte < 0x80:  # noqa: PLR2004 (the continuation bit)
+            return value, position + index + 1
+    value = value << 8 | data[position + 8]
+    return (value - (1 << 64) if value >> 63 else value), position + 9

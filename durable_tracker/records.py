@@ -1,0 +1,62 @@
+"""How events and dead letters stand in their tables, as bytes.
+
+events:        CRC (4 bytes) | payload                    the CRC covers the payload and the row's key
+dead_letters:  CRC (4 bytes) | size of note (4 bytes) | note, as JSON | payload
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Final
+from zlib import crc32
+
+OVERHEAD: Final = 4
+_DEAD_LETTER_SEED: Final = 0xDEAD  # a dead letter must never pass for an event, nor an event for a dead letter
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """An event that was set aside.
+
+    Attributes:
+        key: the key that it had in the queue; negative if the row failed its checksum.
+        status: the HTTP status that refused it, or None.
+        reason: why, in words.
+        time_ms: when, in milliseconds since 1970 UTC.
+        payload: the event's JSON as it was stored.
+    """
+
+    key: int
+    status: int | None
+    reason: str
+    time_ms: int
+    payload: bytes
+
+
+def record(key: int, payload: bytes) -> bytes:
+    """Return an event's row. A flipped bit in it, or in its key, makes `payload_of` refuse it."""
+    return crc32(payload, key).to_bytes(OVERHEAD, "big") + payload
+
+
+def payload_of(key: int, value: bytes) -> bytes | None:
+    """Return the payload of an event's row, None if the row was altered."""
+    payload = value[OVERHEAD:]
+    return payload if crc32(payload, key).to_bytes(OVERHEAD, "big") == value[:OVERHEAD] else None
+
+
+def dead_letter_record(letter: DeadLetter) -> bytes:
+    """Return a dead letter's row."""
+    note = json.dumps({"status": letter.status, "reason": letter.reason, "time_ms": letter.time_ms}).encode()
+    body = len(note).to_bytes(4, "big") + note + letter.payload
+    return crc32(body, letter.key ^ _DEAD_LETTER_SEED).to_bytes(OVERHEAD, "big") + body
+
+
+def dead_letter_of(key: int, value: bytes) -> DeadLetter | None:
+    """Return the dead letter in a row, None if the row was altered."""
+    body = value[OVERHEAD:]
+    if crc32(body, key ^ _DEAD_LETTER_SEED).to_bytes(OVERHEAD, "big") != value[:OVERHEAD]:
+        return None
+    size = int.from_bytes(body[:4], "big")
+    note = json.loads(body[4 : 4 + size])
+    return DeadLetter(key, note["status"], note["reason"], note["time_ms"], body[4 + size :])

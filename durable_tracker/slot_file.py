@@ -1,0 +1,439 @@
+"""A slot's file: how it is opened, kept within its bounds, mended, given back and closed.
+
+    open:    refuse what is not ours ─► SQLite's recovery ─► rows beyond a damaged frame ─► counts and highest key
+    damaged: set aside ─► a new file ─► every intact row of the old one
+    bounds:  WAL ≤ about 1 MiB, database ≤ quota, and room on the disk for one more checkpoint
+
+What is in the file is the business of `sqlite_queue`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections import deque
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from durable_tracker import dead_letters, interval_sync, salvage
+from durable_tracker.connection import PAGE_SIZE, Connection, Table
+from durable_tracker.errors import DamagedQueueError, QueueError, QueueFullError, StorageError
+from durable_tracker.headroom import Headroom
+from durable_tracker.log import logger
+from durable_tracker.pages import wal_frames
+from durable_tracker.queue import Ledger
+from durable_tracker.records import payload_of
+from durable_tracker.slots import sync_directory
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from durable_tracker.slots import Slot
+
+Durability = Literal["always", "interval"]
+
+WAL_SIZE_MAX: Final = 1 << 20
+"""When the WAL has grown by this much it is checkpointed. Small: recovery costs 2 ms per MiB, and the headroom has to
+hold one; and a file that is rewritten in place syncs twice as fast as one that grows."""
+
+BYTE_LIMIT: Final = 150_000
+"""Default size of a batch: collectors that buffer in SQS split a request above 192,000 bytes, and answer 200."""
+
+MAX_QUEUE_BYTES: Final = 1 << 30
+MAX_QUEUE_BYTES_MIN: Final = 128 << 10
+
+_COUNTS: Final = ("delivered", "dead", "expired", "evicted", "damaged", "discarded")
+_INTEGERS: Final = (*_COUNTS, "high", "requeued", "dead_size")
+_COUNT_ABOVE_HIGH: Final = "SELECT count(*) FROM events WHERE key > (SELECT value FROM meta WHERE key = 'high')"
+_KEY_MAX: Final = 1 << 62  # beyond it, a key is a flipped bit
+_VACUUM_PAGES: Final = 256
+_FREE_PAGES_KEPT: Final = 32
+_BEYOND_QUOTA: Final = 16 << 20
+_MENDS_MAX: Final = 8
+_TAKE_OVER_ROWS: Final = 256
+
+
+class SlotFile:
+    """One slot's file, for its one owner. Thread-safe under `lock`, which is reentrant.
+
+    Attributes:
+        slot: the place, whose lock this object holds until `close`.
+        connection: SQLite's.
+        lock: guards everything here.
+        high: the highest key that was given out. Behind for an instant while one put overtakes another on a thread.
+        wal_room: bytes that the WAL may still grow before it has to be checkpointed.
+        is_dirty: whether something was written since the last sync.
+        headroom: the ballast.
+        counts: the ledger's counts as they are on disk.
+    """
+
+    def __init__(self, slot: Slot, *, durability: Durability, max_queue_bytes: int, byte_limit: int) -> None:
+        """Open, or make, the file; see `SqliteQueue`."""
+        self.slot = slot
+        self.max_queue_bytes = max_queue_bytes
+        self.headroom = Headroom(slot.ballast, WAL_SIZE_MAX + 2 * byte_limit + (256 << 10))
+        self.high = 0
+        self.wal_room = 0
+        self.is_dirty = False
+        self.counts: dict[str, int] = dict.fromkeys(_INTEGERS, 0)
+        self._durability = durability
+        self._pid = os.getpid()
+        self._wal_descriptor: int | None = None
+        self._sync_error: str | None = None
+        self._mends = 0
+        self._notes: deque[tuple[int, str, dict[str, object]]] = deque()
+        try:
+            self._open()
+        except BaseException:
+            with contextlib.suppress(AttributeError):
+                self.connection.close_for_good()
+            self.forget()
+            raise
+        if durability == "interval":
+            with contextlib.suppress(RuntimeError):  # at interpreter shutdown: `close` syncs
+                interval_sync.add(self)
+
+    # ── opening ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _open(self) -> None:
+        self.slot.make_file()
+        salvage.finish_setting_aside(self.slot)
+        try:
+            self._connect()
+        except DamagedQueueError as exc:
+            self._set_aside(exc)
+        for aside in salvage.pending(self.slot):
+            self._take_over(aside)
+        self.log()
+
+    def _connect(self) -> None:
+        if self.slot.database.stat().st_size == 0 and self.slot.wal.exists() and self.slot.wal.stat().st_size:
+            raise DamagedQueueError(f"{self.slot.database} is empty, but its WAL is not")
+        frames = wal_frames(self.slot.wal)
+        try:
+            connection = self._new_connection()
+        except QueueFullError:
+            if not self.headroom.give_up():
+                raise
+            connection = self._new_connection()
+        self.connection = connection
+        self.lock = connection.lock
+        self.events = Table(connection, "events", is_readonly=True)
+        self.meta = Table(connection, "meta")
+        self._recover()
+        if len(frames) > connection.frames_recovered:
+            rows = salvage.rows_beyond(self.slot.database, frames, connection.frames_recovered)
+            self._insert_beyond([(key, value) for key, value in rows if key > self.high])
+        connection.call_when_open(self._opened)
+
+    def _new_connection(self) -> Connection:
+        return Connection(
+            self.slot.database,
+            sync_every_commit=self._durability == "always",
+            size_max=self.max_queue_bytes,
+        )
+
+    def _recover(self) -> None:
+        """Read the counts and the highest key, in O(1)."""
+        if self.connection.select_one("SELECT 1 FROM meta WHERE key = 'high'") is None:
+            rows = ", ".join(f"('{name}', 0)" for name in _INTEGERS)
+            self.connection.script(f"INSERT OR IGNORE INTO meta (key, value) VALUES {rows}")
+        self.read_counts()
+        while (row := self._last_row()) is not None and (row[0] >= _KEY_MAX or payload_of(*row) is None):
+            # A flipped bit in the highest key would make every later key wrong. The keys above the recorded high have
+            # no gaps, so their number tells what the highest was.
+            above = self.connection.select_one(_COUNT_ABOVE_HIGH) or (0,)
+            self.high = max(self.high, self.counts["high"] + above[0])
+            dead_letters.set_aside(self, [row[0]])
+        self.reread_high()
+        self.wal_room = WAL_SIZE_MAX
+        with contextlib.suppress(QueueFullError):
+            self.headroom.restore()
+
+    def _opened(self) -> None:
+        """Follow the connection, which was just opened, perhaps not for the first time."""
+        self.reread_high()
+        self._close_wal()
+        # SQLite syncs the directory with the first sync of a new WAL, which at NORMAL may be late.
+        sync_directory(self.slot.directory)
+        if self._durability == "interval":
+            self._wal_descriptor = os.open(self.slot.wal, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+
+    def _last_row(self) -> tuple[Any, ...] | None:
+        return self.connection.select_one("SELECT key, value FROM events ORDER BY key DESC LIMIT 1")
+
+    def reread_high(self) -> None:
+        """Set `high` from the rows and the record. The caller holds the lock."""
+        row = self.connection.select_one(
+            "SELECT max(coalesce((SELECT max(key) FROM events), 0), (SELECT value FROM meta WHERE key = 'high'))"
+        )
+        assert row is not None  # noqa: S101 (an aggregate always gives a row)
+        self.high = row[0]
+
+    # ── damage ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def mend(self, mended: int, cause: DamagedQueueError) -> None:
+        """Set the damaged file aside, and go on with its intact rows in a new one.
+
+        Args:
+            mended: `mends` as it was before the call that found the damage: of several callers one mends.
+            cause: what was found.
+
+        Raises:
+            DamagedQueueError: it happens again and again.
+        """
+        with self.lock:
+            if self._mends != mended:
+                return
+            if self._mends >= _MENDS_MAX:
+                raise DamagedQueueError(*cause.args)
+            self._mends += 1
+            self.connection.drop()
+            self._set_aside(cause)
+            for aside in salvage.pending(self.slot):
+                self._take_over(aside)
+
+    @property
+    def mends(self) -> int:
+        """How often the file was mended."""
+        return self._mends
+
+    def _set_aside(self, cause: DamagedQueueError) -> None:
+        lock = getattr(self, "lock", None)
+        with contextlib.suppress(AttributeError):
+            self.connection.drop()
+        salvage.set_aside(self.slot)
+        self.note(logging.ERROR, "queue.file_damaged", error=str(cause), kept_as=str(salvage.pending(self.slot)[-1]))
+        self.slot.make_file()
+        if lock is None:
+            self._connect()
+        else:
+            self.connection.call_when_open(self._opened)  # the same object, and lock, on the new file
+            self._recover()
+
+    def _take_over(self, aside: Path) -> None:
+        """Put the intact rows of a damaged file into this one. Can be repeated after a crash."""
+        name = aside.name
+        if (self.meta.get("taking_over") or b"").decode() != name:
+            self._begin_take_over(aside, name)
+        taken = 0
+        rows = salvage.intact_rows(aside)
+        try:
+            while chunk := list(islice(rows, _TAKE_OVER_ROWS)):
+                taken += self._take_rows(chunk)
+        except QueueFullError as exc:
+            # What is there stays there: the next opening tries again.
+            self.note(logging.ERROR, "queue.salvage_interrupted", error=str(exc), kept_as=str(aside), rows=taken)
+            return
+        salvage.mark_done(aside)
+        # Rows may turn up that were counted as gone: they will be delivered again, and counted then.
+        self.transaction(
+            "UPDATE meta SET value = value + min(0, (SELECT value FROM meta WHERE key = 'damaged'))"
+            " WHERE key = 'delivered';"
+            "UPDATE meta SET value = max(value, 0) WHERE key = 'damaged';"
+            "DELETE FROM meta WHERE key = 'taking_over'"
+        )
+        self.reread_high()
+        lost = self.counts["damaged"]
+        self.note(logging.WARNING, "queue.file_salvaged", kept_as=str(aside), rows=taken, damaged=lost)
+
+    def _begin_take_over(self, aside: Path, name: str) -> None:
+        """Take over the counts. Every row is presumed damaged until it is found."""
+        found = salvage.survey(aside)
+        old = {key: int(value) for key in _INTEGERS if isinstance(value := found.meta.get(key, 0), int)}
+        old = dict.fromkeys(_INTEGERS, 0) | old
+        high = max(old["high"], found.high if found.high < _KEY_MAX else 0)
+        gone = old["delivered"] + old["expired"] + old["evicted"] + old["discarded"]
+        accepted = high - old["requeued"]
+        new = {**old, "high": high, "dead": 0, "dead_size": 0, "damaged": max(accepted - gone, 0)}
+        statements = [f"UPDATE meta SET value = {value} WHERE key = '{key}'" for key, value in new.items()]
+        origin = found.meta.get("origin")
+        if isinstance(origin, bytes):
+            statements.append(f"INSERT OR REPLACE INTO meta (key, value) VALUES ('origin', x'{origin.hex()}')")
+        statements.append(f"INSERT OR REPLACE INTO meta (key, value) VALUES ('taking_over', x'{name.encode().hex()}')")
+        self.transaction(";".join(statements))
+        self.high = max(self.high, high)
+
+    def _take_rows(self, rows: list[tuple[int, bytes, bool]]) -> int:
+        statements = []
+        for key, value, is_dead in rows:
+            table = "dead_letters" if is_dead else "events"
+            statements.append(f"INSERT OR IGNORE INTO {table} (key, value) VALUES ({key}, x'{value.hex()}')")
+            if not is_dead or key > 0:
+                statements.append("UPDATE meta SET value = value - changes() WHERE key = 'damaged'")
+            if is_dead and key > 0:
+                # changes() is now that of the line above, which always changes one row: count the letters anew.
+                statements.append(
+                    "UPDATE meta SET value = (SELECT count(*) FROM dead_letters WHERE key > 0) WHERE key = 'dead'"
+                )
+                statements.append(
+                    "UPDATE meta SET value = (SELECT coalesce(sum(length(value)), 0) FROM dead_letters)"
+                    " WHERE key = 'dead_size'"
+                )
+        before = self.counts["damaged"]
+        self.transaction(";".join(statements), sum(len(value) for _, value, _ in rows))
+        return before - self.counts["damaged"]
+
+    def _insert_beyond(self, rows: list[tuple[int, bytes]]) -> None:
+        """Store rows that SQLite's recovery left behind a damaged frame of the WAL."""
+        if not rows:
+            return
+        high = rows[-1][0]
+        missing = high - self.high - len(rows)
+        self.transaction(
+            ";".join(f"INSERT INTO events (key, value) VALUES ({key}, x'{value.hex()}')" for key, value in rows)
+            + f";UPDATE meta SET value = value + {missing} WHERE key = 'damaged'",
+            sum(len(value) for _, value in rows),
+        )
+        self.reread_high()
+        self.note(logging.ERROR, "queue.wal_damaged", rows_salvaged=len(rows), rows_damaged=missing)
+
+    # ── transactions and bounds ──────────────────────────────────────────────────────────────────────────────────
+
+    def transaction(self, statements: str, size: int = 0) -> None:
+        """Run statements as one transaction, beyond the quota, and with the headroom if the disk is full.
+
+        Args:
+            statements: SQL.
+            size: about how many bytes they write.
+        """
+        with self.lock:
+            if self.wal_room < 0 and self.headroom.is_there:
+                with contextlib.suppress(QueueFullError):  # the transaction itself will say so
+                    self.checkpoint()
+            try:
+                self._beyond_quota(statements)
+            except QueueFullError:
+                if not self.headroom.give_up():
+                    raise
+                self.note(logging.WARNING, "queue.disk_full")
+                self.connection.checkpoint("TRUNCATE")
+                self._beyond_quota(statements)
+            self.wal_room -= 4 * PAGE_SIZE + size
+            self.is_dirty = True
+            if not self.headroom.is_there:
+                self._regain_headroom()
+            self.read_counts()
+
+    def _beyond_quota(self, statements: str) -> None:
+        # Setting a row aside takes a page before it gives one back.
+        self.connection.limit_size(self.max_queue_bytes + _BEYOND_QUOTA)
+        try:
+            self.connection.script(statements)
+        finally:
+            with contextlib.suppress(QueueError):
+                self.connection.limit_size(self.max_queue_bytes)
+
+    def _regain_headroom(self) -> None:
+        """On a full disk, give back what the last transaction freed, and try to restore the ballast."""
+        with contextlib.suppress(QueueFullError):
+            self.connection.vacuum(_VACUUM_PAGES)
+            self.checkpoint("TRUNCATE")
+            self.headroom.restore()
+
+    def make_room(self) -> None:
+        """Before something is accepted: keep the WAL and the disk within what the headroom can rescue.
+
+        Raises:
+            QueueFullError: there is no room.
+            StorageError: a sync has failed since the last call.
+        """
+        if self._sync_error is not None:
+            error, self._sync_error = self._sync_error, None
+            raise StorageError(f"{self.slot.database}: {error}")
+        self.headroom.restore()
+        if self.wal_room < 0:
+            self.checkpoint()
+
+    def explain_full(self, exc: QueueFullError) -> QueueFullError:
+        """Return the error that says whether the quota or the disk is full."""
+        if self.connection.is_at_limit:
+            return QueueFullError(f"{self.slot.database} has reached max_queue_bytes={self.max_queue_bytes}")
+        return QueueFullError(f"the disk is full: {exc}")
+
+    def checkpoint(self, mode: str = "PASSIVE") -> None:
+        """Write the WAL into the database."""
+        self.connection.checkpoint(mode)
+        self.wal_room = WAL_SIZE_MAX
+
+    def shrink(self, pages_max: int) -> bool:
+        """Give free pages back to the file system; see `SqliteQueue.shrink`."""
+        while pages_max > 0:
+            with self.lock:
+                free = int(self.connection.pragma("freelist_count"))
+                if free <= _FREE_PAGES_KEPT:
+                    return True
+                self.connection.vacuum(min(_VACUUM_PAGES, free))
+                self.wal_room -= _VACUUM_PAGES // 16 * PAGE_SIZE
+                if self.wal_room < 0 or free <= _VACUUM_PAGES + _FREE_PAGES_KEPT:
+                    self.checkpoint("TRUNCATE")
+            pages_max -= _VACUUM_PAGES
+        return False
+
+    def sync(self) -> None:
+        """For the interval sync: put on disk what was written. An error is kept for the next put."""
+        descriptor = self._wal_descriptor
+        if not self.is_dirty or descriptor is None:
+            return
+        self.is_dirty = False
+        try:
+            os.fdatasync(descriptor)
+        except OSError as exc:
+            if self._wal_descriptor != descriptor:
+                return  # the connection was opened again meanwhile, and has written everything anew
+            with contextlib.suppress(QueueError):
+                self.connection.drop()  # the next call opens anew, and writes everything again
+            self._sync_error = f"the sync of the WAL failed: {exc.strerror}"
+            self.wal_room = -1
+            logger.error("queue.sync_failed", extra={"slot": str(self.slot.database), "error": exc.strerror})
+
+    # ── the ledger, and the rest ─────────────────────────────────────────────────────────────────────────────────
+
+    def read_counts(self) -> None:
+        """Read the counts from disk.
+
+        Raises:
+            DamagedQueueError: they are unreadable.
+        """
+        rows = dict(self.connection.select("SELECT key, value FROM meta"))
+        try:
+            self.counts = {name: int(rows[name.encode()]) for name in _INTEGERS}
+        except (KeyError, ValueError, TypeError):
+            raise DamagedQueueError(f"{self.slot.database}: the counts are unreadable") from None
+
+    def ledger(self) -> Ledger:
+        """Return the counts, in O(1)."""
+        with self.lock:
+            counts = {name: self.counts[name] for name in _COUNTS}
+            accepted = self.high - self.counts["requeued"]
+            return Ledger(accepted=accepted, pending=accepted - sum(counts.values()), **counts)
+
+    def close(self) -> None:
+        """Sync, checkpoint, close, and release the slot. May be called twice."""
+        interval_sync.discard(self)
+        if self._pid == os.getpid():
+            self.sync()
+            self.connection.close_for_good()
+        self.forget()
+
+    def forget(self) -> None:
+        """Close the descriptors; in a forked child: those that it inherited, which frees nothing of the parent's."""
+        self._close_wal()
+        self.slot.release()
+
+    def _close_wal(self) -> None:
+        descriptor, self._wal_descriptor = self._wal_descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+
+    def note(self, level: int, event: str, **extra: object) -> None:
+        """Keep a line for the log until no lock is held: a log handler may itself track events."""
+        self._notes.append((level, event, {"slot": str(self.slot.database), **extra}))
+
+    def log(self) -> None:
+        """Write the lines that were kept."""
+        with contextlib.suppress(IndexError):
+            while True:
+                level, event, extra = self._notes.popleft()
+                logger.log(level, event, extra=extra)
