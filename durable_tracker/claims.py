@@ -186,7 +186,7 @@ class Claims:
             rows = self._without_old(rows)
             self._cursor = last
             if rows:
-                return self._batch(rows, Span(first=rows[0].key, last=last, count=len(rows)))
+                return self._batch(rows, Span(first=rows[0].key, last=rows[-1].key, count=len(rows)))
 
     def _again(self, span: Span) -> Batch | None:
         """Read a span's events from the queue again; None if none of them is there any more."""
@@ -199,11 +199,12 @@ class Claims:
         except QueueError:
             self._spans.add(span)
             raise
-        if last < span.last and count < span.count:
-            self._spans.add(replace(span, first=last + 1, count=span.count - count))
+        if last < span.last:
+            # Whatever was evicted or expired meanwhile, the rest of the span's keys stay claimed until they were read.
+            self._spans.add(replace(span, first=last + 1, count=max(span.count - count, 1)))
         if not rows:
             return None
-        return self._batch(rows, replace(span, first=rows[0].key, last=last, count=len(rows)))
+        return self._batch(rows, replace(span, first=rows[0].key, last=rows[-1].key, count=len(rows)))
 
     def _batch(self, rows: list[Row], span: Span) -> Batch:
         self._clock += 1

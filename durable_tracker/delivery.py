@@ -195,6 +195,7 @@ class Delivery:
                 logger.warning("delivery.events_suspected", extra={"events": self._claims.suspects, "fate": fate})
             self._update(trouble_count=self._state.trouble_count + 1, next_attempt_at=self._claims.probe_at)
         self._queue.release()
+        self._update(suspects=self._claims.suspects)
         if result is not Result.STOPPED or not self._state.consecutive_troubles:
             self._update(state="idle", consecutive_troubles=0)
         return result
@@ -271,6 +272,7 @@ class Delivery:
             batches=state.batches + 1,
             bytes=state.bytes + batch.size,
             delivered=state.delivered + len(batch.rows),
+            suspects=self._claims.suspects if state.suspects else 0,
             consecutive_troubles=0,
             next_attempt_at=None,
         )

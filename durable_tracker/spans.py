@@ -29,7 +29,7 @@ class Span:
     Attributes:
         first: lowest key.
         last: highest key.
-        count: how many events there were when it was made.
+        count: about how many events there are; how many are read at once.
         refused_first: when the events were first refused, as part of any request; 0 if they never were.
         refused_last: when they were last refused.
         alone: whether it is a single event that was refused alone: a suspect.

@@ -71,7 +71,7 @@ class Played:
     script: Script
     made: Rig
     last: Result
-    shared: set[int]  # events that were refused together with a bad one, or while everything was refused
+    shared: set[int]  # events that were in a request which was refused with reason
 
 
 class Collector(ScriptedCollector):
@@ -95,6 +95,7 @@ class Collector(ScriptedCollector):
         if step in ("503", "429", "403", "302"):
             return refusal(int(step), 5 if step == "429" else None)
         if sum(len(one) for one in self.bodies[-1]) > SIZE_MAX:
+            self.shared |= set(numbers)
             return refusal(413)
         if refusing or script.poison & set(numbers):
             if script.bad & set(numbers):
@@ -149,7 +150,7 @@ def judge(played: Played) -> None:
     assert not delivered & script.bad
     assert dead <= script.bad | collector.shared, "a dead letter is bad, or was refused together with a bad one"
     if script.refusing is None:
-        assert dead <= script.bad, "no event is buried for another's fault"
+        assert dead <= script.bad, "nor is it buried for the other's fault, unless the collector then refuses all"
     assert pending <= script.bad, "once the collector is sound, whatever is good is delivered"
     state = played.made.delivery.state
     assert (state.delivered, state.dead, state.expired) == (len(delivered), len(dead), len(expired))

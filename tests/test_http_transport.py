@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import socket
+import ssl
+import subprocess
 import threading
 import time
 from email.utils import formatdate
@@ -14,20 +17,24 @@ from urllib.parse import parse_qs, urlsplit
 import jsonschema
 import pytest
 import requests
+from fakes import MemoryQueue, event, rig
+from faulty_server import FaultyServer, Peer, answer
 
 from durable_tracker import http_transport
 from durable_tracker.errors import ConfigurationError
 from durable_tracker.http_transport import BODY_SIZE_MAX, HttpTransport, failure_text, retry_after_s
 from durable_tracker.transport import PAYLOAD_DATA_HEAD, PAYLOAD_DATA_TAIL, Reply
-from faulty_server import FaultyServer, Peer, answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     Make = Callable[..., HttpTransport]
 
 EVENTS = [b'{"e":"pv","p":"web","tv":"t","page":"\xc3\xa9 \\"x\\""}', b'{"e":"se","p":"srv","tv":"t"}']
 NOW = 1_700_000_000.0
+
+needs_openssl = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
 
 
 @pytest.fixture(autouse=True)
@@ -462,6 +469,94 @@ def test_a_proxy_that_drips_its_answer_to_connect_is_cut_off(transports: Make, m
     assert reply.status is None
     assert took_s < 3
     assert proxy.requests[0].line.startswith("CONNECT collector.invalid:443")
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A self-signed certificate for 127.0.0.1, with its key in the same file."""
+    path = tmp_path_factory.mktemp("tls") / "both.pem"
+    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=x -addext subjectAltName=IP:127.0.0.1"
+    made = subprocess.run([*command.split(), "-keyout", "-", "-out", "-"], check=True, capture_output=True)
+    path.write_bytes(made.stdout)
+    return path
+
+
+def serving(certificate: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    return context
+
+
+@needs_openssl
+def test_tls_is_verified(transports: Make, certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A certificate that nobody vouches for is refused; one that the environment's bundle holds is accepted."""
+    with FaultyServer(tls=serving(certificate)) as server:
+        reply = transports(server.url).send(EVENTS)
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+        assert transports(server.url).send(EVENTS) == Reply(status=200)
+    assert reply.error is not None
+    assert (reply.status, reply.error.startswith("TLS failed: self")) == (None, True)
+
+
+@needs_openssl
+@pytest.mark.parametrize("fault", [silent, drip_headers, drip_body], ids=lambda fault: fault.__name__)
+def test_the_deadline_holds_over_tls(
+    transports: Make, certificate: Path, monkeypatch: pytest.MonkeyPatch, fault: Callable[[Peer], object]
+) -> None:
+    """A dripping answer is cut off there as well."""
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+    with FaultyServer([fault], tls=serving(certificate)) as server:
+        start = time.monotonic()
+        reply = transports(server.url, request_timeout=5, deadline_s=0.5).send(EVENTS)
+        took_s = time.monotonic() - start
+    assert reply == Reply(status=None, error="no complete answer in time")
+    assert took_s < 2
+
+
+def read_slowly(peer: Peer) -> None:
+    peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    while not peer.over.wait(0.02):
+        peer.sock.recv(4096)
+
+
+@needs_openssl
+def test_a_peer_that_reads_slowly_over_tls_is_cut_off_at_the_deadline(
+    transports: Make, certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each record is sent in time, all of them are not."""
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+    with FaultyServer(before_reading=read_slowly, tls=serving(certificate)) as server:
+        start = time.monotonic()
+        reply = transports(server.url, request_timeout=30, deadline_s=0.7).send([b"x" * 20_000_000])
+        took_s = time.monotonic() - start
+    assert reply.status is None
+    assert took_s < 3
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Peer.hang_up,
+        Peer.reset,
+        truncate,
+        half_a_header,
+        garbage,
+        drip_headers,
+        answer(302, headers="Location: /\r\n"),
+        *(answer(status) for status in (304, 400, 401, 403, 404, 408, 410, 413, 422, 429, 500, 502, 503, 504)),
+    ],
+)
+def test_an_event_leaves_the_queue_only_on_2xx(transports: Make, fault: Callable[[Peer], object]) -> None:
+    """Over real sockets, whatever the collector does first; afterwards everything arrives."""
+    with FaultyServer([fault, fault, fault, fault, answer()]) as server:
+        queue = MemoryQueue([event(1), event(2)])
+        made = rig(queue, transports(server.url, request_timeout=5, deadline_s=0.3))
+        made.delivery.run(give_up_on_trouble=True)
+        assert (sorted(queue.rows), queue.delivered, queue.dead) == ([1, 2], [], {})
+        for _ in range(4):
+            made.clock.advance(61)
+            made.delivery.run()
+        assert (sorted(queue.delivered), queue.rows, queue.dead) == ([1, 2], {}, {})
 
 
 DATE = formatdate(NOW, usegmt=True)
