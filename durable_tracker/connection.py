@@ -255,7 +255,8 @@ class Connection:
                 cursor.close()  # before the connection is dropped: a half-read cursor would keep it open
                 error = self._failed(exc)
             finally:
-                cursor.close()
+                with contextlib.suppress(sqlite3.ProgrammingError):  # the connection was dropped
+                    cursor.close()
         raise error
 
     def select_one(self, sql: str, arg: Sequence[Any] = ()) -> tuple[Any, ...] | None:

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PAGE_SIZE: Final = 4096
-_LEAF: Final = 0x0D
 _HEADER_SIZE: Final = 100
 _WAL_HEADER_SIZE: Final = 32
 _FRAME_HEADER_SIZE: Final = 24
@@ -89,27 +88,26 @@ class Pages:
     def records(self) -> Iterator[Record]:
         """Yield every record on every leaf of a table that is not known to be free."""
         for number in range(1, self.count + 1):
-            image = self.page(number)
-            start = _HEADER_SIZE if number == 1 else 0
-            if image[start] == _LEAF and not self._is_free(number):
-                yield from self.leaf(image, start)
+            if not self._is_free(number):
+                yield from self.leaf(self.page(number), _HEADER_SIZE if number == 1 else 0)
 
     def leaf(self, image: bytes, start: int = 0) -> Iterator[Record]:
-        """Yield the records of one page if it is a leaf of a table."""
-        if image[start] != _LEAF:
-            return
-        (cells,) = struct.unpack_from(">H", image, start + 3)
-        for cell in range(min(cells, PAGE_SIZE // 4)):
-            position = start + 8 + 2 * cell
-            if position + 2 > PAGE_SIZE:
-                return
+        """Yield the records of one page, read as a leaf whatever it says it is: its type may be what was damaged.
+
+        The number of cells is not believed either. The array of cell pointers ends where the first cell begins.
+        """
+        end = PAGE_SIZE
+        position = start + 8
+        while position + 2 <= end:
             (offset,) = struct.unpack_from(">H", image, position)
+            position += 2
             try:
-                size, offset = _varint(image, offset)
-                rowid, offset = _varint(image, offset)
-                yield Record(rowid, _columns(self._payload(image, offset, size)))
+                size, content = _varint(image, offset)
+                rowid, content = _varint(image, content)
+                yield Record(rowid, _columns(self._payload(image, content, size)))
             except (IndexError, struct.error):
                 continue
+            end = min(end, offset)
 
     def _is_free(self, number: int) -> bool:
         """Return whether the pointer map says that a page is free: what stands on it was deleted before."""
