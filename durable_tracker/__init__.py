@@ -1,44 +1,99 @@
 """A Snowplow event tracker that loses nothing: every event is on disk before `track()` returns.
 
-from durable_tracker import Emitter, Subject, Tracker
-
-with Tracker(Emitter("collector.example.com"), app_id="shop") as tracker:
-tracker.track_page_view("https://shop.example.com/")
+The names below are all that there is to it for most users; README.md shows them at work.
 """
 
 from __future__ import annotations
 
-from durable_tracker.configuration import EmitterConfiguration, TrackerConfiguration
-from durable_tracker.emitters import AsyncEmitter, Emitter, EmitterStats
-from durable_tracker.errors import (
-    ConfigurationError,
-    DamagedQueueError,
-    DurableTrackerError,
-    InvalidEventError,
-    QueueClosedError,
-    QueueError,
-    QueueFullError,
-    SlotBusyError,
-    StorageError,
-    UnknownFormatError,
-)
-from durable_tracker.events import Event, PagePing, PageView, ScreenView, SelfDescribing, StructuredEvent
-from durable_tracker.log import logger
-from durable_tracker.protocol import __version__
-from durable_tracker.queue import Ledger, Queue, Row
-from durable_tracker.refused import (
-    CeleryEmitter,
-    EventStore,
-    RedisEmitter,
-    RedisWorker,
-    disable_contracts,
-    enable_contracts,
-)
-from durable_tracker.self_describing_json import SelfDescribingJson
-from durable_tracker.snowplow import Snowplow
-from durable_tracker.subject import Subject
-from durable_tracker.tracker import Tracker
-from durable_tracker.transport import Reply, Transport
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from durable_tracker.configuration import EmitterConfiguration, TrackerConfiguration
+    from durable_tracker.emitters import AsyncEmitter, Emitter, EmitterStats
+    from durable_tracker.errors import (
+        ConfigurationError,
+        DamagedQueueError,
+        DurableTrackerError,
+        InvalidEventError,
+        QueueClosedError,
+        QueueError,
+        QueueFullError,
+        SlotBusyError,
+        StorageError,
+        UnknownFormatError,
+    )
+    from durable_tracker.events import Event, PagePing, PageView, ScreenView, SelfDescribing, StructuredEvent
+    from durable_tracker.log import logger
+    from durable_tracker.payload import Payload
+    from durable_tracker.protocol import __version__
+    from durable_tracker.queue import Ledger, Queue, Row
+    from durable_tracker.refused import (
+        CeleryEmitter,
+        EventStore,
+        InMemoryEventStore,
+        RedisEmitter,
+        RedisWorker,
+        disable_contracts,
+        enable_contracts,
+    )
+    from durable_tracker.self_describing_json import SelfDescribingJson
+    from durable_tracker.snowplow import Snowplow
+    from durable_tracker.subject import Subject
+    from durable_tracker.tracker import Tracker
+    from durable_tracker.transport import Reply, Transport
+
+# Names are imported when they are first used: the pytest plugin and the commands need few of them, and everybody who
+# has this package installed would pay for all.
+_HOMES = {
+    "configuration": ("EmitterConfiguration", "TrackerConfiguration"),
+    "emitters": ("AsyncEmitter", "Emitter", "EmitterStats"),
+    "errors": (
+        "ConfigurationError",
+        "DamagedQueueError",
+        "DurableTrackerError",
+        "InvalidEventError",
+        "QueueClosedError",
+        "QueueError",
+        "QueueFullError",
+        "SlotBusyError",
+        "StorageError",
+        "UnknownFormatError",
+    ),
+    "events": ("Event", "PagePing", "PageView", "ScreenView", "SelfDescribing", "StructuredEvent"),
+    "log": ("logger",),
+    "payload": ("Payload",),
+    "protocol": ("__version__",),
+    "queue": ("Ledger", "Queue", "Row"),
+    "refused": (
+        "CeleryEmitter",
+        "EventStore",
+        "InMemoryEventStore",
+        "RedisEmitter",
+        "RedisWorker",
+        "disable_contracts",
+        "enable_contracts",
+    ),
+    "self_describing_json": ("SelfDescribingJson",),
+    "snowplow": ("Snowplow",),
+    "subject": ("Subject",),
+    "tracker": ("Tracker",),
+    "transport": ("Reply", "Transport"),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
 
 __all__ = [
     "AsyncEmitter",
@@ -51,10 +106,12 @@ __all__ = [
     "EmitterStats",
     "Event",
     "EventStore",
+    "InMemoryEventStore",
     "InvalidEventError",
     "Ledger",
     "PagePing",
     "PageView",
+    "Payload",
     "Queue",
     "QueueClosedError",
     "QueueError",

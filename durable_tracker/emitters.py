@@ -23,15 +23,13 @@ from durable_tracker.emitter_settings import EmitterSettings, OnFull, check_coun
 from durable_tracker.endpoint import Endpoint
 from durable_tracker.errors import (
     ConfigurationError,
-    InvalidEventError,
     QueueClosedError,
     QueueError,
     QueueFullError,
 )
 from durable_tracker.http_transport import HttpTransport
 from durable_tracker.log import logger
-from durable_tracker.payload import encode_plain
-from durable_tracker.protocol import wire_map
+from durable_tracker.payload import finished
 from durable_tracker.queue import Ledger
 from durable_tracker.slot_file import BYTE_LIMIT, MAX_QUEUE_BYTES, Durability
 from durable_tracker.slots import make_private_directory, queue_root, safe_name
@@ -270,10 +268,7 @@ class Emitter:
         Raises:
             InvalidEventError: a field breaks the protocol; nothing was stored. Otherwise as `put`.
         """
-        wire = wire_map(payload)
-        if not wire:
-            raise InvalidEventError("payload", "has no field with a value")
-        self.put(encode_plain(wire).encode())
+        self.put(finished(payload))
 
     def _check_capacity(self, queue: SqliteQueue, count: int) -> None:
         if queue.pending() + count > (self.buffer_capacity or 0):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import _thread
 import contextlib
+import os
 import queue as queues
 import threading
 import time
@@ -18,6 +19,7 @@ from durable_tracker.delivery import Delivery, Result
 from durable_tracker.errors import QueueClosedError, QueueError
 from durable_tracker.log import logger
 from durable_tracker.slots import existing_slots
+from durable_tracker.sqlite_queue import ForkedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,6 +77,7 @@ class Worker:
         self._alive = threading.Lock()
         self._next_adoption = 0.0
         self._empty_orphans: dict[int, tuple[int, ...]] = {}
+        self._pid = os.getpid()
         self._has_ended = False
         self._storage_error: str | None = None
         self.has_started = False
@@ -163,10 +166,10 @@ class Worker:
     def _run(self) -> None:
         with self._alive:
             try:
-                while not self._is_stopped:
+                while not self._is_stopping():
                     self._round_if_storage_permits()
-            except QueueClosedError:
-                return  # by the emitter, which did not wait
+            except (QueueClosedError, ForkedError):
+                return  # closed by the emitter, which did not wait; or this is a copy
             finally:
                 self._has_ended = True
                 self._delivery.close()
@@ -176,7 +179,7 @@ class Worker:
         try:
             self._round()
             self._storage_error = None
-        except QueueClosedError:
+        except (QueueClosedError, ForkedError):
             raise
         except (QueueError, OSError) as exc:
             # A full disk or a lack of descriptors fails what tidies up as well. It passes: the thread outlives it.
@@ -201,7 +204,7 @@ class Worker:
             self._linger(seen)
 
     def _has_news(self, seen: int) -> bool:
-        return self._is_stopped or self._is_poked or self._queue.high_key() > seen
+        return self._is_stopping() or self._is_poked or self._queue.high_key() > seen
 
     def _sleep(self, seen: int) -> None:
         """Wait for a put, a flush, a stop, or the next look for orphans."""
@@ -238,10 +241,11 @@ class Worker:
             with contextlib.suppress(queues.Empty):
                 self._signals.get(timeout=left)
         self._is_poked = False
-        return self._is_stopped
+        return self._is_stopping()
 
     def _is_stopping(self) -> bool:
-        return self._is_stopped
+        # A fork under gevent copies the greenlet that is this "thread": the copy has to end.
+        return self._is_stopped or self._pid != os.getpid()
 
     def _tell(self, _state: DeliveryState | None = None) -> None:
         for listener in list(self._listeners):
