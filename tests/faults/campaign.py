@@ -8,11 +8,12 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -115,8 +116,10 @@ class Bench:
         """The subject, for this process."""
         return subject(self.name)
 
-    def run(self, commands: Sequence[Command], fault: Fault | None = None, *, once: bool = False) -> int:
-        """Run a program in a new process and return its exit code."""
+    def run(
+        self, commands: Sequence[Command], fault: Fault | None = None, *, once: bool = False, deadline_s: float = 60
+    ) -> int:
+        """Run a program in a new process and return its exit code: that of SIGABRT if it hung."""
         self.root.mkdir(parents=True, exist_ok=True)
         request = {
             "root": str(self.root),
@@ -124,6 +127,7 @@ class Bench:
             "subject": self.name,
             "commands": list(commands),
             "first": self._next,
+            "deadline_s": deadline_s,
         }
         if fault is not None:
             request["fault"] = fault.request()
@@ -308,6 +312,8 @@ def random_program(rng: random.Random, length: int) -> list[Command]:
                 ["deliver", rng.randint(1, 30)],
                 ["deliver", rng.randint(1, 8)],
                 ["reject", rng.randint(1, 3)],
+                ["requeue", rng.randint(1, 3)],
+                ["shrink"],
                 ["reopen"],
             )
         )
@@ -329,4 +335,77 @@ def crash_campaign(
                 target.run_to_the_end([*random_program(rng, length), ["crash"]])
             label = f"random program on {name}"
             total.add(crash_everywhere(target, label, seed, per_cut=per_cut, cut_share=cut_share))
+    return total
+
+
+KILLABLE = (
+    *(Kind.OPEN, Kind.WRITE, Kind.TRUNCATE, Kind.ALLOCATE, Kind.SYNC_BEGIN),
+    *(Kind.UNLINK, Kind.RMDIR, Kind.RENAME, Kind.MKDIR, Kind.LINK),
+)
+"""Every call that changes the disk, or promises something about it."""
+
+STEADY: list[Command] = [["put", 3], ["deliver", 2], ["put_many", 12], ["put", 2], ["reject", 1], ["put", 1]]
+"""A program that does a little of everything."""
+
+
+def fault_campaign(
+    server: Server,
+    name: str,
+    fault: Fault,
+    *,
+    stride: int = 1,
+    cut_share: float = 0.2,
+    nth_max: int = 10_000,
+) -> Verdict:
+    """Fail the nth call, for every `stride`th n until the program has no such call, then cut the power.
+
+    The process goes on after the fault, delivers what it has, puts more, and dies; another one takes over. Beside the
+    images, this judges that an error is raised in no call but the one that met a fault.
+    """
+    commands: list[Command] = [["put", 2], *STEADY, ["deliver", 100], ["put", 3], ["deliver", 2], ["put", 2]]
+    total = Verdict()
+    for nth in range(fault.nth, nth_max, stride):
+        with bench(server, name) as target:
+            label = (
+                f"{fault.mode.name} {errno.errorcode[fault.error]} from call {nth} on, {fault.times} times, on {name}"
+            )
+            target.run_to_the_end([*commands, ["crash"]], replace(fault, nth=nth))
+            target.run_to_the_end([["put", 3], ["deliver", 100], ["put", 9], ["deliver", 2], ["put", 2], ["crash"]])
+            history = history_of(target.operations())
+            if not history.injected:
+                break
+            if history.unprovoked and not target.subject.interval_s:
+                total.failures.append(f"{label}: an error reached a call that met no fault: {history.unprovoked}")
+            model = MODELS[nth % len(MODELS)]
+            total.add(
+                crash_everywhere(
+                    target, label, nth, cut_share=cut_share, from_first_fault=True, models=(model,), failures_max=4
+                )
+            )
+    return total
+
+
+def kill_campaign(server: Server, name: str, mode: Mode, *, seed: int, stride: int = 1, start: int = 1) -> Verdict:
+    """Kill the process at every `stride`th call, kill its successor at some call too, and judge what is there."""
+    total = Verdict()
+    started = time.monotonic()
+    rng = random.Random(seed)
+    for nth in range(start, 100_000, stride):
+        with bench(server, name) as target:
+            killed = target.run(STEADY, Fault(KILLABLE, nth, mode=mode))
+            if killed != -signal.SIGKILL:
+                if killed != 0:
+                    total.failures.append(f"kill at call {nth} on {name}: it ended with {killed}: {target.stderr()}")
+                break
+            again = rng.randint(1, 40)
+            target.run(STEADY, Fault(KILLABLE, again, mode=mode))
+            total.judged += 1
+            total.programs += 1
+            history = history_of(target.operations())
+            total.acknowledged += len(history.stored)
+            wrong = target.problems_in_place() + history.unprovoked
+            if wrong:
+                label = f"{mode.name} at call {nth}, then at call {again} (seed {seed}) on {name}"
+                total.failures.append(f"{label}: {'; '.join(wrong)}")
+    total.seconds = time.monotonic() - started
     return total

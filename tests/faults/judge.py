@@ -33,7 +33,11 @@ class History:
     acked: dict[int, int] = field(default_factory=dict)
     rejecting: set[int] = field(default_factory=set)
     rejected: dict[int, int] = field(default_factory=dict)
+    requeuing: set[int] = field(default_factory=set)
+    requeued: dict[int, int] = field(default_factory=dict)
     high_key: int = 0
+    keys: dict[int, int] = field(default_factory=dict)
+    reused: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     unprovoked: list[str] = field(default_factory=list)
     is_opening: bool = False
@@ -62,16 +66,29 @@ class History:
                 key, number = map(int, pair.split(":"))
                 self.sent[number] = now
                 self.high_key = max(self.high_key, key)
+                if self.keys.setdefault(key, number) != number:
+                    self.reused.append(f"key {key} was given to event {self.keys[key]} and to event {number}")
         elif what == "acked":
             self.acked.update(dict.fromkeys(map(int, rest.split()), now))
         elif what == "rejecting":
-            self.rejecting.update(map(int, rest.split()))
+            numbers = set(map(int, rest.split()))
+            self.rejecting |= numbers
+            self.requeuing -= numbers
+            for number in numbers:
+                self.rejected.pop(number, None)
+                self.requeued.pop(number, None)
         elif what == "rejected":
             self.rejected.update(dict.fromkeys(map(int, rest.split()), now))
+        elif what == "requeuing":
+            self.requeuing.update(map(int, rest.split()))
+        elif what == "requeued":
+            self.requeued.update(dict.fromkeys(map(int, rest.split()), now))
         elif what in ("err", "fail"):
             self.errors.append(rest)
             if not self._injected_since_try:
                 self.unprovoked.append(f"{what} {rest}")
+        elif what == "escaped":
+            self.unprovoked.append(f"{what} {rest}")
         elif what == "open":
             self.is_opening = True
             self._injected_since_try = False
@@ -79,7 +96,7 @@ class History:
             self.is_opening = False
         elif what == "end":
             self.ended = True
-        if what in ("ok", "acked", "rejected"):
+        if what in ("ok", "acked", "rejected", "requeued"):
             self._injected_since_try = False
 
     @property
@@ -181,6 +198,7 @@ def problems(history: History, seen: Observation, interval_s: float, cut_ns: int
     def settled(moments: dict[int, int]) -> set[int]:
         return {number for number, moment in moments.items() if moment < limit_ns}
 
+    found += history.reused if not interval_s else []
     required = settled(history.stored) - set(history.sent) - history.rejecting
     lost = required - present
     if lost:
@@ -191,7 +209,13 @@ def problems(history: History, seen: Observation, interval_s: float, cut_ns: int
         for number in settled(history.stored) & history.rejecting - set(history.sent)
         if (number in buried) == (number in present)
     ]
-    found += [f"rejected event {number} is not among the dead letters" for number in settled(history.rejected) - buried]
+    found += [
+        f"rejected event {number} is not among the dead letters"
+        for number in settled(history.rejected) - buried - history.requeuing
+    ]
+    found += [
+        f"requeued event {number} is not pending" for number in settled(history.requeued) - present - set(history.sent)
+    ]
     if len(present) != len(seen.numbers):
         found.append("an event is stored twice")
     invented = present - history.tried

@@ -6,10 +6,15 @@ in the process itself, for what depends on a whole interpreter.
 
 What the program did and was told is written into the recorder's log as marks, between the operations:
 
-    try I...         the events I are being put            ok I...        put() returned
-    err I.. REASON   put() raised                          sent K:I...    the collector has answered 2xx for them
-    acked I...       ack() returned                        rejecting I... / rejected I...   the same for reject()
-    fail REASON      any other call raised                 open, opened   the store is being opened, is open
+    try I...                 the events I are being put
+    ok I...                  put() returned
+    err I... REASON          put() raised
+    sent K:I...              the collector has answered 2xx for these keys and events
+    acked I...               ack() returned
+    rejecting I..., rejected I..., requeuing I..., requeued I...: around reject() and requeue()
+    fail REASON              any other call raised an error of the package
+    escaped REASON           a call raised an error that is not of the package
+    open, opened             the store is being opened, is open
 """
 
 from __future__ import annotations
@@ -20,6 +25,7 @@ import hashlib
 import importlib
 import json
 import os
+import select
 import signal
 import sys
 import threading
@@ -30,7 +36,7 @@ from typing import TYPE_CHECKING, Any
 
 from durable_tracker.errors import QueueError
 
-from .subjects import subject
+from .subjects import Reviving, Shrinking, subject
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -118,12 +124,15 @@ class Program:
         self._store: Store | None = None
 
     def run(self, commands: list[Command]) -> None:
-        """Run all commands; an error of the store is marked, any other one is raised."""
+        """Run all commands. An error is marked; one that is not of the package has escaped, and is a finding."""
         for name, *arguments in commands:
             try:
                 getattr(self, "do_" + name)(*arguments)
             except QueueError as exc:
                 self._mark(f"fail {name} {type(exc).__name__}: {exc}")
+            except Exception as exc:
+                self._mark(f"escaped {name} {type(exc).__name__}: {exc}")
+                traceback.print_exc()
 
     def _opened(self) -> Store:
         if self._store is None:
@@ -192,6 +201,25 @@ class Program:
         store.reject([row.key for row in rows], 400, "refused")
         self._mark("rejected " + text)
 
+    def do_requeue(self, count: int) -> None:
+        """Move dead letters back into the queue, if the store can."""
+        store = self._opened()
+        if not isinstance(store, Reviving):
+            return
+        letters = store.dead_letters(count)
+        if not letters:
+            return
+        text = " ".join(str(number_of(letter.payload)) for letter in letters)
+        self._mark("requeuing " + text)
+        store.requeue([letter.key for letter in letters])
+        self._mark("requeued " + text)
+
+    def do_shrink(self) -> None:
+        """Give free pages back to the file system, if the store can."""
+        store = self._opened()
+        if isinstance(store, Shrinking):
+            store.shrink()
+
     def do_close(self) -> None:
         store, self._store = self._store, None
         if store is not None:
@@ -216,6 +244,7 @@ class Program:
             threading.Event().wait(seconds / count)
 
     def do_threads(self, count: int, each: int) -> None:
+        self._opened()
         threads = [threading.Thread(target=self.do_put, args=(each,)) for _ in range(count)]
         for thread in threads:
             thread.start()
@@ -232,10 +261,11 @@ class Program:
             os._exit(0)
         os.waitpid(pid, 0)
 
-    def do_interrupted(self, way: str, limit: int) -> None:
+    def do_interrupted(self, way: str, deliver: bool, limit: int = 5000) -> None:
         """Interrupt a put at each of its byte codes in turn, as a signal handler can.
 
-        `way`: the handler puts an event itself ("put"), or raises KeyboardInterrupt ("raise").
+        `way`: the handler puts an event itself ("put"), or raises KeyboardInterrupt ("raise"). `deliver`: everything
+        is delivered after each interruption.
         """
         store = self._opened()
         package = str(Path(sys.modules[type(store).__module__].__file__ or "").parent)
@@ -243,6 +273,8 @@ class Program:
             number, nested = self._take(2)
             if not self._interrupt_once(package, number, nested, at, way):
                 break
+            if deliver:
+                self.do_deliver(10)  # a key that is free again must not be given out again
         else:
             self._mark("fail interrupted RuntimeError: a put has more byte codes than the limit")
         self.do_put(3)
@@ -298,7 +330,6 @@ class Program:
 
 
 def _run(request: dict[str, Any]) -> None:
-    faulthandler.dump_traceback_later(request.get("deadline_s", _DEADLINE_S), exit=True)
     recorder = Recorder()
     root = Path(request["root"])
     recorder.begin(str(root), request["log"])
@@ -310,17 +341,30 @@ def _run(request: dict[str, Any]) -> None:
     recorder.mark("end")
 
 
+def _wait(pid: int, deadline_s: float) -> int:
+    """Wait for a child; if it hangs, have it say where, and end it with all that it forked."""
+    descriptor = os.pidfd_open(pid)
+    try:
+        if not select.select([descriptor], [], [], deadline_s)[0]:
+            os.kill(pid, signal.SIGABRT)
+            select.select([descriptor], [], [], 5)
+            os.killpg(pid, signal.SIGKILL)
+    finally:
+        os.close(descriptor)
+    return os.waitpid(pid, 0)[1]
+
+
 def _serve() -> None:
     for line in sys.stdin.buffer:
         request = json.loads(line)
         started = time.monotonic()
         pid = os.fork()
         if pid == 0:
+            os.setpgid(0, 0)
             os.dup2(os.open(request["log"] + ".stderr", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), 2)
             _run(request)
-            faulthandler.cancel_dump_traceback_later()
             os._exit(0)
-        _, status = os.waitpid(pid, 0)
+        status = _wait(pid, request.get("deadline_s", _DEADLINE_S))
         answer = {"status": os.waitstatus_to_exitcode(status), "seconds": time.monotonic() - started}
         os.write(1, json.dumps(answer).encode() + b"\n")
 
@@ -330,7 +374,6 @@ def main() -> None:
     faulthandler.enable()
     if "--once" in sys.argv[1:]:
         _run(json.loads(sys.stdin.buffer.readline()))
-        faulthandler.cancel_dump_traceback_later()
     else:
         importlib.import_module(".real", __package__)  # once, instead of in each run
         try:
@@ -339,7 +382,6 @@ def main() -> None:
             raise
         except BaseException:
             if os.getppid() != int(os.environ["FAULTS_HARNESS"]):  # a forked child failed: its parent lives
-                faulthandler.cancel_dump_traceback_later()
                 traceback.print_exc()
                 os._exit(3)
             raise

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from durable_tracker import interval_sync
+from durable_tracker import interval_sync, slot_file
 from durable_tracker.slots import Slot, make_private_directory
 from durable_tracker.sqlite_queue import SqliteQueue
 
@@ -18,28 +18,33 @@ INTERVAL_S = 0.2
 """The interval sync's period in tests: a program then need not take minutes."""
 
 _BYTE_LIMIT = 10_000
+_SMALL_WAL = 48 << 10
 
 
 @dataclass(frozen=True, slots=True)
 class QueueSubject:
     """`SqliteQueue` on slot 0."""
 
-    durability: Literal["always", "interval"]
+    variant: str = ""
 
     @property
     def interval_s(self) -> float:
-        return INTERVAL_S if self.durability == "interval" else 0.0
+        return INTERVAL_S if self.variant == "interval" else 0.0
 
     @property
     def acks_before_answer(self) -> bool:
         return False
 
     def open(self, folder: Path) -> SqliteQueue:
-        if self.durability == "interval":
+        durability: slot_file.Durability = "always"
+        if self.variant == "interval":
             interval_sync.INTERVAL_S = INTERVAL_S  # type: ignore[misc]
+            durability = "interval"
+        elif self.variant == "small_wal":
+            slot_file.WAL_SIZE_MAX = _SMALL_WAL  # type: ignore[misc]
         directory = folder / "queue" / "emitter"
         make_private_directory(directory)
-        return SqliteQueue.take(Slot(directory, 0), durability=self.durability, byte_limit=_BYTE_LIMIT)
+        return SqliteQueue.take(Slot(directory, 0), durability=durability, byte_limit=_BYTE_LIMIT)
 
     def dead_values(self, folder: Path) -> list[bytes]:
         return raw_values(folder / "queue" / "emitter" / "0.sqlite3", "dead_letters")

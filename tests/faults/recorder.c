@@ -419,6 +419,11 @@ ssize_t pwritev2(int fd, const struct iovec *parts, int count, off_t at, int fla
 }
 
 
+ssize_t pwritev64v2(int fd, const struct iovec *parts, int count, off64_t at, int flags)
+{
+    return pwritev2(fd, parts, count, at, flags);
+}
+
 /* What copies between files inside the kernel would pass unseen: callers have a fallback for ENOSYS. */
 ssize_t copy_file_range(int from, off64_t *from_at, int to, off64_t *to_at, size_t size, unsigned int flags)
 {

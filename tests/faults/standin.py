@@ -166,13 +166,13 @@ class StandIn:
                 self._insert_badly(connection, payloads)
                 return
             while True:
-                # The keys are taken before the insert and belong to this call alone, whoever interrupts it.
-                first = self._last_key = self._last_key + len(payloads)
+                first = self._last_key + 1
                 try:
-                    self._insert(connection, "INSERT", first - len(payloads) + 1, payloads)
-                except sqlite3.IntegrityError:  # an interrupted call had them between the two steps above
-                    self._last_key = max(self._last_key, self._high(connection))
+                    self._insert(connection, "INSERT", first, payloads)
+                except sqlite3.IntegrityError:  # the counter is behind: an interrupting call has moved it back
+                    self._last_key = self._high(connection)
                 else:
+                    self._last_key = first + len(payloads) - 1
                     return
 
     def _insert_badly(self, connection: sqlite3.Connection, payloads: Sequence[bytes]) -> None:
@@ -211,6 +211,8 @@ class StandIn:
 
     def _remove(self, connection: sqlite3.Connection, keys: Sequence[int], count: str) -> None:
         high = self._high(connection)
+        if self._flaw is not Flaw.COUNTER_AFTER_INSERT:
+            self._last_key = high  # while the rows that it follows from are still there
         self._add(connection, "high", high - self._count(connection, "high"))
         removed = sum(connection.execute("DELETE FROM events WHERE key = ?", (key,)).rowcount for key in keys)
         self._add(connection, count, removed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from .standin import Flaw, StandIn
 
@@ -26,6 +26,30 @@ class Store(Protocol):
     def ledger(self) -> Ledger: ...
     def high_key(self) -> int: ...
     def close(self) -> None: ...
+
+
+class DeadLetter(Protocol):
+    """What was refused."""
+
+    @property
+    def key(self) -> int: ...
+    @property
+    def payload(self) -> bytes: ...
+
+
+@runtime_checkable
+class Reviving(Protocol):
+    """A store that can take dead letters back."""
+
+    def dead_letters(self, limit: int) -> Sequence[DeadLetter]: ...
+    def requeue(self, keys: Sequence[int]) -> int: ...
+
+
+@runtime_checkable
+class Shrinking(Protocol):
+    """A store that can give free pages back."""
+
+    def shrink(self) -> bool: ...
 
 
 class Subject(Protocol):
@@ -75,10 +99,14 @@ def raw_values(path: Path, table: str) -> list[bytes]:
 
 
 def subject(name: str) -> Subject:
-    """Return a subject by its name: "standin", "standin:<flaw's name>", "queue" or "queue:interval"."""
+    """Return a subject by its name.
+
+    "standin", "standin:<a flaw's name>"; the product's queue as "queue", "queue:interval", or "queue:small_wal", which
+    checkpoints after a few events instead of after thousands.
+    """
     kind, _, variant = name.partition(":")
     if kind == "standin":
         return StandInSubject(Flaw[variant] if variant else Flaw.NONE)
     from .real import QueueSubject
 
-    return QueueSubject("interval" if variant == "interval" else "always")
+    return QueueSubject(variant)
