@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -97,10 +98,12 @@ class Site:
     def journal(self) -> Path:
         return self.folder / "journal"
 
-    def command(self, source: str, *, options: tuple[str, ...] = ("-W", "error")) -> list[str]:
-        """Return the command line of a child that runs `source`."""
+    def command(self, source: str, *, first: str = "") -> list[str]:
+        """Return the command line of a child that runs `source`, and `first` before it imports the package."""
         arguments = [self.endpoint, str(self.queue_dir), str(self.journal)]
-        return [sys.executable, *options, "-c", PRELUDE + source, *arguments]
+        # That a fork beside threads is dangerous is what Python 3.12 warns of, and what some tests are about.
+        options = ["-W", "error", "-W", "ignore:This process:DeprecationWarning"]
+        return [sys.executable, *options, "-c", first + PRELUDE + source, *arguments]
 
     def run(self, source: str, *, timeout_s: float = TIMEOUT_S, expected: int | None = 0) -> float:
         """Run a child to its end and return how many seconds it took. It must be silent and end as expected."""
@@ -151,14 +154,21 @@ class Child:
 
     def __init__(self, site: Site, source: str, **settings: Any) -> None:
         environment = {**os.environ, "PYTHONUNBUFFERED": "1", **site.environment}
+        # A file, not a pipe: what the child forked may outlive it, and would keep a pipe open.
+        self.output = tempfile.TemporaryFile()
         self.process = subprocess.Popen(
-            site.command(source, **settings), env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            site.command(source, **settings),
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=self.output,
+            stderr=subprocess.STDOUT,
         )
 
     def end(self, timeout_s: float = TIMEOUT_S) -> tuple[int, str]:
         """Wait for its end; return the exit code and all it said."""
-        output, _ = self.process.communicate(timeout=timeout_s)
-        return self.process.returncode, output.decode(errors="replace")
+        code = self.process.wait(timeout_s)
+        self.output.seek(0)
+        return code, self.output.read().decode(errors="replace")
 
     def kill(self) -> None:
         """End it by SIGKILL."""
@@ -172,8 +182,7 @@ class Child:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
-        assert self.process.stdout is not None
-        self.process.stdout.close()
+        self.output.close()
 
 
 def wait_until(predicate: Callable[[], bool], timeout_s: float = TIMEOUT_S) -> None:
@@ -190,7 +199,7 @@ def open_slots(queue_dir: Path) -> Iterator[SqliteQueue]:
         for slot in existing_slots(directory):
             if slot.database.stat().st_size == 0:
                 continue  # its owner was killed before it made the tables
-            with SqliteQueue.take(slot, create=False) as queue:
+            with SqliteQueue.take(slot) as queue:
                 yield queue
 
 

@@ -57,7 +57,7 @@ class Rig:
             lambda queue, **hooks: Delivery(queue, self.transport, settings=DeliverySettings(**settings), **hooks),
             linger_s=linger_s,
             gather=gather,
-            open_orphan=lambda slot: SqliteQueue(slot, create=False),
+            open_orphan=lambda slot: SqliteQueue(slot),
         )
 
     def put(self, *numbers: int) -> None:

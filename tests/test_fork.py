@@ -1,0 +1,479 @@
+"""Forks: the child takes a slot of its own, and neither uses, closes nor unlocks what is its parent's."""
+
+from __future__ import annotations
+
+import importlib.util
+import signal
+import subprocess
+import sys
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import pytest
+from processes import Child, Site, label, wait_until
+
+from durable_tracker.collector import Collector
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+HOOKLESS_FORK = """
+def hookless_fork():
+    # As some servers do: Python's hooks do not run. PyDLL holds the GIL, so that the child has it, too. But a child
+    # hangs in Python itself if another thread was waiting for the GIL: hence the pause, in which they fall asleep.
+    time.sleep(0.05)
+    return ctypes.PyDLL(None).fork()
+"""
+
+EXITS = {"returns": "sys.exit(0)", "is cut short": "os._exit(0)", "tracks": "track_some(t, 'child', 5); sys.exit(0)"}
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    """A queue dir, and a collector that is down."""
+    return Site(tmp_path)
+
+
+def received(collector: Collector) -> Counter[str]:
+    return Counter(label(event) for event in collector.events)
+
+
+# ── one fork ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+PARENT_GOES_ON = """
+t = make(drain={drain})
+track_some(t, "before", 10)
+pid = {fork}()
+if pid == 0:
+    {child}
+assert reap(pid) == 0
+track_some(t, "after", 10)
+os.kill(os.getpid(), signal.SIGKILL)  # what is there now is what was really written
+"""
+
+
+@pytest.mark.parametrize("drain", [True, False])
+@pytest.mark.parametrize("fork", ["os.fork", "hookless_fork"])
+@pytest.mark.parametrize("child", EXITS)
+def test_a_childs_end_does_not_touch_what_the_parent_goes_on_to_track(
+    site: Site, child: str, fork: str, drain: bool
+) -> None:
+    """Whether it returns, is cut short or tracks, and with or without Python's hook."""
+    source = HOOKLESS_FORK + PARENT_GOES_ON.format(fork=fork, child=EXITS[child], drain=drain)
+    site.run(source, expected=-signal.SIGKILL)
+    site.assert_kept()
+    assert 20 + 5 * (child == "tracks") == site.ledger().accepted
+    assert 1 + (child == "tracks") == len(list(site.slots.glob("*.sqlite3")))
+
+
+@pytest.mark.parametrize("fork", ["os.fork", "hookless_fork"])
+def test_without_the_extra_reference_the_same_program_loses_events(site: Site, fork: str) -> None:
+    """The test above can fail: a child that finalises the inherited connection unlinks the parent's WAL."""
+    broken = """
+import durable_tracker.connection
+class Refless:
+    py_object = ctypes.py_object
+    class pythonapi:
+        Py_IncRef = Py_DecRef = staticmethod(lambda it: None)
+durable_tracker.connection.ctypes = Refless
+"""
+    child = "t.emitters[0]._pair = None; import gc; gc.collect(); del t; sys.exit(0)"
+    source = broken + HOOKLESS_FORK + PARENT_GOES_ON.format(fork=fork, child=child, drain=False)
+    site.run(source, expected=-signal.SIGKILL)
+    with pytest.raises(AssertionError):
+        site.assert_kept()
+
+
+def test_a_child_that_closes_the_inherited_connection_would_lose_events(site: Site) -> None:
+    """The other broken variant: an explicit close, as a pool without a pid check does."""
+    child = "t.emitters[0]._pair[0]._connection._raw.close(); os._exit(0)"
+    site.run(PARENT_GOES_ON.format(fork="os.fork", child=child, drain=False), expected=-signal.SIGKILL)
+    with pytest.raises(AssertionError):
+        site.assert_kept()
+
+
+def test_close_in_a_child_leaves_the_parents_queue_open(site: Site) -> None:
+    """Closing the inherited tracker in the child is the child's affair."""
+    site.run(PARENT_GOES_ON.format(fork="os.fork", child="t.close(); sys.exit(0)", drain=True), expected=-9)
+    site.assert_kept()
+    assert 20 == site.ledger().accepted
+
+
+@pytest.mark.parametrize("fork", ["os.fork", "hookless_fork"])
+def test_parent_and_child_deliver_their_own_events(site: Site, fork: str) -> None:
+    """With a collector that is up, each event arrives once, and both flushes succeed."""
+    with Collector() as collector:
+        site.endpoint = collector.url
+        source = """
+t = make(linger=0.01)
+track_some(t, "parent", 10)
+t.flush(timeout=10)
+pid = FORK()
+track_some(t, "both" + str(pid), 10)
+empty = t.flush(timeout=10)
+if pid == 0:
+    sys.exit(0 if empty else 5)
+assert empty
+assert reap(pid) == 0
+track_some(t, "after", 5)
+assert t.close()
+"""
+        site.run(HOOKLESS_FORK + source.replace("FORK", fork))
+        site.assert_kept(received(collector))
+        assert 35 == len(collector.events)
+        assert [] == collector.anomalies
+
+
+@pytest.mark.parametrize("fork", ["os.fork", "hookless_fork"])
+def test_a_child_outlives_a_killed_parent(site: Site, fork: str) -> None:
+    """It goes on in its own slot, and what the parent left is delivered by whoever is next, at the latest."""
+    source = """
+t = make()
+track_some(t, "parent", 10)
+pid = FORK()
+if pid == 0:
+    wait_until(lambda: os.getppid() != parent)
+    track_some(t, "child", 10)
+    note("child done")
+    sys.exit(0)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    site.run(HOOKLESS_FORK + "parent = os.getpid()\n" + source.replace("FORK", fork), expected=-signal.SIGKILL)
+    wait_until(lambda: site.says("child done"))
+    wait_until(lambda: _is_free(site, 0) and _is_free(site, 1))
+    site.assert_kept()
+    assert 20 == site.ledger().accepted
+
+
+def test_what_a_killed_parent_left_is_delivered_while_its_child_lives(site: Site) -> None:
+    """The child holds nothing of the parent's slot, so that a drain, or the next process, takes it at once.
+
+    The child itself cannot: the SQLite that it inherited takes its parent's file to be open in this process.
+    """
+    source = """
+parent = os.getpid()
+import logging
+class Handler(logging.Handler):
+    def emit(self, record):
+        note(record.getMessage())
+logging.getLogger("durable_tracker").addHandler(Handler())
+t = make(max_retry_delay_seconds=0.1)
+track_some(t, "parent", 10)
+pid = os.fork()
+if pid == 0:
+    wait_until(lambda: os.getppid() != parent)
+    track_some(t, "child", 1)
+    wait_until(lambda: os.path.exists(JOURNAL + ".over"))
+    t.close()
+    note("child done")
+    os._exit(0)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    with Collector() as collector:
+        collector.down()
+        site.endpoint = collector.url
+        try:
+            site.run(source, expected=-signal.SIGKILL)
+            wait_until(lambda: "child-0" in site.noted("ack"))
+            collector.up()
+            assert collector.wait(distinct=1)
+            wait_until(lambda: site.says("worker.orphan_unusable"))
+            command = [sys.executable, "-m", "durable_tracker.drain", str(site.slots / "0.sqlite3")]
+            assert 0 == subprocess.run(command, timeout=20, capture_output=True, check=False).returncode
+            assert 11 == len(collector.events)
+        finally:
+            site.journal.with_name("journal.over").touch()
+        wait_until(lambda: site.says("child done"))
+        wait_until(lambda: _is_free(site, 1))
+        site.assert_kept(received(collector))
+
+
+def test_a_grandchild_takes_a_slot_of_its_own(site: Site) -> None:
+    """Three generations, three slots."""
+    source = """
+t = make()
+track_some(t, "first", 3)
+first = os.getpid()
+pid = os.fork()
+if pid == 0:
+    track_some(t, "second", 3)
+    pid = os.fork()
+    if pid == 0:
+        track_some(t, "third", 3)
+        sys.exit(0)
+    track_some(t, "second-again", 3)
+    sys.exit(reap(pid))
+track_some(t, "first-again", 3)
+sys.exit(reap(pid))
+"""
+    site.run(source)
+    site.assert_kept()
+    assert {"0.sqlite3", "1.sqlite3", "2.sqlite3"} == {path.name for path in site.slots.glob("*.sqlite3")}
+
+
+# ── forks beside other threads ───────────────────────────────────────────────────────────────────────────────────────
+
+PRODUCERS = """
+over = threading.Event()
+def produce(name):
+    n = 0
+    while not over.is_set():
+        track(t, f"{name}-{n}")
+        n += 1
+threads = [threading.Thread(target=produce, args=(f"thread{n}",), daemon=True) for n in range(3)]
+for thread in threads:
+    thread.start()
+def stop():
+    over.set()
+    for thread in threads:
+        thread.join(20)
+"""
+
+
+@pytest.mark.parametrize("durability", ["always", "interval"])
+def test_forks_while_other_threads_put(site: Site, durability: str) -> None:
+    """In the middle of their writes; the children track, and exit in both ways."""
+    source = f"""
+t = make(durability="{durability}")
+track(t, "first")
+{PRODUCERS}
+for n in range(16):
+    pid = os.fork()
+    if pid == 0:
+        track_some(t, f"child{{n}}", 3)
+        if n % 2:
+            os._exit(0)
+        sys.exit(0)
+    assert reap(pid) == 0
+stop()
+"""
+    site.run(source)
+    site.assert_kept()
+
+
+# A thread that is in the midst of a put, but not waiting for the GIL: it holds the queue's lock and sleeps.
+IN_A_PUT = """
+queue, worker = t.emitters[0]._pair
+inside, leave = threading.Event(), threading.Event()
+def hold():
+    with queue._file.lock:
+        inside.set()
+        leave.wait()
+        queue.put(b'{"se_la":"holder"}')
+holder = threading.Thread(target=hold, daemon=True)
+note("try holder")
+holder.start()
+inside.wait()
+"""
+
+
+@pytest.mark.parametrize("child", EXITS)
+def test_a_fork_without_the_hook_during_another_threads_put(site: Site, child: str) -> None:
+    """The lock that the thread holds is held for ever in the child, which does not wait for it."""
+    source = f"""
+t = make()
+track(t, "first")
+{IN_A_PUT}
+pid = hookless_fork()
+if pid == 0:
+    {EXITS[child]}
+assert reap(pid) == 0
+leave.set()
+holder.join()
+note("ack holder")
+"""
+    site.run(HOOKLESS_FORK + source)
+    site.assert_kept()
+
+
+def test_a_child_of_a_fork_without_the_hook_forks_again(site: Site) -> None:
+    """Its hook must not wait for the locks that its parent's threads held."""
+    source = f"""
+t = make()
+track(t, "first")
+{IN_A_PUT}
+for tracks_first in (True, False):
+    pid = hookless_fork()
+    if pid == 0:
+        if tracks_first:
+            track(t, "child-before")
+        pid = os.fork()
+        if pid == 0:
+            track(t, f"grandchild-{{tracks_first}}")
+            sys.exit(0)
+        track(t, f"child-{{tracks_first}}")
+        os._exit(reap(pid))
+    assert reap(pid) == 0
+leave.set()
+holder.join()
+note("ack holder")
+"""
+    site.run(HOOKLESS_FORK + source)
+    site.assert_kept()
+
+
+def test_several_threads_fork_at_once(site: Site) -> None:
+    """Each gives back the locks that it took, and no others."""
+    source = """
+t = make()
+track(t, "first")
+def fork_often(name):
+    for n in range(15):
+        pid = os.fork()
+        if pid == 0:
+            if n % 5 == 0:
+                track(t, f"{name}-child{n}")
+            os._exit(0)
+        assert reap(pid) == 0
+        track(t, f"{name}-{n}")
+threads = [threading.Thread(target=fork_often, args=(f"thread{n}",)) for n in range(3)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+"""
+    site.run(source)
+    site.assert_kept()
+
+
+def test_a_fork_while_another_thread_opens_the_first_slot(site: Site) -> None:
+    """The child finds a lock held by a thread that it does not have."""
+    source = """
+for n in range(10):
+    t = Tracker(Emitter(ENDPOINT, queue_dir=QUEUE_DIR, name="test"))
+    opener = threading.Thread(target=track, args=(t, f"opener{n}"), daemon=True)
+    opener.start()
+    pid = os.fork()
+    if pid == 0:
+        track(t, f"child{n}")
+        sys.exit(0)
+    assert reap(pid) == 0
+    opener.join()
+    t.close()
+"""
+    site.run(source)
+    site.assert_kept()
+
+
+@pytest.mark.parametrize("fork", ["os.fork", "hookless_fork"])
+def test_many_threads_of_a_child_find_out_at_once(site: Site, fork: str) -> None:
+    """They share one slot, which stays locked."""
+    source = """
+t = make()
+track(t, "first")
+pid = FORK()
+if pid == 0:
+    sys.setswitchinterval(1e-6)
+    barrier = threading.Barrier(8)
+    def work(name):
+        barrier.wait()
+        track_some(t, name, 5)
+    threads = [threading.Thread(target=work, args=(f"child{n}",)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    from durable_tracker.slots import Slot, existing_slots
+    from pathlib import Path
+    slots = list(existing_slots(Path(QUEUE_DIR) / "test"))
+    note("slots " + str([slot.acquire() for slot in slots]))
+    sys.exit(0)
+assert reap(pid) == 0
+"""
+    site.run(HOOKLESS_FORK + source.replace("FORK", fork))
+    site.assert_kept()
+    assert site.says("slots [False, False]")
+
+
+def test_a_fork_in_a_signal_handler_that_interrupted_a_put(site: Site) -> None:
+    """The handler's thread holds the lock already; both sides go on."""
+    source = """
+t = make()
+track(t, "first")
+forked = []
+def handler(number, frame):
+    pid = os.fork()
+    if pid == 0:
+        track(t, f"child{os.getpid()}")
+        os._exit(0)
+    forked.append(pid)
+signal.signal(signal.SIGALRM, handler)
+signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
+n = 0
+while len(forked) < 20:
+    track(t, f"main{n}")
+    n += 1
+signal.signal(signal.SIGALRM, signal.SIG_IGN)
+signal.setitimer(signal.ITIMER_REAL, 0)
+assert [0] * len(forked) == [reap(pid) for pid in forked]
+"""
+    site.run(source)
+    site.assert_kept()
+
+
+def test_a_broken_hook_is_seen_as_a_hang_or_a_loss(site: Site) -> None:
+    """The tests above can fail: without the pid check a child puts into its parent's queue."""
+    source = """
+from durable_tracker.sqlite_queue import SqliteQueue
+real_pid = os.getpid()
+t = make(drain=False)
+track(t, "first")
+pid = hookless_fork()
+if pid == 0:
+    os.getpid = lambda: real_pid
+    track_some(t, "child", 20)
+    os._exit(0)
+reap(pid)
+track_some(t, "parent", 20)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    site.run(HOOKLESS_FORK + source, expected=-signal.SIGKILL)
+    with pytest.raises(AssertionError):
+        site.assert_kept()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("gevent") is None, reason="gevent is not installed")
+@pytest.mark.parametrize("patch", ["before", "after"])
+def test_greenlets_fork_and_track(site: Site, patch: str) -> None:
+    """Under gevent's patches, made before or after the import of this package.
+
+    A fork copies all greenlets, the worker's as well: what was in flight may be sent by both.
+    """
+    source = """
+def produce(name):
+    for n in range(30):
+        track(t, f"{os.getpid()}-{name}-{n}")
+        gevent.sleep(0)
+t = make(linger=0.01)
+greenlets = [gevent.spawn(produce, f"greenlet{n}") for n in range(4)]
+gevent.sleep(0)
+track(t, "first")
+pid = os.fork()
+gevent.joinall(greenlets, timeout=20)
+track_some(t, str(pid), 10)
+if pid == 0:
+    assert t.flush(timeout=10)
+    assert t.close()
+    sys.exit(0)
+assert reap(pid) == 0
+assert t.flush(timeout=10)
+assert t.close()
+"""
+    patching = "import gevent.monkey, warnings\nwarnings.simplefilter('ignore')\ngevent.monkey.patch_all()\n"
+    with Collector() as collector:
+        site.endpoint = collector.url
+        with Child(site, patching + source, first=patching if patch == "before" else "") as child:
+            code, errors = child.end()
+        assert 0 == code, errors
+        assert "Traceback" not in errors, errors
+        site.assert_kept(received(collector), doubled_max=20)
+        assert {} == dict(site.stored())
+
+
+def _is_free(site: Site, index: int) -> bool:
+    from durable_tracker.slots import Slot
+
+    slot = Slot(site.slots, index)
+    is_free = slot.acquire()
+    slot.release()
+    return is_free
