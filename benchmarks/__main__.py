@@ -22,7 +22,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)} (default: all)")
     parser.add_argument("--rounds", type=int, default=5, help="repetitions of each measurement (default %(default)s)")
     parser.add_argument("--dir", type=Path, default=Path("/var/tmp"), help="a real disk (default %(default)s)")  # noqa: S108
-    parser.add_argument("--huge", action="store_true", help="scale: up to a backlog of 10 million events, not 1 million")
+    parser.add_argument(
+        "--huge", action="store_true", help="scale: up to a backlog of 10 million events, not 1 million"
+    )
     parser.add_argument("--report", action="store_true", help="measure nothing: write the report of what is on file")
     parser.add_argument("--snapshot", action="store_true", help="also write RESULTS.md and figures/, which are kept")
     options = parser.parse_args()
@@ -41,7 +43,9 @@ def main() -> int:
         backlog_max=10_000_000 if arguments.huge else 1_000_000,
     )
     if machine.is_in_memory(options.directory):
-        sys.stderr.write(f"{options.directory} is in memory: syncing costs nothing there, so no figure means anything\n")
+        sys.stderr.write(
+            f"{options.directory} is in memory: syncing costs nothing there, so no figure means anything\n"
+        )
     logging.getLogger("durable_tracker").setLevel(logging.CRITICAL)  # outages are part of the measurements
     found, described = load()
     if not arguments.report:

@@ -5,8 +5,12 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-import snowplow_tracker
+from snowplow_tracker.emitters import Emitter
 from snowplow_tracker.event_store import InMemoryEventStore
+from snowplow_tracker.events import SelfDescribing, StructuredEvent
+from snowplow_tracker.self_describing_json import SelfDescribingJson
+from snowplow_tracker.subject import Subject
+from snowplow_tracker.tracker import Tracker
 
 from benchmarks.payloads import CONTEXT, CONTEXT_SCHEMA, DATA, SCHEMA, STRUCTURED, subject_of
 
@@ -24,26 +28,23 @@ def make_emitter(port: int = 9, session: requests.Session | None = None) -> Any:
     """
     _logger.setLevel(logging.ERROR)
     store = InMemoryEventStore(logger=_logger, buffer_capacity=_NEVER)
-    return snowplow_tracker.Emitter(
-        "127.0.0.1", protocol="http", port=port, batch_size=_NEVER, event_store=store, session=session
-    )
+    return Emitter("127.0.0.1", protocol="http", port=port, batch_size=_NEVER, event_store=store, session=session)
 
 
 def make_tracker(emitter: Any) -> Any:
     """Return a tracker with the same settings as this package's in the benchmarks."""
-    subject = subject_of(snowplow_tracker.Subject)
-    return snowplow_tracker.Tracker("bench", emitter, subject, app_id="shop")
+    subject = subject_of(Subject)
+    return Tracker("bench", emitter, subject, app_id="shop")
 
 
 def structured() -> Any:
     """Return a structured event."""
-    return snowplow_tracker.StructuredEvent(**STRUCTURED)
+    return StructuredEvent(**STRUCTURED)
 
 
 def self_describing() -> Any:
     """Return a self-describing event with one context."""
-    json = snowplow_tracker.SelfDescribingJson
-    return snowplow_tracker.SelfDescribing(json(SCHEMA, DATA), context=[json(CONTEXT_SCHEMA, CONTEXT)])
+    return SelfDescribing(SelfDescribingJson(SCHEMA, DATA), context=[SelfDescribingJson(CONTEXT_SCHEMA, CONTEXT)])
 
 
 def forget(emitter: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -56,6 +57,8 @@ def _targets(found: Mapping[str, Results]) -> Iterable[str]:
     yield "| what | required | reached | |"
     yield "|---|---|---|---|"
     for target in TARGETS:
+        if not target.values(found):
+            continue
         yield f"| {target.what} | {target.required} | {target.reached(found)} | {target.verdict(found)} |"
 
 
@@ -72,10 +75,10 @@ def _table(results: Results, setting: str) -> Iterable[str]:
 def _cell(rounds: list[float] | None) -> str:
     if not rounds:
         return ""
-    median = sorted(rounds)[len(rounds) // 2]
+    median = statistics.median(rounds)
     low, high = spread(rounds)
     text = number(median)
-    return text if len(rounds) == 1 else f"{text} ({number(low)}–{number(high)})"
+    return text if len(rounds) == 1 else f"{text} ({number(low)} to {number(high)})"
 
 
 def number(value: float) -> str:

@@ -2,7 +2,7 @@
 
 Each peer is used as its documentation shows, with the settings that make it fastest at its level of durability:
 
-    interval    a crash of the process loses nothing, a power failure what was not synced yet (or, where it says so, more)
+    interval    a crash of the process loses nothing, a power failure what was not synced (or more)
     always      on disk when the call returns
 """
 
@@ -172,7 +172,7 @@ def _diskcache(directory: Path) -> Store:
     from diskcache import Deque
 
     deque = Deque(directory=str(directory))
-    return Store(deque.append, lambda: deque._cache.close())
+    return Store(deque.append, deque._cache.close)
 
 
 def _huey(directory: Path) -> Store:
