@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from .campaign import Bench, Server
 from .judge import history_of, problems
+from .namespace import unmount
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,15 +53,11 @@ def _image() -> Iterator[tuple[Path, Path]]:
             yield image, mount
         finally:
             if mount.is_mount():
-                _unmount(mount)
+                unmount(mount)
 
 
 def _mount(image: Path, mount: Path) -> None:
     subprocess.run(["mount", "-o", "loop", str(image), str(mount)], check=True)
-
-
-def _unmount(mount: Path) -> None:
-    subprocess.run(["umount", str(mount)], check=True)
 
 
 def _cut_the_power(mount: Path) -> None:
@@ -77,7 +74,7 @@ def probe() -> bool:
         _mount(image, mount)
         (mount / "unsynced").write_bytes(b"x")
         _cut_the_power(mount)
-        _unmount(mount)
+        unmount(mount)
         _mount(image, mount)
         if (mount / "unsynced").exists():
             raise RuntimeError("the shutdown does not lose what was not synced")
@@ -104,7 +101,7 @@ def rounds(subject: str, count: int, seed: int) -> dict[str, Any]:
             _cut_the_power(mount)
             moment = time.monotonic_ns()
             running.join()
-            _unmount(mount)
+            unmount(mount)
             _mount(image, mount)
             history = history_of(target.operations())
             wrong = problems(history, target.observe_in_place(), target.subject.interval_s, moment)

@@ -55,11 +55,16 @@ def mount_tmpfs(path: Path, size: str) -> None:
         subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(path)], check=True)
 
 
+def unmount(path: Path) -> None:
+    """Take a disk away."""
+    subprocess.run(["umount", str(path)], check=True)
+
+
 def probe_tmpfs() -> bool:
     """Mount one, and say that it worked. Called in a namespace."""
     with tempfile.TemporaryDirectory() as folder:
         mount_tmpfs(Path(folder), "1m")
-        subprocess.run(["umount", folder], check=True)
+        unmount(Path(folder))
     return True
 
 

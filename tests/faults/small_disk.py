@@ -8,7 +8,7 @@ from typing import Any
 
 from durable_tracker.errors import QueueFullError
 
-from .namespace import mount_tmpfs
+from .namespace import mount_tmpfs, unmount
 from .program import number_of, payload
 from .subjects import subject
 
@@ -41,6 +41,7 @@ def fill_and_drain(name: str, size: str) -> dict[str, Any]:
         store.put(payload(1))
         ledger = store.ledger()
         store.close()
+        unmount(disk)
         return {
             "stored": len(stored),
             "error": error,

@@ -199,6 +199,7 @@ def test_the_stand_in_passes_power_loss(server: Server) -> None:
     assert verdict.opened > 300
 
 
+@pytest.mark.slow
 def test_the_stand_in_passes_a_failed_sync_and_a_kill(server: Server) -> None:
     """A correct store passes a few faults and kills of each kind."""
     verdict = fault_campaign(server, "standin", Fault(SYNCS, 2), stride=7)
@@ -211,6 +212,7 @@ def test_the_stand_in_passes_a_failed_sync_and_a_kill(server: Server) -> None:
 # ---- each broken one does not
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "flaw", [Flaw.SYNCHRONOUS_OFF, Flaw.SYNCHRONOUS_NORMAL, Flaw.JOURNAL_DELETE, Flaw.RETURN_BEFORE_COMMIT]
 )
@@ -221,6 +223,7 @@ def test_the_harness_sees_a_put_that_was_not_durable(server: Server, flaw: Flaw)
     assert_sees(verdict, "lost:", "malformed")
 
 
+@pytest.mark.slow
 def test_the_harness_sees_rows_that_are_removed_before_the_answer(server: Server) -> None:
     """An event that the collector has not taken yet must still be in the queue."""
     verdict = crash_campaign(server, f"standin:{Flaw.ACK_BEFORE_ANSWER.name}", SEEDS)
@@ -228,6 +231,7 @@ def test_the_harness_sees_rows_that_are_removed_before_the_answer(server: Server
     assert_sees(verdict, "lost:")
 
 
+@pytest.mark.slow
 def test_the_harness_sees_a_new_directory_that_is_not_synced(server: Server) -> None:
     """In naming model A the whole queue vanishes with its directory's name."""
     verdict = crash_campaign(server, f"standin:{Flaw.NO_DIRECTORY_SYNC.name}", SEEDS[:1])
@@ -253,6 +257,7 @@ def fsyncgate_across_restart(server: Server, name: str, stride: int) -> Verdict:
     return total
 
 
+@pytest.mark.slow
 def test_the_harness_sees_that_nothing_is_checkpointed_at_open(server: Server) -> None:
     """An earlier process's failed sync has left a hole in the log, and what follows it is lost."""
     broken = fsyncgate_across_restart(server, f"standin:{Flaw.NO_CHECKPOINT_AT_OPEN.name}", 3)
