@@ -96,7 +96,7 @@ def _drain(results: Results, options: Options, level: Level) -> None:
                     add_latencies(results, setting, name, _paced(directory, level, sink, drains=name == WITH_DRAIN))
     results.note(
         setting,
-        "A call every millisecond. The backlog outlasts the calls; the collector takes the other core. The switch interval of Python's interpreter lock is 5 ms.",
+        "A call every millisecond. The backlog outlasts the calls; the collector takes the other core.",
     )
 
 

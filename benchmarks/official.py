@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from snowplow_tracker.emitters import Emitter
 from snowplow_tracker.event_store import InMemoryEventStore
-from snowplow_tracker.events import SelfDescribing, StructuredEvent
+from snowplow_tracker.events.self_describing import SelfDescribing
+from snowplow_tracker.events.structured_event import StructuredEvent
 from snowplow_tracker.self_describing_json import SelfDescribingJson
 from snowplow_tracker.subject import Subject
 from snowplow_tracker.tracker import Tracker
