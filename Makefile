@@ -3,11 +3,17 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
+# Interpreters on the PATH and of pyenv, one of each minor version, without the default one's.
+OTHER_PYTHONS = $(shell for python in python3.11 python3.12 python3.13 python3.14 \
+    $${PYENV_ROOT:-$$HOME/.pyenv}/versions/3.1[1-9]*/bin/python3; do \
+  $$python -c 'import ensurepip, sys; print("%d.%d" % sys.version_info[:2], sys.executable)' 2>/dev/null; \
+  done | sort -u -k1,1 | grep -v "^$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])') " | cut -d' ' -f2)
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types crash bench soak format clean
+.PHONY: help demo test test-all check lint types crash bench soak format clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
 
 $(VENV)/.dev: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -23,6 +29,12 @@ demo: $(VENV)/.dev  ## show the promise on real input: kill, outage, lost answer
 
 test: $(VENV)/.dev  ## the fast tests (F tier)
 	$(BIN)/python -m pytest
+
+test-all:  ## the fast tests on every Python from 3.11 on that this machine has, beside the default one
+	@for python in $(OTHER_PYTHONS); do \
+	  echo "== $$($$python --version)"; \
+	  $(MAKE) --no-print-directory test PYTHON=$$python VENV=.venv-$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])') || exit 1; \
+	done
 
 lint: $(VENV)/.dev  ## ruff
 	$(BIN)/ruff check .
@@ -47,4 +59,4 @@ format: $(VENV)/.dev  ## let ruff format the code
 	$(BIN)/ruff format .
 
 clean:  ## remove what the targets made
-	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis .demo
+	rm -rf $(VENV) .venv-* build .pytest_cache .mypy_cache .ruff_cache .hypothesis .demo
