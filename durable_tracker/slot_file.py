@@ -164,12 +164,12 @@ class SlotFile:
         return self.connection.select_one("SELECT key, value FROM events ORDER BY key DESC LIMIT 1")
 
     def reread_high(self) -> None:
-        """Set `high` from the rows and the record. The caller holds the lock."""
+        """Set `high` from the rows and the record. It never falls. The caller holds the lock."""
         row = self.connection.select_one(
-            "SELECT max(coalesce((SELECT max(key) FROM events), 0), (SELECT value FROM meta WHERE key = 'high'))"
+            "SELECT coalesce((SELECT max(key) FROM events), 0), coalesce((SELECT value FROM meta WHERE key = 'high'), 0)"
         )
-        assert row is not None  # noqa: S101 (an aggregate always gives a row)
-        self.high = row[0]
+        assert row is not None  # noqa: S101 (there is no FROM)
+        self.high = max(self.high, *row)
 
     # ── damage ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -243,7 +243,7 @@ class SlotFile:
         found = salvage.survey(aside)
         old = {key: int(value) for key in _INTEGERS if isinstance(value := found.meta.get(key, 0), int)}
         old = dict.fromkeys(_INTEGERS, 0) | old
-        high = max(old["high"], found.high if found.high < _KEY_MAX else 0)
+        high = max(self.high, old["high"], found.high if found.high < _KEY_MAX else 0)
         gone = old["delivered"] + old["expired"] + old["evicted"] + old["discarded"]
         accepted = high - old["requeued"]
         new = {**old, "high": high, "dead": 0, "dead_size": 0, "damaged": max(accepted - gone, 0)}
