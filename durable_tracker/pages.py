@@ -22,7 +22,7 @@ _LOCAL_MAX: Final = PAGE_SIZE - 35
 _LOCAL_MIN: Final = (PAGE_SIZE - 12) * 32 // 255 - 23
 _PAYLOAD_SIZE_MAX: Final = 1 << 30
 _PTRMAP_ENTRIES: Final = PAGE_SIZE // 5
-_PTRMAP_FREE: Final = 2
+_PTRMAP_FREE: Final = b"\x02\0\0\0\0"  # its type, and no parent
 _BLOB: Final = 12
 _CONSTANTS: Final = (8, 9)  # kinds that stand for the integers 0 and 1
 _SIZES: Final = (0, 1, 2, 3, 4, 6, 8, 8, 0, 0)
@@ -117,7 +117,8 @@ class Pages:
         map_page = 2 + group * (_PTRMAP_ENTRIES + 1)
         if number <= map_page:
             return False
-        return self.page(map_page)[5 * (number - map_page - 1)] == _PTRMAP_FREE
+        entry = 5 * (number - map_page - 1)
+        return self.page(map_page)[entry : entry + 5] == _PTRMAP_FREE
 
     def _payload(self, image: bytes, offset: int, size: int) -> bytes:
         if not 0 < size < _PAYLOAD_SIZE_MAX:

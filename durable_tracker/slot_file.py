@@ -166,7 +166,8 @@ class SlotFile:
     def reread_high(self) -> None:
         """Set `high` from the rows and the record. It never falls. The caller holds the lock."""
         row = self.connection.select_one(
-            "SELECT coalesce((SELECT max(key) FROM events), 0), coalesce((SELECT value FROM meta WHERE key = 'high'), 0)"
+            "SELECT coalesce((SELECT max(key) FROM events), 0),"
+            " coalesce((SELECT value FROM meta WHERE key = 'high'), 0)"
         )
         assert row is not None  # noqa: S101 (there is no FROM)
         self.high = max(self.high, *row)

@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -211,7 +212,10 @@ class Verdict:
         self.failures += other.failures
 
     def __str__(self) -> str:
-        shown = "".join(f"\n  {failure}" for failure in self.failures[:20])
+        kinds: dict[str, list[str]] = {}
+        for failure in self.failures:
+            kinds.setdefault(re.sub(r"[\d, …]+", "#", failure.partition("): ")[2]), []).append(failure)
+        shown = "".join(f"\n  {len(alike)} times {alike[0]}" for alike in list(kinds.values())[:20])
         return (
             f"{self.programs} programs, {self.acknowledged} acknowledged events, {self.judged} images judged "
             f"({self.opened} opened) in {self.seconds:.1f} s: {len(self.failures)} failures{shown}"
@@ -234,6 +238,7 @@ def crash_everywhere(
     per_cut: int = 1,
     cut_share: float = 1.0,
     from_first_fault: bool = False,
+    cut_from: int = 0,
     models: Sequence[tuple[Naming, int]] = MODELS,
     failures_max: int = 50,
 ) -> Verdict:
@@ -248,6 +253,7 @@ def crash_everywhere(
         per_cut: random images at each cut.
         cut_share: which share of the cuts to take, by chance.
         from_first_fault: leave out the cuts before the first injected fault.
+        cut_from: leave out the cuts before this operation.
         models: naming models and tear sizes.
         failures_max: stop after so many.
     """
@@ -272,7 +278,7 @@ def crash_everywhere(
             history.apply(operation)
             begun = begun or operation.kind is Kind.INJECTED
             cuttable = operation.kind in CHANGES or operation.kind is Kind.MARK
-            if not begun or not cuttable or rng.random() >= cut_share:
+            if not begun or at < cut_from or not cuttable or rng.random() >= cut_share:
                 continue
             for choice in (Choice.NONE, Choice.ALL, *[Choice.RANDOM] * per_cut):
                 image = disk.image(choice, rng)

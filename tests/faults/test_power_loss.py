@@ -75,10 +75,10 @@ def test_the_interval_loses_at_most_what_was_acknowledged_within_it(server: Serv
     total = Verdict()
     for seed in range(2):
         with bench(server, "queue:interval") as target:
-            commands: list[Command] = [["paced", 80, 1.2], ["deliver", 20], ["paced", 40, 0.6], ["crash"]]
+            commands: list[Command] = [["paced", 80, 1.8], ["deliver", 20], ["paced", 40, 0.8], ["crash"]]
             target.run_to_the_end(commands)
             assert len(history_of(target.operations()).stored) == 120
-            total.add(crash_everywhere(target, "interval", seed, cut_share=0.3))
+            total.add(crash_everywhere(target, "interval", seed, cut_share=0.2))
     show(total)
 
 
@@ -89,8 +89,8 @@ def test_the_interval_goes_on_after_a_failed_sync(server: Server) -> None:
     for nth in (12, 15, 19):
         with bench(server, "queue:interval") as target:
             fault = Fault((Kind.SYNC_BEGIN,), nth)
-            target.run_to_the_end([["paced", 40, 0.6], ["paced", 80, 1.2], ["crash"]], fault)
-            total.add(crash_everywhere(target, f"interval, sync {nth} fails", nth, cut_share=0.3))
+            target.run_to_the_end([["paced", 40, 0.6], ["paced", 80, 1.8], ["crash"]], fault)
+            total.add(crash_everywhere(target, f"interval, sync {nth} fails", nth, cut_share=0.15))
     show(total)
 
 
