@@ -20,7 +20,7 @@ _FRAME_HEADER_SIZE: Final = 24
 _FRAME_SIZE: Final = _FRAME_HEADER_SIZE + PAGE_SIZE
 _LOCAL_MAX: Final = PAGE_SIZE - 35
 _LOCAL_MIN: Final = (PAGE_SIZE - 12) * 32 // 255 - 23
-_PAYLOAD_SIZE_MAX: Final = 1 << 30
+_PAYLOAD_SIZE_MAX: Final = 1 << 24  # events have at most 1 MB; a damaged length must not have the whole file read
 _PTRMAP_ENTRIES: Final = PAGE_SIZE // 5
 _PTRMAP_FREE: Final = b"\x02\0\0\0\0"  # its type, and no parent
 _BLOB: Final = 12
@@ -121,7 +121,7 @@ class Pages:
         return self.page(map_page)[entry : entry + 5] == _PTRMAP_FREE
 
     def _payload(self, image: bytes, offset: int, size: int) -> bytes:
-        if not 0 < size < _PAYLOAD_SIZE_MAX:
+        if not 0 < size < min(_PAYLOAD_SIZE_MAX, self.count * PAGE_SIZE):
             raise IndexError(size)
         if size <= _LOCAL_MAX:
             return image[offset : offset + size]
