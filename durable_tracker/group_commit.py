@@ -39,21 +39,35 @@ class Store(Protocol):
         """Return whether `payload` is stored under `key`."""
 
 
+class _Fate:
+    """What became of a group: one assignment, into which no exception out of a signal handler can come."""
+
+    __slots__ = ("is_stored",)
+
+    def __init__(self) -> None:
+        self.is_stored = False
+
+
 class _Waiting:
     """A caller's payload, the gate it sleeps at, and what became of it."""
 
-    __slots__ = ("error", "gate", "is_done", "payload")
+    __slots__ = ("error", "fate", "gate", "is_failed", "payload")
 
     def __init__(self, payload: bytes) -> None:
         self.payload = payload
         self.gate = threading.Lock()
         self.gate.acquire()
-        self.is_done = False
+        self.fate = _Fate()  # of the group that it was last in
+        self.is_failed = False
         self.error: QueueError | None = None
 
-    def finish(self, error: QueueError | None) -> None:
+    @property
+    def is_done(self) -> bool:
+        return self.fate.is_stored or self.is_failed
+
+    def fail(self, error: QueueError) -> None:
         self.error = error
-        self.is_done = True
+        self.is_failed = True
         self.wake()
 
     def wake(self) -> None:
@@ -132,6 +146,7 @@ class GroupCommit:
                 self._is_busy = False
 
     def _gather(self, me: _Waiting) -> list[_Waiting]:
+        fate = _Fate()
         group = [me]
         size = len(me.payload)
         while len(group) < GROUP_MAX and size < GROUP_SIZE_MAX:
@@ -142,15 +157,17 @@ class GroupCommit:
             if waiting is not me and not waiting.is_done:
                 group.append(waiting)
                 size += len(waiting.payload)
+        for waiting in group:
+            waiting.fate = fate
         return group
 
     def _commit(self, group: list[_Waiting]) -> None:
         keys: list[int] = []
-        is_stored = False
+        fate = group[0].fate
         try:
             try:
                 self._store.insert_all([waiting.payload for waiting in group], keys)
-                is_stored = True
+                fate.is_stored = True
             except QueueFullError:
                 # The large ones do not fit; the small ones may.
                 keys.clear()
@@ -160,19 +177,24 @@ class GroupCommit:
                 keys.clear()
                 # Each caller gets an object of its own: a shared one would gather the tracebacks of all.
                 for waiting in group:
-                    waiting.finish(type(exc)(*exc.args))
+                    waiting.fail(type(exc)(*exc.args))
         finally:
-            # An exception out of a signal handler passes here too, most often just after the insert.
-            if is_stored or (keys and self._store.holds(keys[-1], group[0].payload)):
+            # An exception out of a signal handler passes here too, most often just after the insert. Should it come
+            # while the others are woken, they are done all the same, and look by themselves.
+            if not fate.is_stored and keys and self._store.holds(keys[-1], group[0].payload):
+                fate.is_stored = True
+            if fate.is_stored:
                 for waiting in group:
-                    waiting.finish(None)
+                    waiting.wake()
             else:
                 self._waiting.extendleft(waiting for waiting in reversed(group) if not waiting.is_done)
 
     def _commit_alone(self, waiting: _Waiting) -> None:
+        waiting.fate = _Fate()
         try:
             self._store.insert_one(waiting.payload)
         except QueueError as exc:
-            waiting.finish(exc.with_traceback(None))
+            waiting.fail(exc.with_traceback(None))
         else:
-            waiting.finish(None)
+            waiting.fate.is_stored = True
+            waiting.wake()

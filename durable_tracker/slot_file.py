@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from durable_tracker import dead_letters, interval_sync, salvage
 from durable_tracker.connection import PAGE_SIZE, Connection, Table
-from durable_tracker.errors import DamagedQueueError, QueueError, QueueFullError, StorageError
+from durable_tracker.errors import DamagedQueueError, QueueError, QueueFullError, SlotBusyError, StorageError
 from durable_tracker.headroom import Headroom
 from durable_tracker.log import logger
 from durable_tracker.pages import wal_frames
@@ -345,7 +345,9 @@ class SlotFile:
             raise StorageError(f"{self.slot.database}: {error}")
         self.headroom.restore()
         if self.wal_room < 0:
-            self.checkpoint()
+            with contextlib.suppress(SlotBusyError):
+                # Locked by a statement of this very thread, if a signal handler interrupted it: the next put does it.
+                self.checkpoint()
 
     def explain_full(self, exc: QueueFullError) -> QueueFullError:
         """Return the error that says whether the quota or the disk is full."""
