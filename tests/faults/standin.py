@@ -30,7 +30,8 @@ class Flaw(enum.Enum):
     JOURNAL_DELETE = "a rollback journal with synchronous FULL"
     ACK_BEFORE_ANSWER = "rows are removed before the collector answered"
     RETURN_BEFORE_COMMIT = "put() returns before its commit"
-    NO_CHECKPOINT_AT_OPEN = "no checkpoint at open"
+    NO_CHECKPOINT_AT_OPEN = "no checkpoint at open, nor anything else that writes a log again that failed to sync"
+    LOG_NOT_REWRITTEN = "the checkpoint at open trusts a log that an earlier process failed to sync"
     NO_DIRECTORY_SYNC = "a new directory is not synced"
     REPLACE = "REPLACE instead of INSERT, with a key counter that a signal handler overtakes"
     COUNTER_AFTER_INSERT = "the key counter moves after the insert"
@@ -59,6 +60,8 @@ class StandIn:
     # ---- the connection
 
     def _open(self) -> sqlite3.Connection:
+        if self._flaw not in (Flaw.LOG_NOT_REWRITTEN, Flaw.NO_CHECKPOINT_AT_OPEN):
+            _rewrite(self._folder / "0.sqlite3-wal")
         connection = sqlite3.connect(
             self._folder / "0.sqlite3", timeout=0, isolation_level=None, check_same_thread=False
         )
@@ -235,6 +238,25 @@ class StandIn:
         """Give the connection back, in the process that opened it."""
         with self._lock:
             self._drop()
+
+
+def _rewrite(path: Path) -> None:
+    """Write a file over itself and sync it.
+
+    A page whose sync once failed is clean in memory and missing on the disk, and no later sync writes it. A checkpoint
+    would copy it from memory into the database, page by page; a power loss in between leaves a mixture.
+    """
+    try:
+        fd = os.open(path, os.O_RDWR)
+    except FileNotFoundError:
+        return
+    try:
+        data = os.pread(fd, os.fstat(fd).st_size, 0)
+        if data:
+            os.pwrite(fd, data, 0)
+            os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _sync_folder(folder: Path) -> None:

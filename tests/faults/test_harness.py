@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from .campaign import (
+    MODELS,
     SYNCS,
     Fault,
     Server,
@@ -33,6 +34,8 @@ from .standin import Flaw
 from .tools import preload_environment
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from .program import Command
 
 SEEDS = (1, 2)
@@ -264,6 +267,38 @@ def test_the_harness_sees_that_nothing_is_checkpointed_at_open(server: Server) -
     whole = fsyncgate_across_restart(server, "standin", 3)
 
     assert_sees(broken, "lost:")
+    assert not whole.failures, str(whole)
+
+
+def power_loss_in_recovery(server: Server, name: str, acked: Sequence[int]) -> Verdict:
+    """Let the sync of an ack and all later ones fail, kill the process, and cut the power while the next one opens.
+
+    The ack moves rows between pages, so that a mixture of old and new pages loses some.
+    """
+    total = Verdict()
+    for count in acked:
+        program: list[Command] = [["put_many", 60], ["reopen"], ["put", 1], ["deliver", count], ["crash"]]
+        with bench(server, name) as target:
+            target.run_to_the_end(program)
+            operations = target.operations()
+        sent = next(at for at, done in enumerate(operations) if done.first.startswith(b"sent"))
+        syncs = sum(done.kind is Kind.SYNC_BEGIN for done in operations[:sent])
+        with bench(server, name) as target:
+            target.run_to_the_end(program, Fault(SYNCS, syncs + 1, times=1 << 30))
+            begun = len(target.operations())
+            target.run_to_the_end([["put", 1], ["crash"]])
+            label = f"the ack of {count} and all later syncs fail, power loss while {name} opens"
+            total.add(crash_everywhere(target, label, count, per_cut=8, cut_from=begun, models=MODELS[2:]))
+    return total
+
+
+@pytest.mark.slow
+def test_the_harness_sees_a_checkpoint_that_trusts_a_failed_sync(server: Server) -> None:
+    """A power loss in the middle of that checkpoint leaves pages of a transaction that is not in the log."""
+    broken = power_loss_in_recovery(server, f"standin:{Flaw.LOG_NOT_REWRITTEN.name}", (9, 21))
+    whole = power_loss_in_recovery(server, "standin", (9, 21, 45))
+
+    assert_sees(broken, "lost:", "malformed")
     assert not whole.failures, str(whole)
 
 

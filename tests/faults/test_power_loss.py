@@ -10,7 +10,7 @@ from . import namespace
 from .campaign import Fault, Server, Verdict, bench, crash_campaign, crash_everywhere
 from .judge import history_of
 from .log import Kind
-from .test_harness import fsyncgate_across_restart, run_interrupted
+from .test_harness import fsyncgate_across_restart, power_loss_in_recovery, run_interrupted
 
 if TYPE_CHECKING:
     from .program import Command
@@ -67,6 +67,12 @@ def test_a_power_loss_while_recovering_from_one_loses_nothing(server: Server) ->
                 target.run_to_the_end([["open"], ["crash"]])
             total.add(crash_everywhere(target, f"{puts} puts, then reopening", seed, per_cut=2, cut_share=0.4))
     show(total)
+
+
+@pytest.mark.slow
+def test_a_failed_sync_and_a_power_loss_in_the_recovery_lose_nothing(server: Server) -> None:
+    """What an earlier process failed to sync is made durable before it is checkpointed."""
+    show(power_loss_in_recovery(server, "queue", (9, 21, 37, 53)))
 
 
 @pytest.mark.slow
