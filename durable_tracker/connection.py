@@ -351,7 +351,7 @@ class Connection:
             except sqlite3.Error as exc:
                 error = self._failed(exc)
                 self._drop()
-            except QueueError:
+            except BaseException:  # also one out of a signal handler: nobody else would ever give this connection back
                 self._drop()
                 raise
             else:

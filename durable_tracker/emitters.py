@@ -490,23 +490,27 @@ class Emitter:
             if self._pair is not None:
                 return self._pair
             queue = self._open_queue()
-            overtaking = self._overtaking_pair()
-            if overtaking is not None:
-                queue.close()
-                return overtaking
-            queue.set_origin({"url": self.endpoint, "method": self.method})
-            self._transport = self._make_transport()
-            worker = Worker(
-                queue,
-                self._make_delivery,
-                linger_s=self._settings.linger,
-                gather=self.batch_size,
-                open_orphan=lambda slot: SqliteQueue(slot, **self._queue_settings),
-            )
-            self._pair = queue, worker
+            try:
+                self._pair = self._overtaking_pair() or self._make_pair(queue)
+            finally:
+                # A signal handler may have opened another slot meanwhile, or raised.
+                if self._pair is None or self._pair[0] is not queue:
+                    queue.close()
             if self._settings.drain:
-                worker.start()
+                self._pair[1].start()
             return self._pair
+
+    def _make_pair(self, queue: SqliteQueue) -> tuple[SqliteQueue, Worker]:
+        queue.set_origin({"url": self.endpoint, "method": self.method})
+        self._transport = self._make_transport()
+        worker = Worker(
+            queue,
+            self._make_delivery,
+            linger_s=self._settings.linger,
+            gather=self.batch_size,
+            open_orphan=lambda slot: SqliteQueue(slot, **self._queue_settings),
+        )
+        return queue, worker
 
     def _open_queue(self) -> SqliteQueue:
         try:

@@ -81,6 +81,13 @@ class _Adapter(HTTPAdapter):
             manager.pool_classes_by_scheme = POOL_CLASSES
         return manager
 
+    def close_pools(self) -> None:
+        """Close idle connections: urllib3 leaves that to finalisers, which an exit handler comes too late for."""
+        for manager in (self.poolmanager, *self.proxy_manager.values()):
+            for key in manager.pools.keys():  # noqa: SIM118 (not a dict)
+                if (pool := manager.pools.get(key)) is not None:
+                    pool.close()
+
     def build_response(self, _req: requests.PreparedRequest, resp: Any) -> requests.Response:
         response = requests.Response()
         response.status_code = resp.status
@@ -178,6 +185,7 @@ class HttpTransport:
             exchanges = list(self._exchanges)
         for exchange in exchanges:
             exchange.abort()
+        self._adapter.close_pools()
         self._adapter.close()
 
     def _exchange(self, deadline: float, query: str) -> Exchange:

@@ -136,18 +136,18 @@ class Slot:
             reason = "is a symbolic link" if exc.errno == errno.ELOOP else exc.strerror
             raise StorageError(f"cannot open the lock file {self.lock}: {reason}") from None
         try:
-            is_locked = lock_descriptor(descriptor, blocking=False)
+            if lock_descriptor(descriptor, blocking=False):
+                with contextlib.suppress(OSError):  # the pid serves messages only, and a full disk has no room for it
+                    os.ftruncate(descriptor, 0)
+                    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+                self._descriptor, self._pid = descriptor, os.getpid()
+                return True
         except OSError as exc:
-            os.close(descriptor)
             raise StorageError(f"cannot lock {self.lock}: {exc.strerror}") from None
-        if not is_locked:
-            os.close(descriptor)
-            return False
-        self._descriptor, self._pid = descriptor, os.getpid()
-        with contextlib.suppress(OSError):  # the pid serves messages only, and a full disk has no room for it
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"{self._pid}\n".encode(), 0)
-        return True
+        finally:
+            if self._descriptor != descriptor:  # somebody else's, or an exception out of a signal handler
+                os.close(descriptor)
+        return False
 
     def release(self) -> None:
         """Give the lock back. In a forked child: close the inherited descriptor, which frees nothing."""
