@@ -1,0 +1,198 @@
+"""The interpreter's exit, by every way and with every kind of collector: in time, and nothing acknowledged is lost."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import pytest
+from processes import Child, Site, label, wait_until
+
+from durable_tracker.collector import Collector, Fault
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+START_UP_S = 4.0  # of the interpreter, on a machine that is busy
+SHUTDOWN_S = 1.0
+
+BEGIN = """
+import durable_tracker
+t = make(shutdown_timeout=1.0, linger=0.01, request_timeout=30)
+track_some(t, "main", 20)
+"""
+
+WAYS = {
+    "return": "",
+    "sys.exit": "sys.exit(0)",
+    "exception": "raise LookupError('on purpose')",
+    "sys.exit in a thread": """
+def work():
+    track_some(t, "thread", 5)
+    sys.exit(3)
+thread = threading.Thread(target=work)
+thread.start()
+thread.join()
+""",
+    "a thread that is still tracking": """
+def work():
+    for n in range(50):
+        track(t, f"thread-{n}")
+        time.sleep(0.002)
+threading.Thread(target=work).start()
+""",
+    "a daemon that never stops tracking": """
+def work():
+    n = 0
+    while True:
+        track(t, f"daemon-{n}")
+        n += 1
+threading.Thread(target=work, daemon=True).start()
+wait_until(lambda: t.emitters[0].stats().ledger.accepted > 40)
+""",
+    "an atexit handler before the package's": "atexit.register(track_some, t, 'atexit', 5)",
+    "a late __del__": """
+class Late:
+    def __del__(self, track_some=track_some, tracker=t):
+        track_some(tracker, "late", 5)
+_late = Late()
+""",
+    "no with block, no close, no reference": "del t; import gc; gc.collect()",
+    "a first event in an atexit handler": """
+late = Tracker(Emitter(ENDPOINT, queue_dir=QUEUE_DIR, name="late", shutdown_timeout=1.0))
+atexit.register(track_some, late, 'first', 5)
+""",
+    "a close by the program": "assert t.close(1.0) in (True, False)",
+    "os._exit": "os._exit(0)",
+}
+
+AFTER_THE_PACKAGE = """
+import atexit
+def late():
+    track_some(t, "after", 5)
+    t.flush(timeout=1.0)
+atexit.register(late)
+"""
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    """A queue dir, and an address where nobody is."""
+    return Site(tmp_path)
+
+
+def received(collector: Collector) -> Counter[str]:
+    return Counter(label(event) for event in collector.events)
+
+
+OFTEN = ("return", "a late __del__", "a daemon that never stops tracking")
+
+
+@pytest.mark.parametrize(
+    ("way", "kind"),
+    [
+        pytest.param(way, kind, marks=[] if kind == "up" or way in OFTEN else pytest.mark.slow)
+        for way in WAYS
+        for kind in ("up", "down", "hanging")
+    ],
+)
+def test_exit_is_in_time_and_keeps_what_was_acknowledged(site: Site, way: str, kind: str) -> None:
+    """With the collector up everything is delivered, with any other it stays in the slot."""
+    with Collector(script=(lambda _: Fault(hang=True)) if kind == "hanging" else None) as collector:
+        site.endpoint = collector.url
+        if kind == "down":
+            collector.down()
+        expected = 1 if way == "exception" else 0
+        took_s = site.run(BEGIN + WAYS[way], expected=None if way == "exception" else expected)
+        assert took_s < START_UP_S + (SHUTDOWN_S if kind == "hanging" else 0.0)
+        site.assert_kept(received(collector), doubled_max=100 if way == "os._exit" else 0)
+        assert set(site.noted("ack")) == set(site.noted("try")) or "daemon" in way
+        if kind == "up" and not any(word in way for word in ("daemon", "late", "os._exit")):
+            assert {} == dict(site.stored())
+
+
+@pytest.mark.parametrize("kind", ["up", "down"])
+def test_events_of_exit_handlers_that_run_after_the_packages_are_stored(site: Site, kind: str) -> None:
+    """They open the slot again."""
+    with Collector() as collector:
+        site.endpoint = collector.url
+        if kind == "down":
+            collector.down()
+        with Child(site, BEGIN, first=AFTER_THE_PACKAGE) as child:
+            code, errors = child.end(START_UP_S + SHUTDOWN_S + 1)
+        assert (0, "") == (code, errors)
+        assert 25 == len(site.noted("ack"))
+        site.assert_kept(received(collector))
+
+
+@pytest.mark.parametrize("durability", ["always", "interval"])
+def test_no_thread_can_be_started_at_shutdown(site: Site, durability: str) -> None:
+    """As from Python 3.12 on: a first event in a late exit handler is stored all the same."""
+    source = f"""
+import _thread
+t = make(durability={durability!r})
+def refuse(*_):
+    raise RuntimeError("can't create new thread at interpreter shutdown")
+def late():
+    threading._start_new_thread = _thread.start_new_thread = refuse
+    track_some(t, "late", 5)
+    assert not t.flush(timeout=1.0)
+atexit.register(late)
+"""
+    site.run(source)
+    assert 5 == sum(site.stored().values())
+    site.assert_kept()
+
+
+def test_many_emitters_share_one_deadline(site: Site) -> None:
+    """Eight emitters of a collector that hangs hold the exit up no longer than one does."""
+    source = """
+trackers = []
+for n in range(8):
+    emitter = Emitter(ENDPOINT, queue_dir=QUEUE_DIR, name=f"n{n}", shutdown_timeout=1.0, linger=0.0)
+    trackers.append(Tracker(emitter))
+    track_some(trackers[-1], f"emitter{n}", 3)
+"""
+    with Collector(script=lambda _: Fault(hang=True)) as collector:
+        site.endpoint = collector.url
+        assert site.run(source) < START_UP_S + SHUTDOWN_S
+    site.assert_kept()
+
+
+def test_a_backoff_is_not_waited_for(site: Site) -> None:
+    """An outage that is known needs no attempt at exit."""
+    source = """
+t = make(shutdown_timeout=30.0, max_retry_delay_seconds=3600)
+track_some(t, "main", 5)
+wait_until(lambda: t.emitters[0].stats().state == "backing_off")
+"""
+    assert site.run(source) < START_UP_S
+    site.assert_kept()
+
+
+def test_a_child_killed_by_the_default_sigterm_keeps_everything(site: Site) -> None:
+    """Without a handler there is no exit to speak of."""
+    with Child(site, BEGIN + "track(t, 'last'); time.sleep(60)") as child:
+        wait_until(lambda: "last" in site.noted("ack"))
+        child.process.terminate()
+        assert -signal.SIGTERM == child.process.wait(10)
+    site.assert_kept()
+
+
+def test_keyboard_interrupt_during_close_leaves_a_sound_slot(site: Site) -> None:
+    """Ctrl-C while the exit waits for a slow collector: the exit goes on, and the events stay."""
+    with Collector(script=lambda _: Fault(hang=True)) as collector:
+        site.endpoint = collector.url
+        source = "t = make(shutdown_timeout=60.0)\ntrack_some(t, 'main', 5)\nnote('closing')\nt.close()\n"
+        with Child(site, source) as child:
+            wait_until(lambda: site.says("closing"))
+            assert collector.wait(requests=1)
+            started_at = time.monotonic()
+            child.process.send_signal(signal.SIGINT)
+            # The interpreter's own exit makes the bounded attempt again, for which a second Ctrl-C would be needed.
+            wait_until(lambda: child.process.poll() is not None or time.monotonic() - started_at > 1)
+            child.process.send_signal(signal.SIGINT)
+            child.end(10)
+    site.assert_kept()

@@ -1,0 +1,178 @@
+"""Signal handlers that track, and that raise, while everything else goes on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import pytest
+from processes import Site, label
+
+from durable_tracker.collector import Collector
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+HANDLED = 20_000
+
+STORM = """
+sys.setswitchinterval(1e-4)
+t = make(durability={durability!r}, drain={drain})
+over = threading.Event()
+
+def produce(name):
+    n = 0
+    while not over.is_set():
+        track(t, f"{{name}}-{{n}}")
+        n += 1
+        time.sleep(0.0005)
+
+producers = [threading.Thread(target=produce, args=(f"thread{{n}}",), daemon=True) for n in range(2)]
+for producer in producers:
+    producer.start()
+
+handled = depth = 0
+armed = False
+
+def handler(number, frame):
+    global handled, armed, depth
+    handled += 1
+    mine = handled
+    depth += 1
+    try:
+        if depth < 3 and mine % 3 == 0:
+            signal.setitimer(signal.ITIMER_REAL, 0.00005)  # the next one interrupts this one
+        track(t, f"handler-{{mine}}")
+    finally:
+        depth -= 1
+        if depth == 0:
+            signal.setitimer(signal.ITIMER_REAL, 0.00002 + mine % 50 * 0.000002)
+    if armed and {raises} and depth == 0 and mine % 3 == 0:
+        armed = False
+        raise KeyboardInterrupt
+
+signal.signal(signal.SIGALRM, handler)
+signal.setitimer(signal.ITIMER_REAL, 0.001)
+main = interrupted = 0
+while handled < {count}:
+    try:
+        armed = True
+        while handled < {count}:
+            main += 1
+            track(t, f"main-{{main}}")
+        armed = False
+    except KeyboardInterrupt:
+        interrupted += 1
+signal.signal(signal.SIGALRM, signal.SIG_IGN)
+over.set()
+for producer in producers:
+    producer.join(20)
+    assert not producer.is_alive()
+note(f"interrupted {{interrupted}}")
+t.close()
+"""
+
+
+def storm(durability: str, *, raises: bool, count: int, drain: bool = False) -> str:
+    return STORM.format(durability=durability, raises=raises, count=count, drain=drain)
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    """A queue dir, and a collector that is down."""
+    return Site(tmp_path)
+
+
+@pytest.mark.parametrize("raises", [False, True])
+@pytest.mark.parametrize(
+    ("durability", "drain", "count"),
+    [
+        ("interval", True, HANDLED),
+        ("always", False, 1_000),
+        pytest.param("always", False, HANDLED, marks=[pytest.mark.slow, pytest.mark.timeout(300)]),
+    ],
+)
+def test_tracking_from_a_handler_with_background_producers(
+    site: Site, durability: str, drain: bool, count: int, raises: bool
+) -> None:
+    """20,000 times: no deadlock, and every acknowledged event is there once, whatever the handler raises."""
+    site.run(storm(durability, raises=raises, count=count, drain=drain), timeout_s=30 if count < HANDLED else 240)
+    site.assert_kept()
+    assert count <= len([one for one in site.noted("ack") if one.startswith("handler")])
+    ledger = site.ledger()
+    assert len(site.noted("ack")) <= ledger.accepted <= len(site.noted("try"))
+    assert site.says("interrupted 0") is not raises
+
+
+def test_a_store_that_replaces_rows_is_seen_to_lose_events(site: Site) -> None:
+    """The test above can fail: a handler overtakes the key counter, and REPLACE overwrites what was acknowledged."""
+    broken = """
+import durable_tracker.connection as connection
+connection._INSERT_ONE = connection._INSERT_ONE.replace("INSERT", "INSERT OR REPLACE")
+"""
+    site.run(broken + storm("interval", raises=False, count=5_000))
+    with pytest.raises(AssertionError):
+        site.assert_kept()
+
+
+def test_handlers_during_flush_close_and_the_first_put(site: Site) -> None:
+    """Whatever the main thread is in, a handler's event is delivered or stored."""
+    source = """
+handled = 0
+t = None
+def handler(number, frame):
+    global handled
+    if t is not None:
+        handled += 1
+        try:
+            track(t, f"handler-{handled}")
+        except Exception as error:
+            # What is tracked after the close is refused, and said to be.
+            assert type(error).__name__ == "QueueClosedError", error
+    signal.setitimer(signal.ITIMER_REAL, 0.0003)
+signal.signal(signal.SIGALRM, handler)
+signal.setitimer(signal.ITIMER_REAL, 0.0003)
+for n in range(15):
+    t = make(linger=0.001)
+    track_some(t, f"main{n}", 3)
+    t.flush(timeout=10)
+    t.emitters[0].stats()
+    t.close()
+signal.signal(signal.SIGALRM, signal.SIG_IGN)
+assert handled > 50
+"""
+    with Collector() as collector:
+        site.endpoint = collector.url
+        site.run(source)
+        site.assert_kept(Counter(label(event) for event in collector.events))
+
+
+def test_an_exception_out_of_a_handler_during_the_first_put(site: Site) -> None:
+    """An opening that was interrupted anywhere gives its slot back, and the next put opens it."""
+    source = """
+import warnings
+warnings.simplefilter("ignore", ResourceWarning)  # of a file that io.open was about to return
+armed = False
+def handler(number, frame):
+    if armed:
+        raise KeyboardInterrupt
+signal.signal(signal.SIGALRM, handler)
+interrupted = 0
+for n in range(80):
+    t = make(drain=False)
+    try:
+        armed = True
+        signal.setitimer(signal.ITIMER_REAL, 0.00004 * (n + 1))
+        track(t, f"first-{n}")
+        armed = False
+    except KeyboardInterrupt:
+        armed = False
+        interrupted += 1
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    track(t, f"second-{n}")
+    t.close()
+assert interrupted > 10, interrupted
+"""
+    site.run(source)
+    site.assert_kept()
+    assert len(list(site.slots.glob("*.sqlite3"))) <= 5
