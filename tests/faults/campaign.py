@@ -350,7 +350,15 @@ KILLABLE = (
 )
 """Every call that changes the disk, or promises something about it."""
 
-STEADY: list[Command] = [["put", 3], ["deliver", 2], ["put_many", 12], ["put", 2], ["reject", 1], ["put", 1]]
+STEADY: list[Command] = [
+    ["put", 3],
+    ["deliver", 2],
+    ["put_many", 12],
+    ["put", 2],
+    ["reject", 1],
+    ["requeue", 1],
+    ["put", 1],
+]
 """A program that does a little of everything."""
 
 
