@@ -383,7 +383,10 @@ class Emitter:
         with contextlib.suppress(QueueError):
             is_empty = queue.oldest_key() is None
         queue.close()
-        self._transport.close()
+        try:
+            self._transport.close()
+        except Exception as exc:  # noqa: BLE001 - a transport of the user's own; at exit the other emitters come next
+            logger.warning("emitter.transport_not_closed", extra={"emitter": self.name, "error": type(exc).__name__})
         return is_empty
 
     def __enter__(self) -> Self:
