@@ -1,0 +1,145 @@
+"""The seams: another wire behind `Transport`, another engine behind `Queue`."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from typing import TYPE_CHECKING
+
+from fakes import MemoryQueue
+from processes import wait_until
+
+from durable_tracker import Emitter, Queue, StructuredEvent, Tracker, Transport
+from durable_tracker.delivery import Delivery, DeliverySettings, Result
+from durable_tracker.transport import Reply
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    import pytest
+
+
+class LineTransport:
+    """Sends newline-separated JSON over a Unix socket, and reads one line back: "ok", or anything else."""
+
+    def __init__(self, address: Path) -> None:
+        self._address = str(address)
+        self.closed = 0
+
+    def send(self, events: Sequence[bytes]) -> Reply:
+        try:
+            with socket.socket(socket.AF_UNIX) as peer:
+                peer.settimeout(5)
+                peer.connect(self._address)
+                peer.sendall(b"\n".join(events) + b"\n\n")
+                answer = peer.makefile("rb").readline()
+        except OSError as error:
+            return Reply(status=None, error=str(error))
+        return Reply(status=200) if answer == b"ok\n" else Reply(status=503, error=answer.decode())
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+class LineServer:
+    """What `LineTransport` talks to; answers "ok" or what it is told to."""
+
+    def __init__(self, address: Path) -> None:
+        self.answers: list[bytes] = []
+        self.events: list[str] = []
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.bind(str(address))
+        self._socket.listen()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while True:
+            try:
+                peer, _ = self._socket.accept()
+            except OSError:
+                return
+            with peer, peer.makefile("rb") as lines:
+                batch = [json.loads(line)["se_la"] for line in iter(lines.readline, b"\n")]
+                answer = self.answers.pop(0) if self.answers else b"ok\n"
+                if answer == b"ok\n":
+                    self.events += batch
+                peer.sendall(answer)
+
+    def close(self) -> None:
+        self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+        self._thread.join(5)
+
+
+def test_an_emitter_delivers_over_a_wire_that_is_not_http(tmp_path: Path) -> None:
+    """With an outage on the way; the emitter uses the transport as it is, and closes it at its own close."""
+    transport: Transport
+    transport = line = LineTransport(tmp_path / "socket")
+    with Tracker(
+        Emitter("lines.example", queue_dir=tmp_path, transport=transport, linger=0.01, max_retry_delay_seconds=0.05)
+    ) as tracker:
+        tracker.track(StructuredEvent("c", "a", "before"))
+        emitter = tracker.emitters[0]
+        assert isinstance(emitter, Emitter)
+        wait_until(lambda: emitter.stats().state == "backing_off")
+        assert 0 == line.closed
+        server = LineServer(tmp_path / "socket")
+        server.answers.append(b"later\n")
+        for number in range(50):
+            tracker.track(StructuredEvent("c", "a", str(number)))
+        wait_until(lambda: not emitter.stats().ledger.pending)
+    server.close()
+    assert ["before", *map(str, range(50))] == server.events
+    assert 1 == line.closed
+
+
+class RaisingTransport:
+    """Breaks the contract: it raises, with a payload in the text, before it works."""
+
+    def __init__(self) -> None:
+        self.tries = 0
+
+    def send(self, events: Sequence[bytes]) -> Reply:
+        self.tries += 1
+        if self.tries < 3:
+            raise ValueError(events[0].decode())
+        return Reply(status=200)
+
+    def close(self) -> None:
+        raise RuntimeError("not even that")
+
+
+def test_a_transport_that_raises_is_an_outage(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The thread outlives it, nothing is lost, and the text goes nowhere."""
+    caplog.set_level("DEBUG")
+    transport = RaisingTransport()
+    emitter = Emitter("c.example", queue_dir=tmp_path, transport=transport, linger=0.0, max_retry_delay_seconds=0.01)
+    emitter.put(b'{"e":"pv","secret":"payload"}')
+    wait_until(lambda: not emitter.stats().ledger.pending)
+    assert 3 == transport.tries
+    assert emitter.close()
+    assert "payload" not in caplog.text
+    assert "payload" not in repr([vars(record) for record in caplog.records])
+
+
+def test_a_delivery_drains_an_engine_that_is_not_sqlite() -> None:
+    """Whatever keeps the contract of `Queue` will do."""
+    queue: Queue = MemoryQueue([b'{"n":"1"}', b'{"n":"2"}'])
+    sent: list[bytes] = []
+
+    class Collecting:
+        def send(self, events: Sequence[bytes]) -> Reply:
+            sent.extend(events)
+            return Reply(status=200)
+
+        def close(self) -> None:
+            pass
+
+    delivery = Delivery(queue, Collecting(), settings=DeliverySettings(), wait=lambda _: True, stopping=lambda: False)
+    assert Result.EMPTY is delivery.run()
+    delivery.close()
+    assert ["1", "2"] == [json.loads(event)["n"] for event in sent]
+    assert queue.oldest_key() is None
