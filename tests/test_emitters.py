@@ -1,0 +1,483 @@
+"""The emitter: its settings, its life, and what a put does on a full queue."""
+
+from __future__ import annotations
+
+import gc
+import json
+import logging
+import os
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from processes import wait_until
+
+from durable_tracker import AsyncEmitter, Emitter, Ledger
+from durable_tracker.collector import Collector, Fault
+from durable_tracker.errors import ConfigurationError, InvalidEventError, QueueClosedError, QueueFullError
+from durable_tracker.http_transport import HttpTransport
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    Make = Callable[..., Emitter]
+
+SMALL = 128 << 10  # the smallest quota
+NOBODY = "http://127.0.0.1:9"
+
+
+def event(number: int, size: int = 0) -> bytes:
+    return json.dumps(
+        {"e": "se", "p": "srv", "tv": "t", "se_ca": "c", "se_ac": "x" * size, "eid": eid(number)}
+    ).encode()
+
+
+def eid(number: int) -> str:
+    return f"00000000-0000-4000-8000-{number:012d}"
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Make]:
+    """Make emitters, each on a queue of its own, that are closed at the end."""
+    made: list[Emitter] = []
+
+    def make_(endpoint: str = NOBODY, **settings: Any) -> Emitter:
+        settings = {"queue_dir": tmp_path, "name": f"n{len(made)}", "shutdown_timeout": 0.1, **settings}
+        made.append(Emitter(endpoint, **settings))
+        return made[-1]
+
+    yield make_
+    for one in made:
+        one.close(0)
+
+
+# ── settings ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"batch_size": 0}, "batch_size"),
+        ({"batch_size": 1.5}, "batch_size"),
+        ({"batch_size": 5, "buffer_size": 5}, "buffer_size"),
+        ({"byte_limit": -1}, "byte_limit"),
+        ({"request_timeout": 0}, "request_timeout"),
+        ({"request_timeout": "10"}, "request_timeout"),
+        ({"max_retry_delay_seconds": -1}, "max_retry_delay_seconds"),
+        ({"max_retry_delay_seconds": float("nan")}, "max_retry_delay_seconds"),
+        ({"buffer_capacity": 0}, "buffer_capacity"),
+        ({"custom_retry_codes": [500]}, "custom_retry_codes"),
+        ({"custom_retry_codes": {200: True}}, "custom_retry_codes"),
+        ({"event_store": object()}, "queue_dir"),
+        ({"session": object()}, "transport"),
+        ({"name": ""}, "name"),
+        ({"name": 5}, "name"),
+        ({"durability": "sometimes"}, "durability"),
+        ({"linger": float("inf")}, "linger"),
+        ({"linger": True}, "linger"),
+        ({"senders": 0}, "senders"),
+        ({"max_queue_bytes": 1000}, "max_queue_bytes"),
+        ({"on_full": "explode"}, "on_full"),
+        ({"on_full": "block", "drain": False}, "on_full"),
+        ({"max_age": -5}, "max_age"),
+        ({"headers": "Authorization: x"}, "headers"),
+        ({"headers": {"A": "b\r\nc"}}, "headers"),
+        ({"drain": 1}, "drain"),
+        ({"shutdown_timeout": -1}, "shutdown_timeout"),
+    ],
+)
+def test_a_setting_that_is_not_usable_is_refused_by_name(make: Make, settings: dict[str, Any], named: str) -> None:
+    """At construction, before anything was written."""
+    with pytest.raises(ConfigurationError, match=named):
+        make(**settings)
+
+
+def test_the_official_order_of_arguments_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Endpoint, protocol, port, method, batch_size, on_success, on_failure, byte_limit, request_timeout."""
+    monkeypatch.setenv("DURABLE_TRACKER_DIR", str(tmp_path))
+    emitter = Emitter("c.example", "http", 8080, "post", 7, None, None, 9000, 5, 30, 100, {500: False})
+    assert "http://c.example:8080/com.snowplowanalytics.snowplow/tp2" == emitter.endpoint
+    assert (7, 9000, 5, 30, 100) == (
+        emitter.batch_size,
+        emitter.byte_limit,
+        emitter.request_timeout,
+        emitter.max_retry_delay_seconds,
+        emitter.buffer_capacity,
+    )
+    other = AsyncEmitter("c.example", thread_count=4)
+    assert other.endpoint.startswith("http://")
+    assert 4 == other._settings.senders
+    with pytest.raises(ConfigurationError, match="thread_count"):
+        AsyncEmitter("c.example", thread_count=0)
+
+
+def test_nothing_is_opened_before_the_first_use(make: Make, tmp_path: Path) -> None:
+    """An emitter at a module's top level costs a directory: no file, no thread."""
+    before = threading.active_count()
+    emitter = make()
+    assert [] == list((tmp_path / "n0").iterdir())
+    assert before == threading.active_count()
+    assert emitter.stats().slot is None
+    assert Ledger() == emitter.stats().ledger
+    assert emitter.close()
+
+
+def test_a_transport_of_ones_own_is_used_as_it_is(make: Make) -> None:
+    """The constructor does not close it."""
+    with Collector() as collector:
+        transport = HttpTransport(f"{collector.url}/com.snowplowanalytics.snowplow/tp2")
+        emitter = make(collector.url, transport=transport)
+        emitter.put(event(1))
+        assert emitter.flush(10)
+        assert collector.wait(distinct=1)
+
+
+def test_input_takes_what_the_official_tracker_hands_over(make: Make) -> None:
+    """A dict of the protocol's fields, checked at the door."""
+    emitter = make(drain=False)
+    emitter.input({"e": "pv", "p": "web", "tv": "t", "url": "https://x.example", "eid": eid(1), "page": None})
+    assert 1 == emitter.stats().ledger.pending
+    for wrong in ({}, {"e": None}, {"e": "pv", "no_such_field": "1"}):
+        with pytest.raises(InvalidEventError):
+            emitter.input(wrong)
+    assert 1 == emitter.stats().ledger.accepted
+
+
+# ── life ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_flush_says_whether_the_queue_is_empty(make: Make) -> None:
+    """True with a collector, False at once without one, True again when it is back."""
+    with Collector() as collector:
+        emitter = make(collector.url, linger=60)
+        assert emitter.flush()
+        emitter.put(event(1))
+        assert emitter.flush()
+        collector.down()
+        emitter.put(event(2))
+        started_at = time.monotonic()
+        assert not emitter.flush()
+        assert time.monotonic() - started_at < 10
+        assert "backing_off" == emitter.stats().state
+        assert emitter.stats().last_error
+        assert not emitter.sync_flush()
+        collector.up()
+        assert emitter.flush(10)
+        assert Ledger(accepted=2, delivered=2) == emitter.stats().ledger
+
+
+def test_an_emitter_is_idle_after_a_flush(make: Make) -> None:
+    """Its thread takes no time: a flush that found nothing to do must not leave it running in circles."""
+    with Collector() as collector:
+        emitter = make(collector.url)
+        emitter.put(event(1))
+        assert emitter.flush(10)
+        emitter.async_flush()
+        spent = time.process_time()
+        over_at = time.monotonic() + 0.5
+        wait_until(lambda: time.monotonic() > over_at)
+        assert time.process_time() - spent < 0.3
+
+
+def test_after_close_a_put_is_refused_and_flush_tells_what_was_left(make: Make) -> None:
+    """The events that remain are delivered by the next owner of the slot."""
+    with Collector() as collector:
+        emitter = make(name="same")
+        emitter.put(event(1))
+        assert not emitter.close()
+        assert not emitter.close()
+        assert not emitter.flush()
+        with pytest.raises(QueueClosedError):
+            emitter.put(event(2))
+        with pytest.raises(QueueClosedError):
+            emitter.put_many([event(2)])
+        emitter.async_flush()
+        with make(collector.url, name="same") as successor:
+            successor.put(event(3))
+            assert successor.flush(10)
+        assert {eid(1), eid(3)} == set(collector.eids())
+
+
+def test_close_does_not_wait_for_an_outage(make: Make) -> None:
+    """Nor for a backoff, nor for longer than it was told while a request hangs."""
+    with Collector(script=lambda _: Fault(hang=True)) as collector:
+        emitter = make(collector.url, linger=0.0)
+        emitter.put(event(1))
+        assert collector.wait(requests=1)
+        started_at = time.monotonic()
+        assert not emitter.close(0.2)
+        assert time.monotonic() - started_at < 2
+    down = make(shutdown_timeout=60.0)
+    down.put(event(1))
+    wait_until(lambda: down.stats().state == "backing_off")
+    started_at = time.monotonic()
+    assert not down.close()
+    assert time.monotonic() - started_at < 2
+
+
+def test_close_beside_threads_that_put_loses_nothing(make: Make, tmp_path: Path) -> None:
+    """Each put either returned, and its event is there, or said that the emitter is closed."""
+    emitter = make(name="closing", drain=False)
+    emitter.put(event(0))
+    accepted: list[int] = [0]
+
+    def work(first: int) -> None:
+        for number in range(first, first + 1000):
+            try:
+                emitter.put(event(number))
+            except QueueClosedError:
+                return
+            accepted.append(number)
+
+    threads = [threading.Thread(target=work, args=(n * 1000 + 1,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    wait_until(lambda: len(accepted) > 100)
+    emitter.close()
+    for thread in threads:
+        thread.join(10)
+        assert not thread.is_alive()
+    with make(name="closing", drain=False) as again:
+        again.put(event(5001))
+        pair = again._pair
+        assert pair is not None
+        kept = [json.loads(row.payload)["eid"] for row in pair[0].peek(0, 1 << 30, 1 << 40)]
+    assert sorted([*map(eid, accepted), eid(5001)]) == sorted(kept)
+
+
+def test_many_emitters_leave_no_thread_and_no_descriptor(make: Make, tmp_path: Path) -> None:
+    """Opened, used and closed, one after the other."""
+
+    def count() -> tuple[int, int]:
+        gc.collect()
+        return len(os.listdir("/proc/self/task")), len(os.listdir("/proc/self/fd"))
+
+    with Collector() as collector:
+        Emitter(collector.url, queue_dir=tmp_path, name="many").close()
+        before: tuple[int, int] | None = None
+        for number in range(40):
+            with Emitter(collector.url, queue_dir=tmp_path, name="many", durability="interval") as emitter:
+                emitter.put(event(number))
+            if number == 5:
+                before = count()
+        assert before is not None
+        wait_until(lambda: all(now <= then + 2 for now, then in zip(count(), before, strict=True)), 10)
+        assert ["0.sqlite3"] == [path.name for path in (tmp_path / "many").glob("*.sqlite3")]
+
+
+def test_the_flush_timer_sends_now_and_then(make: Make) -> None:
+    """As the official emitter's; a second call replaces the first."""
+    with Collector() as collector:
+        emitter = make(collector.url, linger=60)
+        emitter.set_flush_timer(0.05, flush_now=True)
+        emitter.set_flush_timer(0.05)
+        emitter.put(event(1))
+        assert collector.wait(distinct=1)
+        emitter.cancel_flush_timer()
+        emitter.cancel_flush_timer()
+        with pytest.raises(ConfigurationError, match="timeout"):
+            emitter.set_flush_timer(-1)
+
+
+def test_callbacks_get_the_official_arguments_after_the_commit(make: Make) -> None:
+    """on_success gets the list of events; what it raises is logged and goes no further."""
+    succeeded: list[list[dict[str, Any]]] = []
+    pending: list[int] = []
+
+    def on_success(events: list[dict[str, Any]]) -> None:
+        succeeded.append(events)
+        pending.append(emitter.stats().ledger.pending)
+        raise LookupError("of the callback's own")
+
+    with Collector() as collector:
+        emitter = make(collector.url, on_success=on_success)
+        emitter.put_many([event(1), event(2)])
+        assert emitter.flush(10)
+        wait_until(lambda: sum(map(len, succeeded)) == 2)
+        assert [eid(1), eid(2)] == [one["eid"] for batch in succeeded for one in batch]
+        assert 0 == pending[-1]
+
+
+def test_a_callback_may_track_flush_and_ask(make: Make) -> None:
+    """It runs outside of all locks, on the worker's own thread."""
+    seen = threading.Event()
+
+    def on_success(events: list[dict[str, Any]]) -> None:
+        if events[0]["eid"] == eid(1):
+            emitter.put(event(2))
+            emitter.stats()
+            seen.set()
+
+    with Collector() as collector:
+        emitter = make(collector.url, on_success=on_success)
+        emitter.put(event(1))
+        assert seen.wait(10)
+        assert collector.wait(distinct=2)
+
+
+def test_the_answer_is_lost_after_the_collector_stored_the_batch(make: Make) -> None:
+    """It is sent again with the same ids and the same bytes but `stm`: the collector's own comparison finds nothing."""
+    with Collector(script=[Fault(reset_after_store=True)]) as collector:
+        emitter = make(collector.url, max_retry_delay_seconds=0.01)
+        emitter.put_many([event(number) for number in range(20)])
+        wait_until(lambda: not emitter.stats().ledger.pending)
+        assert dict.fromkeys(map(eid, range(20)), 2) == dict(collector.eids())
+        assert [] == collector.anomalies
+        assert Ledger(accepted=20, delivered=20) == emitter.stats().ledger
+
+
+# ── a full queue ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def fill(emitter: Emitter) -> int:
+    """Put until the queue is full; return how many events are in it."""
+    for number in range(10_000):
+        try:
+            emitter.put(event(number, 1000))
+        except QueueFullError:
+            break
+    return emitter.stats().ledger.pending
+
+
+def test_raise_tells_the_caller_and_accepts_again_when_there_is_room(make: Make) -> None:
+    """The message names the setting, and nothing that was stored is touched."""
+    with Collector() as collector:
+        collector.down()
+        emitter = make(collector.url, max_queue_bytes=SMALL)
+        stored = fill(emitter)
+        with pytest.raises(QueueFullError, match=f"max_queue_bytes={SMALL}"):
+            emitter.put(event(10_001, 1000))
+        collector.up()
+        assert emitter.flush(10)
+        emitter.put(event(10_002, 1000))
+        assert emitter.flush(10)
+        assert stored + 1 == len(collector.eids())
+
+
+def test_drop_newest_counts_and_logs_what_it_drops(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    """A put returns, the event is gone, the statistics say so; the log has a line now and then."""
+    caplog.set_level(logging.WARNING)
+    emitter = make(max_queue_bytes=SMALL, on_full="drop_newest", drain=False)
+    for number in range(300):
+        emitter.put(event(number, 1000))
+    emitter.put_many([event(number, 1000) for number in range(300, 400)])
+    stats = emitter.stats()
+    assert 400 == stats.ledger.accepted + stats.dropped
+    assert stats.ledger.accepted == stats.ledger.pending
+    assert stats.dropped > 100
+    assert 5 <= caplog.messages.count("emitter.dropped_newest") <= 9
+
+
+def test_drop_oldest_makes_room_and_counts_what_it_evicted(make: Make) -> None:
+    """The newest events are there, in order."""
+    emitter = make(max_queue_bytes=SMALL, on_full="drop_oldest", drain=False)
+    for number in range(300):
+        emitter.put(event(number, 1000))
+    emitter.put_many([event(number, 1000) for number in range(300, 400)])
+    ledger = emitter.stats().ledger
+    assert 400 == ledger.accepted == ledger.pending + ledger.evicted
+    pair = emitter._pair
+    assert pair is not None
+    kept = [json.loads(row.payload)["eid"] for row in pair[0].peek(0, 1 << 30, 1 << 40)]
+    assert [eid(number) for number in range(400 - ledger.pending, 400)] == kept
+
+
+@pytest.mark.parametrize("on_full", ["drop_oldest", "drop_newest"])
+def test_bulk_puts_on_a_full_queue_skip_nothing_that_others_displaced(make: Make, on_full: str) -> None:
+    """With several bulk producers, every event is in the ledger or counted as dropped."""
+    emitter = make(max_queue_bytes=SMALL, on_full=on_full, drain=False, durability="interval")
+
+    def work(first: int) -> None:
+        for start in range(first, first + 500, 50):
+            emitter.put_many([event(number, 1000) for number in range(start, start + 50)])
+
+    threads = [threading.Thread(target=work, args=(n * 500,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive()
+    stats = emitter.stats()
+    assert 2000 == stats.ledger.accepted + stats.dropped
+    assert stats.ledger.accepted == stats.ledger.pending + stats.ledger.evicted
+
+
+def test_block_waits_for_the_collector(make: Make) -> None:
+    """A put on a full queue returns when there is room, and its event is delivered as all others."""
+    with Collector() as collector:
+        collector.down()
+        emitter = make(collector.url, max_queue_bytes=SMALL, on_full="block", max_retry_delay_seconds=0.05)
+        done = threading.Event()
+
+        def work() -> None:
+            for number in range(200):
+                emitter.put(event(number, 1000))
+            done.set()
+
+        threading.Thread(target=work, daemon=True).start()
+        wait_until(lambda: emitter.stats().ledger.pending > 50 and emitter._pair[0].is_full())  # type: ignore[index]
+        assert not done.wait(0.3)
+        collector.up()
+        assert done.wait(20)
+        assert emitter.flush(10)
+        assert collector.wait(distinct=200)
+
+
+def test_a_blocked_put_is_told_of_the_close(make: Make) -> None:
+    """It does not wait for ever."""
+    emitter = make(buffer_capacity=1, on_full="block")
+    emitter.put(event(1))
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            emitter.put(event(2))
+        except QueueClosedError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    assert thread.is_alive()
+    emitter.close()
+    thread.join(10)
+    assert 1 == len(errors)
+
+
+def test_a_blocking_put_in_a_signal_handler_inside_a_put_raises(make: Make) -> None:
+    """Whoever makes room would wait for the put that the handler interrupted."""
+    emitter = make(buffer_capacity=1, on_full="block")
+    emitter.put(event(1))
+    pair = emitter._pair
+    assert pair is not None
+    with pair[0]._file.lock, pytest.raises(QueueFullError):
+        emitter.put(event(2))
+
+
+def test_buffer_capacity_bounds_the_number_of_pending_events(make: Make) -> None:
+    """As the official setting, with each on_full."""
+    emitter = make(buffer_capacity=10, drain=False)
+    emitter.put_many([event(number) for number in range(10)])
+    with pytest.raises(QueueFullError, match="buffer_capacity=10"):
+        emitter.put(event(11))
+    with pytest.raises(QueueFullError):
+        emitter.put_many([event(11), event(12)])
+    oldest = make(buffer_capacity=10, on_full="drop_oldest", drain=False)
+    for number in range(15):
+        oldest.put(event(number))
+    assert (10, 15) == (oldest.stats().ledger.pending, oldest.stats().ledger.accepted)
+
+
+def test_stats_are_a_snapshot_with_the_age_of_the_oldest_event(make: Make) -> None:
+    """Frozen, and cheap."""
+    emitter = make(drain=False)
+    dtm = str(int((time.time() - 100) * 1000))
+    emitter.put(json.dumps({"e": "pv", "dtm": dtm}).encode())
+    stats = emitter.stats()
+    assert stats.oldest_age_s is not None
+    assert 99 < stats.oldest_age_s < 130
+    assert stats.slot is not None
+    assert 0 < stats.used_bytes < stats.max_queue_bytes
+    with pytest.raises(AttributeError):
+        stats.dropped = 5  # type: ignore[misc]
