@@ -147,6 +147,13 @@ class Claims:
         """Take note that nothing came of a batch."""
         self._spans.add(batch.span)
 
+    def put_back(self, newest: Batch) -> None:
+        """Take note that the batch that was claimed last is not sent now."""
+        if newest.span.last == self._cursor and not newest.span.refused_first:
+            self._cursor = newest.span.first - 1  # no key lies in between: it is as if it had not been read
+        else:
+            self._spans.add(newest.span)
+
     def rewind(self) -> None:
         """Read afresh what came back from an outage, together with what was put meanwhile. Nothing is in flight."""
         self._cursor = self._spans.rewind(self._cursor)

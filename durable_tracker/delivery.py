@@ -9,6 +9,10 @@
 
 A row stays in the queue until the collector has answered 2xx, so whatever ends this loop, a crash included, leaves
 "still pending" behind.
+
+While all goes well the next batch is read ahead, and it is sent before the one that was just accepted is removed from
+the queue: reading and removing take no time of their own. A crash can therefore repeat one request more than there
+are senders. As soon as anything is not accepted, what was read ahead is put back.
 """
 
 from __future__ import annotations
@@ -95,6 +99,7 @@ class Delivery:
         self._backoff = backoff or Backoff(max_retry_delay_seconds=settings.max_retry_delay_seconds)
         self._pipeline: Pipeline[Batch] = Pipeline(transport, settings.senders)
         self._in_flight: set[Batch] = set()
+        self._ahead: Batch | None = None  # claimed after all others, and not sent yet
         self._owed: list[Batch] = []  # accepted by the collector, but not yet removed from the queue
         # What is put between now and the first run is new as well, hence the queue is asked here.
         self._age_limit = (
@@ -143,6 +148,7 @@ class Delivery:
             )
         finally:
             # Only an exception leaves requests in flight; their replies are not waited for, and not believed later.
+            self._put_back()
             for batch in self._in_flight:
                 self._claims.give_back(batch)
             self._in_flight.clear()
@@ -176,11 +182,7 @@ class Delivery:
             if self._stopping():
                 self._settle()
                 return self._troubled() if self._hitch else self._ended(Result.STOPPED)
-            while self._pipeline.in_flight < self._window:
-                batch = self._claims.next(idle=not self._pipeline.in_flight)
-                if batch is None:
-                    break
-                self._submit(batch)
+            self._fill()
             if not self._pipeline.in_flight:
                 return self._ended(Result.SUSPECTS if len(self._claims) else Result.EMPTY)
             self._collect()
@@ -200,10 +202,30 @@ class Delivery:
             self._update(state="idle", consecutive_troubles=0)
         return result
 
+    def _fill(self) -> None:
+        """Have as many requests in flight as may be and, while all goes well, the next batch at hand."""
+        if not self._is_clear:
+            self._put_back()
+        while self._pipeline.in_flight < self._window:
+            if self._ahead is None:
+                self._ahead = self._claims.next(idle=not self._pipeline.in_flight)
+            if self._ahead is None:
+                return
+            following = self._claims.next(idle=False) if self._is_clear else None
+            batch, self._ahead = self._ahead, following
+            self._submit(batch)
+        if self._ahead is None and self._is_clear:
+            self._ahead = self._claims.next(idle=False)
+
+    @property
+    def _is_clear(self) -> bool:
+        """Whether it is clear what an answer would mean, since all goes well."""
+        return not (self._hitch or self._state.consecutive_troubles or self._claims.unclear)
+
     @property
     def _window(self) -> int:
         """How many requests may be in flight: one while it is unclear what an answer would mean."""
-        return 1 if self._state.consecutive_troubles or self._claims.unclear else self._settings.senders
+        return self._settings.senders if self._is_clear else 1
 
     def _without_old(self, rows: list[Row]) -> list[Row]:
         """Expire the rows that are too old to be sent."""
@@ -233,9 +255,23 @@ class Delivery:
         if self._state.state == "idle":
             self._update(state="sending")
         self._in_flight.add(batch)
-        self._pipeline.submit(batch)
+        self._pipeline.submit(batch, alone=not (self._ahead or self._owed))
+
+    def _send_on(self) -> None:
+        """Send what was read ahead, if all goes well."""
+        if self._ahead is not None and self._is_clear and not self._stopping():
+            batch, self._ahead = self._ahead, None
+            self._submit(batch)
+
+    def _put_back(self) -> None:
+        """Undo reading ahead."""
+        if self._ahead is not None:
+            self._claims.put_back(self._ahead)
+            self._ahead = None
 
     def _settle(self) -> None:
+        """Wait until nothing is in flight."""
+        self._put_back()
         while self._pipeline.in_flight:
             self._collect()
 
@@ -277,6 +313,7 @@ class Delivery:
             next_attempt_at=None,
         )
         self._owed.append(batch)
+        self._send_on()
         self._pay()
         if self._said is not None:
             self._said = None

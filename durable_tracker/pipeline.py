@@ -1,4 +1,4 @@
-"""Requests in flight: one in the caller's thread, or several in threads of their own.
+"""Requests in flight, in threads of their own, so that the policy loop can use the time that they take.
 
 The policy loop submits and collects; it is the only user and has one thread. Replies come in any order.
 """
@@ -32,9 +32,9 @@ class Pipeline(Generic[P]):
 
     Args:
         transport: carries the parcels.
-        senders: how many requests are in flight at most. With 1 there is no thread: `submit` sends. With more,
-            daemon threads are made when they are first needed; if one cannot be made (the interpreter is shutting
-            down, or the process has too many), sending falls back to the caller's thread.
+        senders: how many requests are in flight at most. Daemon threads are made when they are first needed; if one
+            cannot be made (the interpreter is shutting down, or the process has too many), sending falls back to the
+            caller's thread.
     """
 
     def __init__(self, transport: Transport, senders: int) -> None:
@@ -42,24 +42,35 @@ class Pipeline(Generic[P]):
         self._senders = senders
         self._threads = 0
         self._waiting: queue.SimpleQueue[P | None] = queue.SimpleQueue()
-        self._done: queue.SimpleQueue[tuple[P, Reply]] = queue.SimpleQueue()
+        self._done: queue.SimpleQueue[tuple[P, Reply | BaseException]] = queue.SimpleQueue()
         self.in_flight = 0
 
-    def submit(self, parcel: P) -> None:
-        """Send a parcel, now or as soon as a sender is free."""
-        if self._senders > 1 and self._threads < min(self._senders, self.in_flight + 1):
+    def submit(self, parcel: P, *, alone: bool) -> None:
+        """Send a parcel, now or as soon as a sender is free.
+
+        Args:
+            parcel: what to send.
+            alone: whether the caller has nothing to do meanwhile; then it may as well send the parcel itself.
+        """
+        needs_thread = self.in_flight or not alone
+        if needs_thread and self._threads < min(self._senders, self.in_flight + 1):
             self._start_sender()
-        if self._threads:
+        if needs_thread and self._threads:
             self._waiting.put(parcel)
         else:
             self._done.put((parcel, self._send(parcel)))
         self.in_flight += 1  # last: what interrupted the sending above has nothing in flight
 
     def collect(self) -> tuple[P, Reply]:
-        """Wait for a reply to any of the parcels in flight. There has to be one."""
-        done = self._done.get()
+        """Wait for a reply to any of the parcels in flight. There has to be one.
+
+        What interrupted a sending (`KeyboardInterrupt`, `SystemExit`) is raised here.
+        """
+        parcel, reply = self._done.get()
         self.in_flight -= 1
-        return done
+        if isinstance(reply, BaseException):
+            raise reply
+        return parcel, reply
 
     def close(self) -> None:
         """Let the threads end once they have sent what they have. May be called twice."""
@@ -77,7 +88,12 @@ class Pipeline(Generic[P]):
 
     def _run(self) -> None:
         while (parcel := self._waiting.get()) is not None:
-            self._done.put((parcel, self._send(parcel)))
+            reply: Reply | BaseException
+            try:
+                reply = self._send(parcel)
+            except BaseException as exc:  # noqa: BLE001 - `collect` raises it, where it ends the run
+                reply = exc
+            self._done.put((parcel, reply))
 
     def _send(self, parcel: P) -> Reply:
         try:

@@ -92,17 +92,82 @@ def test_what_is_sent_is_the_stored_text_with_stm_spliced_in() -> None:
     assert sent == [payload[:-1] + b',"stm":"%d"}' % stm for stm in (EPOCH_MS, EPOCH_MS + 1000)]
 
 
-def test_a_batch_is_acked_before_the_next_one_is_sent() -> None:
-    """A crash resends what was in flight, nothing else."""
+def test_a_crash_can_repeat_one_request_more_than_there_are_senders() -> None:
+    """What was accepted is acked before the next but one is sent."""
     pending: list[int] = []
-    queue = MemoryQueue(events(6))
+    queue = MemoryQueue(events(8))
 
     def answer(_n: int, _eids: list[int]) -> Reply:
         pending.append(queue.ledger().pending)
         return OK
 
     rig(queue, ScriptedCollector(answer), batch_size=2).delivery.run()
-    assert pending == [6, 4, 2]
+    assert pending[0] == 8
+    assert all(left <= most for left, most in zip(pending[1:], [8, 6, 4], strict=True))
+
+
+def test_the_next_request_is_under_way_while_the_last_one_is_acked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So removing events from the queue delays none."""
+    queue, next_sent = MemoryQueue(events(6)), threading.Semaphore(0)
+    made = rig(queue, ScriptedCollector(), batch_size=2)
+    ack = queue.ack
+
+    def answer(n: int, _eids: list[int]) -> Reply:
+        if n:
+            next_sent.release()
+        return OK
+
+    def ack_late(keys: Sequence[int]) -> None:
+        if keys[-1] < 6:
+            assert next_sent.acquire(timeout=5)
+        ack(keys)
+
+    made.transport.answer = answer
+    monkeypatch.setattr(queue, "ack", ack_late)
+    assert made.delivery.run() is Result.EMPTY
+    made.delivery.close()
+    assert made.transport.requests == [[1, 2], [3, 4], [5, 6]]
+
+
+@pytest.mark.parametrize("senders", [1, 3])
+@pytest.mark.parametrize("reply", [NO_ANSWER, refusal(400), refusal(413), refusal(403)])
+def test_what_was_read_ahead_is_put_back_when_a_request_is_not_accepted(reply: Reply, senders: int) -> None:
+    """So that it goes out in its turn, after what came before it."""
+    made = rig(MemoryQueue(events(40)), ScriptedCollector(until(1, reply)), batch_size=4, senders=senders)
+    assert made.delivery.run() is Result.EMPTY
+    made.delivery.close()
+    assert sorted(made.queue.delivered) == list(range(1, 41))
+    if senders == 1:
+        assert made.transport.received == list(range(1, 41))
+    check(made)
+
+
+def test_what_was_read_ahead_is_not_sent_by_a_delivery_that_is_to_stop() -> None:
+    """It stays queued, and the next run begins with it."""
+    clock = VirtualClock()
+    made = rig(MemoryQueue(events(10)), ScriptedCollector(), clock=clock, batch_size=2)
+
+    def answer(_n: int, _eids: list[int]) -> Reply:
+        clock.stop_after_waits = 0
+        return OK
+
+    made.transport.answer = answer
+    assert made.delivery.run() is Result.STOPPED
+    assert made.transport.requests == [[1, 2]]
+    clock.stop_after_waits = None
+    made.transport.answer = lambda *_: OK
+    assert made.delivery.run() is Result.EMPTY
+    assert made.transport.received == list(range(1, 11))
+
+
+def test_one_request_now_and_then_needs_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is nothing to do while it is in flight."""
+    monkeypatch.setattr(threading.Thread, "start", lambda _: pytest.fail("a thread was started"))
+    made = rig(MemoryQueue(), ScriptedCollector(), batch_size=4, senders=4)
+    for number in range(3):
+        made.queue.put_many([event(3 * number + n) for n in (1, 2, 3)])
+        assert made.delivery.run() is Result.EMPTY
+    assert len(made.transport.requests) == 3
 
 
 def test_progress_is_told_after_every_answer() -> None:
@@ -571,18 +636,20 @@ def test_a_transport_that_raises_is_an_outage() -> None:
     assert made.delivery.state.last_error == "the transport raised OSError"
 
 
-def test_an_interrupt_in_a_request_loses_nothing() -> None:
-    """The events are pending, and the next run sends them."""
+@pytest.mark.parametrize("batch_size", [3, 1])
+def test_an_interrupt_in_a_request_loses_nothing(batch_size: int) -> None:
+    """The events are pending, and the next run sends them; whichever thread was interrupted."""
 
     def answer(n: int, _eids: list[int]) -> Reply:
         if n == 0:
             raise KeyboardInterrupt
         return OK
 
-    made = rig(MemoryQueue(events(3)), ScriptedCollector(answer))
+    made = rig(MemoryQueue(events(3)), ScriptedCollector(answer), batch_size=batch_size)
     with pytest.raises(KeyboardInterrupt):
         made.delivery.run()
     assert made.delivery.run() is Result.EMPTY
+    made.delivery.close()
     assert made.queue.delivered == [1, 2, 3]
 
 
