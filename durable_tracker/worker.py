@@ -275,7 +275,8 @@ class Worker:
                 self._empty_orphans[slot.index] = _file_state(slot)
             except QueueError as exc:
                 logger.warning("worker.orphan_unusable", extra={"slot": str(slot.database), "error": str(exc)})
-        self._next_adoption = time.monotonic() + ADOPTION_INTERVAL_S
+        if not is_over():  # else the last one may have more
+            self._next_adoption = time.monotonic() + ADOPTION_INTERVAL_S
 
     def _drain_orphan(self, orphan: SqliteQueue, is_over: Callable[[], bool]) -> bool:
         """Deliver an orphan's events. Return whether it is empty."""
