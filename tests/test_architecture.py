@@ -1,0 +1,220 @@
+"""The shape of the package: where imports point, who imports what, what is exported."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import durable_tracker
+
+PACKAGE = Path(durable_tracker.__file__).parent
+ROOT = PACKAGE.parent
+
+SOLE_IMPORTERS = {
+    "requests": {"http_transport", "exchange"},
+    "urllib3": {"http_transport", "exchange"},
+    "tenacity": {"retry"},
+    "sqlite3": {"connection", "salvage", "pages"},
+    "sqlitedict": {"connection"},
+    "filelock": {"slots"},
+    "platformdirs": {"slots"},
+    "tqdm": {"commands.progress"},
+    "fastjsonschema": {"collector.registry"},
+    "pytest": {"testing"},
+}
+"""Each third-party package, and sqlite3, has one home."""
+
+EXPORTED = {
+    "AsyncEmitter",
+    "CeleryEmitter",
+    "ConfigurationError",
+    "DamagedQueueError",
+    "DurableTrackerError",
+    "Emitter",
+    "EmitterConfiguration",
+    "EmitterStats",
+    "Event",
+    "EventStore",
+    "InvalidEventError",
+    "InMemoryEventStore",
+    "Ledger",
+    "PagePing",
+    "PageView",
+    "Payload",
+    "Queue",
+    "QueueClosedError",
+    "QueueError",
+    "QueueFullError",
+    "RedisEmitter",
+    "RedisWorker",
+    "Reply",
+    "Row",
+    "ScreenView",
+    "SelfDescribing",
+    "SelfDescribingJson",
+    "SlotBusyError",
+    "Snowplow",
+    "StorageError",
+    "StructuredEvent",
+    "Subject",
+    "Tracker",
+    "TrackerConfiguration",
+    "Transport",
+    "UnknownFormatError",
+    "__version__",
+    "disable_contracts",
+    "enable_contracts",
+    "logger",
+}
+
+
+def modules() -> dict[str, Path]:
+    return {str(path.relative_to(PACKAGE).with_suffix("")).replace("/", "."): path for path in PACKAGE.rglob("*.py")}
+
+
+def imports(path: Path, *, with_types: bool) -> set[str]:
+    """Return the full names of what a module imports, also within functions; with or without `if TYPE_CHECKING`."""
+    found: set[str] = set()
+
+    def visit(node: ast.AST) -> None:
+        if isinstance(node, ast.If) and not with_types and ast.unparse(node.test) == "TYPE_CHECKING":
+            for one in node.orelse:
+                visit(one)
+            return
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+        for child in ast.iter_child_nodes(node):
+            visit(child)
+
+    visit(ast.parse(path.read_text(encoding="utf-8")))
+    return found
+
+
+def own_imports(name: str, path: Path, *, with_types: bool = False) -> set[str]:
+    """Return the modules of the package that one of them imports."""
+    known = modules()
+    found = set()
+    for target in imports(path, with_types=with_types):
+        parts = target.split(".")
+        if parts[0] != "durable_tracker":
+            continue
+        inner = ".".join(parts[1:])
+        owner = inner if inner in known else ".".join(parts[1:-1])
+        if owner and owner not in known:
+            owner = f"{owner}.__init__"
+        found.add(owner or "__init__")
+    return found - {name}
+
+
+def test_imports_point_one_way() -> None:
+    """What is imported when the package runs has no circle."""
+    graph = {name: own_imports(name, path) for name, path in modules().items() if name != "__init__"}
+    done: set[str] = set()
+
+    def walk(name: str, way: tuple[str, ...]) -> None:
+        assert name not in way, " imports ".join((*way[way.index(name) :], name))
+        if name in done or name not in graph:
+            return
+        for target in graph[name]:
+            walk(target, (*way, name))
+        done.add(name)
+
+    for name in graph:
+        walk(name, ())
+
+
+def test_the_library_does_not_know_its_command_line() -> None:
+    """Nor the development collector; those know the library."""
+    shells = {name for name in modules() if name.startswith(("commands", "collector", "drain", "__main__"))}
+    for name, path in modules().items():
+        if name not in shells:
+            assert set() == own_imports(name, path, with_types=True) & shells, name
+
+
+def test_nobody_imports_from_the_packages_root() -> None:
+    """It only re-exports."""
+    for name, path in modules().items():
+        assert "__init__" not in own_imports(name, path), name
+
+
+def test_the_store_and_the_delivery_do_not_know_each_other() -> None:
+    """They meet at the protocols `Queue` and `Transport`."""
+    store = {"connection", "sqlite_queue", "slot_file", "group_commit", "headroom", "interval_sync", "slots", "salvage"}
+    delivery = {"delivery", "claims", "batches", "pipeline", "retry", "http_transport", "exchange", "spans"}
+    known = modules()
+    for name in store & set(known):
+        assert set() == own_imports(name, known[name], with_types=True) & delivery, name
+    for name in delivery & set(known):
+        assert set() == own_imports(name, known[name], with_types=True) & store, name
+
+
+def test_each_third_party_package_has_one_home() -> None:
+    """So that its errors, its options and its successor are one module's business."""
+    for name, path in modules().items():
+        for target in imports(path, with_types=True):
+            package = target.split(".")[0]
+            if package in SOLE_IMPORTERS:
+                assert name in SOLE_IMPORTERS[package], f"{name} imports {package}"
+            else:
+                known = {"durable_tracker", "_typeshed"} | sys.stdlib_module_names
+                assert package in known, f"{name} imports {package}"
+
+
+def test_the_exported_names_are_these() -> None:
+    """A name that goes is a broken promise, and one that comes is a new one."""
+    assert EXPORTED == set(durable_tracker.__all__)
+    for name in EXPORTED:
+        assert getattr(durable_tracker, name) is not None
+
+
+def test_nothing_pickles() -> None:
+    """A tampered file must never run code: no module of ours names the codec."""
+    for name, path in modules().items():
+        names = imports(path, with_types=True)
+        assert not {one for one in names if one.split(".")[0] in {"pickle", "marshal", "shelve", "dill"}}, name
+
+
+def test_importing_the_package_starts_nothing() -> None:
+    """No thread, no file, no handler of log or signal, and neither the command line's packages nor the collector's."""
+    program = """
+import logging, os, signal, sys, threading
+before = (os.listdir("/proc/self/fd"), signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT))
+import durable_tracker
+from durable_tracker import Emitter, Tracker, logger
+after = (os.listdir("/proc/self/fd"), signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT))
+assert before == after
+assert threading.active_count() == 1
+assert len(os.listdir("/proc/self/task")) == 1
+assert not logging.getLogger().handlers
+assert all(isinstance(one, logging.NullHandler) for one in logger.handlers)
+assert logger.level == logging.NOTSET
+assert not {"tqdm", "fastjsonschema", "pytest", "durable_tracker.collector"} & set(sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
+    assert 0 == done.returncode, done.stderr
+
+
+def test_every_module_says_what_it_is_for_and_stays_small_enough_to_read() -> None:
+    """One noun of the trade each."""
+    for name, path in modules().items():
+        text = path.read_text(encoding="utf-8")
+        assert ast.get_docstring(ast.parse(text)), name
+        assert len(text.splitlines()) <= 800, name
+
+
+def test_the_top_level_is_the_agreed_one() -> None:
+    """Whoever opens the repository sees what it is."""
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if tracked.returncode != 0:
+        pytest.skip("not in a git repository")
+    top = {line.split("/")[0] for line in tracked.stdout.splitlines()}
+    required = {"durable_tracker", "tests", "benchmarks", "pyproject.toml", "Makefile", "README.md"}
+    assert required <= top
+    assert top - required <= {".ci", ".gitignore", "LICENSE"}
