@@ -49,12 +49,12 @@ def main() -> int:
     logging.getLogger("durable_tracker").setLevel(logging.CRITICAL)  # outages are part of the measurements
     found, described = load()
     if not arguments.report:
-        described = machine.describe(options.directory)
         for name in arguments.names or BENCHMARKS:
             start = time.monotonic()
             results = Results(name)
             importlib.import_module(f"benchmarks.{name}").run(results, options)
             found[name] = results
+            described = machine.describe(options.directory)  # after it, so that the load is that of the run
             save(found, described)
             sys.stderr.write(f"{name}: {time.monotonic() - start:.0f} s\n")
     report.write(found, described, with_snapshot=arguments.snapshot)

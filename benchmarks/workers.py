@@ -55,6 +55,7 @@ class Workers:
             here, there = context.Pipe()
             process = context.Process(target=_serve, args=(there,), daemon=True)
             process.start()
+            there.close()  # so that a process that dies is an EOFError here, not a wait for ever
             self._pipes.append(here)
             self._processes.append(process)
 
