@@ -38,20 +38,33 @@ APPLICATION_ID: Final = 0x44545251
 FORMAT: Final = 1
 """Version of the tables, in SQLite's `user_version`. A file with a higher one is refused, untouched."""
 
+_FORMAT_MAX: Final = 1000
+"""No format will have such a number: one above it is a flipped bit."""
+
 PAGE_SIZE: Final = 4096
+_REWRITE_SIZE: Final = 1 << 20
 
 MULTI_ROW_MAX: Final = 256
 """Rows in one INSERT. SQLite's default limit of 32,766 variables would allow 16,383."""
 
+_TABLES: Final = {
+    3: "CREATE TABLE events (key INTEGER PRIMARY KEY, value BLOB NOT NULL)",
+    4: "CREATE TABLE dead_letters (key INTEGER PRIMARY KEY, value BLOB NOT NULL)",
+    5: "CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL)",
+}
+"""By their root pages, which follow from the order in which they are made: page 2 is the first pointer map."""
+
 _SCHEMA: Final = f"""
 BEGIN IMMEDIATE;
-CREATE TABLE IF NOT EXISTS events (key INTEGER PRIMARY KEY, value BLOB NOT NULL);
-CREATE TABLE IF NOT EXISTS dead_letters (key INTEGER PRIMARY KEY, value BLOB NOT NULL);
-CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value BLOB NOT NULL);
+{";".join(_TABLES.values()).replace("TABLE", "TABLE IF NOT EXISTS")};
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {FORMAT};
 COMMIT;
 """
+
+_COUNT_OF_TABLES: Final = "SELECT count(*) FROM sqlite_schema WHERE (rootpage, sql) IN (VALUES {})".format(
+    ", ".join(f"({page}, '{sql}')" for page, sql in _TABLES.items())
+)
 
 _COUNT_OF_OTHER_TABLES: Final = (
     "SELECT count(*) FROM sqlite_schema WHERE tbl_name NOT IN ('events', 'dead_letters', 'meta')"
@@ -215,6 +228,10 @@ class Connection:
         with self.lock:
             return self.used_pages() >= _pages(self._size_max) - 1
 
+    def is_sound(self) -> bool:
+        """Return whether SQLite finds every page in order. Reads the whole file."""
+        return bool(self.pragma("integrity_check(1)") == b"ok")
+
     def drop(self) -> None:
         """Close after an error elsewhere. The next call opens again, and checkpoints first."""
         with self.lock:
@@ -324,6 +341,7 @@ class Connection:
 
     def _open(self) -> None:
         is_new = self._check_header()
+        self._rewrite_wal()
         try:
             raw = sqlite3.connect(
                 self.path,
@@ -348,8 +366,15 @@ class Connection:
                 self._configure(raw, is_new=is_new)
                 if self._on_open is not None:
                     self._on_open()
+            except UnicodeDecodeError as exc:
+                # SQLite's message quotes the schema, and the schema is altered.
+                error = DamagedQueueError(f"{self.path}: {exc}")
+                self._drop()
             except sqlite3.Error as exc:
                 error = self._failed(exc)
+                if getattr(exc, "sqlite_errorcode", 0) == sqlite3.SQLITE_ERROR:
+                    # These statements are right, so it is the file that they do not fit.
+                    error = DamagedQueueError(*error.args)
                 self._drop()
             except BaseException:  # also one out of a signal handler: nobody else would ever give this connection back
                 self._drop()
@@ -357,6 +382,30 @@ class Connection:
             else:
                 return
         raise error
+
+    def _rewrite_wal(self) -> None:
+        """Write the WAL over itself, and sync it.
+
+        A failed sync, of this process or an earlier one, marks pages clean that never reached the disk. SQLite's
+        recovery reads them from the page cache, and its own sync of the WAL would not write them: a power failure
+        during the checkpoint that follows would find neither a whole WAL nor a whole database. Nobody else has the
+        file open: the slot's lock is held, and no connection is.
+        """
+        try:
+            descriptor = os.open(f"{self.path}-wal", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            return
+        except OSError as exc:
+            raise StorageError(f"{self.path}-wal: {exc.strerror}") from None
+        try:
+            offset = 0
+            while chunk := os.pread(descriptor, _REWRITE_SIZE, offset):
+                offset += os.pwrite(descriptor, chunk, offset)
+            os.fsync(descriptor)
+        except OSError as exc:
+            raise StorageError(f"{self.path}-wal: {exc.strerror}") from None
+        finally:
+            os.close(descriptor)
 
     def _check_header(self) -> bool:
         """Return whether the file has to be made; refuse what is not ours without touching it."""
@@ -373,6 +422,10 @@ class Connection:
             raise DamagedQueueError(f"{self.path} has no SQLite header")
         user_version = int.from_bytes(header[60:64], "big")
         application_id = int.from_bytes(header[68:72], "big")
+        is_ours = (application_id ^ APPLICATION_ID).bit_count() <= 1
+        if is_ours and (application_id != APPLICATION_ID or not _is_readable(header) or user_version > _FORMAT_MAX):
+            # SQLite would say that it cannot write, or does not know the format: true, but no reason to stop.
+            raise DamagedQueueError(f"{self.path} has a damaged header")
         if application_id not in (0, APPLICATION_ID) or user_version > FORMAT:
             raise UnknownFormatError(
                 f"{self.path} has format {user_version} of application {application_id:#x}; "
@@ -414,6 +467,9 @@ class Connection:
                 raise UnknownFormatError(f"{self.path} is a database of something else. It was left untouched.")
             raw.executescript(_SCHEMA)
             pragma("wal_checkpoint(TRUNCATE)", 0)
+        elif _row(raw, _COUNT_OF_TABLES) != (len(_TABLES),):
+            # SqliteDict would make a table whose name was altered anew, and its rows would never be seen again.
+            raise DamagedQueueError(f"{self.path} lacks one of its tables")
         pragma(f"max_page_count={_pages(self._size_max)}")
 
     def __repr__(self) -> str:
@@ -463,6 +519,18 @@ class Table(SqliteDict):  # type: ignore[misc]
     clear = pop = popitem = setdefault = terminate = __delitem__ = _refused
 
 
+def _is_readable(header: bytes) -> bool:
+    """Return whether the constants of SQLite's header are those of a file that was made here."""
+    versions, schema_format, encoding = header[18:20], header[44:48], header[56:60]
+    return (
+        header[16:18] == PAGE_SIZE.to_bytes(2, "big")
+        and set(versions) <= {1, 2}
+        and header[20:24] == bytes((0, 64, 32, 32))
+        and int.from_bytes(schema_format, "big") <= 4  # noqa: PLR2004 (the highest there is)
+        and int.from_bytes(encoding, "big") <= 1
+    )
+
+
 def _encode(value: Any) -> Any:
     return value if isinstance(value, int | bytes) else json.dumps(value).encode()
 
@@ -494,7 +562,7 @@ def _fetch_up_to(cursor: sqlite3.Cursor, size_max: int) -> list[tuple[Any, ...]]
     size = 0
     for row in cursor:
         rows.append(row)
-        size += len(row[1])
+        size += len(row[1]) if isinstance(row[1], bytes) else 0  # a flipped bit can make it NULL or a number
         if size > size_max:
             break
     return rows

@@ -40,9 +40,30 @@ def set_aside(file: SlotFile, keys: Iterable[int]) -> None:
     for key in keys:
         row = file.connection.select_one("SELECT value FROM events WHERE key = ?", (key,))
         if row is not None:
-            letter = DeadLetter(-abs(key), None, reason, time.time_ns() // 1_000_000, bytes(row[0])[OVERHEAD:])
+            # A flipped bit can also turn the bytes into NULL or a number.
+            kept = row[0][OVERHEAD:] if isinstance(row[0], bytes) else repr(row[0]).encode()
+            letter = DeadLetter(-abs(key), None, reason, time.time_ns() // 1_000_000, kept)
             _move(file, key, letter, "damaged", high)
     file.note(logging.ERROR, "queue.rows_damaged", keys=list(keys))
+
+
+def set_letter_aside(file: SlotFile, key: int) -> None:
+    """Count a dead letter that failed its checksum as damaged, and keep its bytes under a negative key."""
+    row = file.connection.select_one("SELECT value FROM dead_letters WHERE key = ?", (key,))
+    if row is None:
+        return
+    old = row[0] if isinstance(row[0], bytes) else repr(row[0]).encode()
+    reason = "the dead letter failed its checksum: its bytes were altered on disk"
+    value = dead_letter_record(DeadLetter(-key, None, reason, time.time_ns() // 1_000_000, old))
+    file.transaction(
+        f"INSERT OR IGNORE INTO dead_letters (key, value) VALUES ({-key}, x'{value.hex()}');"
+        f"DELETE FROM dead_letters WHERE key = {key};"
+        "UPDATE meta SET value = value - changes() WHERE key = 'dead';"
+        "UPDATE meta SET value = value + 1 WHERE key = 'damaged';"
+        f"UPDATE meta SET value = value + {len(value) - len(old)} WHERE key = 'dead_size'",
+        len(value),
+    )
+    file.note(logging.ERROR, "queue.rows_damaged", keys=[key])
 
 
 def _move(file: SlotFile, key: int, letter: DeadLetter, count: str, high: str) -> None:
@@ -62,7 +83,7 @@ def trim(file: SlotFile) -> None:
     while file.counts["dead"] > COUNT_MAX or (file.counts["dead_size"] > SIZE_MAX and file.counts["dead"] > 1):
         excess = max(file.counts["dead"] - COUNT_MAX, 1)
         oldest = file.connection.select(
-            "SELECT key, length(value) FROM dead_letters WHERE key > 0 ORDER BY key LIMIT ?",
+            "SELECT key, coalesce(length(value), 0) FROM dead_letters WHERE key > 0 ORDER BY key LIMIT ?",
             (min(excess, _DISCARD_MAX),),
         )
         if not oldest:
@@ -83,7 +104,10 @@ def requeue(file: SlotFile, old: int) -> bool:
     """
     row = file.connection.select_one("SELECT value FROM dead_letters WHERE key = ?", (old,))
     letter = None if row is None or old <= 0 else dead_letter_of(old, row[0])
-    if row is None or letter is None:
+    if row is None or old <= 0:
+        return False
+    if letter is None:
+        set_letter_aside(file, old)
         return False
     file.reread_high()
     key = file.high + 1

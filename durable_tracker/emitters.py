@@ -504,7 +504,8 @@ class Emitter:
             return self._pair
 
     def _make_pair(self, queue: SqliteQueue) -> tuple[SqliteQueue, Worker]:
-        queue.set_origin({"url": self.endpoint, "method": self.method})
+        with contextlib.suppress(QueueFullError):  # a full disk can still be drained
+            queue.set_origin({"url": self.endpoint, "method": self.method})
         self._transport = self._make_transport()
         worker = Worker(
             queue,

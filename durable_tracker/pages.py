@@ -22,7 +22,9 @@ _LOCAL_MAX: Final = PAGE_SIZE - 35
 _LOCAL_MIN: Final = (PAGE_SIZE - 12) * 32 // 255 - 23
 _PAYLOAD_SIZE_MAX: Final = 1 << 24  # events have at most 1 MB; a damaged length must not have the whole file read
 _PTRMAP_ENTRIES: Final = PAGE_SIZE // 5
-_PTRMAP_FREE: Final = b"\x02\0\0\0\0"  # its type, and no parent
+_PTRMAP_FREE: Final = 2
+_PTRMAP_OVERFLOW_FIRST: Final = 3
+_PTRMAP_OVERFLOW_NEXT: Final = 4
 _BLOB: Final = 12
 _CONSTANTS: Final = (8, 9)  # kinds that stand for the integers 0 and 1
 _SIZES: Final = (0, 1, 2, 3, 4, 6, 8, 8, 0, 0)
@@ -89,38 +91,40 @@ class Pages:
         """Yield every record on every leaf of a table that is not known to be free."""
         for number in range(1, self.count + 1):
             if not self._is_free(number):
-                yield from self.leaf(self.page(number), _HEADER_SIZE if number == 1 else 0)
+                yield from self.leaf(number, self.page(number))
 
-    def leaf(self, image: bytes, start: int = 0) -> Iterator[Record]:
+    def leaf(self, number: int, image: bytes) -> Iterator[Record]:
         """Yield the records of one page, read as a leaf whatever it says it is: its type may be what was damaged.
 
         The number of cells is not believed either. The array of cell pointers ends where the first cell begins.
         """
         end = PAGE_SIZE
-        position = start + 8
+        position = (_HEADER_SIZE if number == 1 else 0) + 8
         while position + 2 <= end:
             (offset,) = struct.unpack_from(">H", image, position)
             position += 2
             try:
                 size, content = _varint(image, offset)
                 rowid, content = _varint(image, content)
-                yield Record(rowid, _columns(self._payload(image, content, size)))
+                yield Record(rowid, _columns(self._payload(number, image, content, size)))
             except (IndexError, struct.error):
                 continue
             end = min(end, offset)
 
     def _is_free(self, number: int) -> bool:
         """Return whether the pointer map says that a page is free: what stands on it was deleted before."""
-        if number <= 2:  # noqa: PLR2004 (page 1 has the schema, page 2 is the first map)
-            return False
+        return self._map_entry(number) == (_PTRMAP_FREE, 0)
+
+    def _map_entry(self, number: int) -> tuple[int, int] | None:
+        """Return a page's type and parent by the pointer map, None if it has no entry there."""
         group = (number - 2) // (_PTRMAP_ENTRIES + 1)
         map_page = 2 + group * (_PTRMAP_ENTRIES + 1)
-        if number <= map_page:
-            return False
-        entry = 5 * (number - map_page - 1)
-        return self.page(map_page)[entry : entry + 5] == _PTRMAP_FREE
+        if number <= 2 or number == map_page:  # noqa: PLR2004 (page 1 has the schema, page 2 is the first map)
+            return None
+        kind, parent = struct.unpack_from(">BI", self.page(map_page), 5 * (number - map_page - 1))
+        return kind, parent
 
-    def _payload(self, image: bytes, offset: int, size: int) -> bytes:
+    def _payload(self, number: int, image: bytes, offset: int, size: int) -> bytes:
         if not 0 < size < min(_PAYLOAD_SIZE_MAX, self.count * PAGE_SIZE):
             raise IndexError(size)
         if size <= _LOCAL_MAX:
@@ -130,10 +134,13 @@ class Pages:
             local = _LOCAL_MIN
         parts = [image[offset : offset + local]]
         (following,) = struct.unpack_from(">I", image, offset + local)
+        expected = (_PTRMAP_OVERFLOW_FIRST, number)
         left = size - local
         while left > 0:
-            if not 0 < following <= self.count:
+            # Most of what is read here is no cell at all. The map, which knows whose overflow a page is, tells at once.
+            if not 0 < following <= self.count or self._map_entry(following) != expected:
                 raise IndexError(following)
+            expected = (_PTRMAP_OVERFLOW_NEXT, following)
             image = self.page(following)
             (following,) = struct.unpack_from(">I", image, 0)
             parts.append(image[4 : 4 + min(left, PAGE_SIZE - 4)])

@@ -39,8 +39,10 @@ def record(key: int, payload: bytes) -> bytes:
     return crc32(payload, key).to_bytes(OVERHEAD, "big") + payload
 
 
-def payload_of(key: int, value: bytes) -> bytes | None:
-    """Return the payload of an event's row, None if the row was altered."""
+def payload_of(key: int, value: object) -> bytes | None:
+    """Return the payload of an event's row, None if the row was altered: a flipped bit may also alter its type."""
+    if not isinstance(value, bytes):
+        return None
     payload = value[OVERHEAD:]
     return payload if crc32(payload, key).to_bytes(OVERHEAD, "big") == value[:OVERHEAD] else None
 
@@ -52,8 +54,10 @@ def dead_letter_record(letter: DeadLetter) -> bytes:
     return crc32(body, letter.key ^ _DEAD_LETTER_SEED).to_bytes(OVERHEAD, "big") + body
 
 
-def dead_letter_of(key: int, value: bytes) -> DeadLetter | None:
+def dead_letter_of(key: int, value: object) -> DeadLetter | None:
     """Return the dead letter in a row, None if the row was altered."""
+    if not isinstance(value, bytes):
+        return None
     body = value[OVERHEAD:]
     if crc32(body, key ^ _DEAD_LETTER_SEED).to_bytes(OVERHEAD, "big") != value[:OVERHEAD]:
         return None

@@ -112,15 +112,17 @@ def intact_rows(database: Path) -> Iterator[tuple[int, bytes, bool]]:
 def rows_beyond(database: Path, frames: list[Frame], recovered: int) -> list[tuple[int, bytes]]:
     """Return the intact events that a WAL holds beyond the frame at which SQLite stopped.
 
-    None if no transaction was committed there: what a crash cut short was never acknowledged.
+    None if no more than one transaction is there: it was cut short by a crash, and never acknowledged. A second one was
+    begun only when the first was on disk, so there it is damage that made SQLite stop. That holds for a WAL that was
+    synced with every commit.
     """
     beyond = frames[recovered:]
-    if not any(frame.commits for frame in beyond):
+    if sum(frame.commits for frame in beyond) < 2:  # noqa: PLR2004 (see above)
         return []
     rows: dict[int, bytes] = {}
     with contextlib.closing(Pages(database, frames)) as pages:
         for frame in beyond:
-            for rowid, columns in pages.leaf(frame.image):
+            for rowid, columns in pages.leaf(frame.page, frame.image):
                 match columns:
                     case [None, bytes(value)] if payload_of(rowid, value) is not None:
                         rows[rowid] = value

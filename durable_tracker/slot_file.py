@@ -10,6 +10,7 @@ What is in the file is the business of `sqlite_queue`.
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 from collections import deque
@@ -24,7 +25,7 @@ from durable_tracker.log import logger
 from durable_tracker.pages import wal_frames
 from durable_tracker.queue import Ledger
 from durable_tracker.records import payload_of
-from durable_tracker.slots import sync_directory
+from durable_tracker.slots import sync_directory, sync_path
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -97,14 +98,20 @@ class SlotFile:
     # ── opening ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _open(self) -> None:
+        try:
+            sync_path(self.slot.directory)
+        except OSError as exc:
+            raise StorageError(f"{self.slot.directory}: {exc.strerror}") from None
+        salvage.finish_setting_aside(self.slot)  # before there is a database again
         self.slot.make_file()
-        salvage.finish_setting_aside(self.slot)
         try:
             self._connect()
         except DamagedQueueError as exc:
             self._set_aside(exc)
         for aside in salvage.pending(self.slot):
             self._take_over(aside)
+        with contextlib.suppress(QueueFullError):
+            self.set_meta("durability", self._durability)  # what the WAL's tail is worth to the next owner
         self.log()
 
     def _connect(self) -> None:
@@ -122,7 +129,7 @@ class SlotFile:
         self.events = Table(connection, "events", is_readonly=True)
         self.meta = Table(connection, "meta")
         self._recover()
-        if len(frames) > connection.frames_recovered:
+        if len(frames) > connection.frames_recovered and self.meta.get("durability") == b'"always"':
             rows = salvage.rows_beyond(self.slot.database, frames, connection.frames_recovered)
             self._insert_beyond([(key, value) for key, value in rows if key > self.high])
         connection.call_when_open(self._opened)
@@ -146,6 +153,8 @@ class SlotFile:
             above = self.connection.select_one(_COUNT_ABOVE_HIGH) or (0,)
             self.high = max(self.high, self.counts["high"] + above[0])
             dead_letters.set_aside(self, [row[0]])
+            if self._last_row() == row:
+                raise DamagedQueueError(f"{self.slot.database}: row {row[0]} is found at the end, but not by its key")
         self.reread_high()
         self.wal_room = WAL_SIZE_MAX
         with contextlib.suppress(QueueFullError):
@@ -155,10 +164,13 @@ class SlotFile:
         """Follow the connection, which was just opened, perhaps not for the first time."""
         self.reread_high()
         self._close_wal()
-        # SQLite syncs the directory with the first sync of a new WAL, which at NORMAL may be late.
-        sync_directory(self.slot.directory)
-        if self._durability == "interval":
-            self._wal_descriptor = os.open(self.slot.wal, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            # SQLite syncs the directory with the first sync of a new WAL, which at NORMAL may be late.
+            sync_directory(self.slot.directory)
+            if self._durability == "interval":
+                self._wal_descriptor = os.open(self.slot.wal, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError as exc:
+            raise StorageError(f"{self.slot.database}: {exc.strerror}") from None
 
     def _last_row(self) -> tuple[Any, ...] | None:
         return self.connection.select_one("SELECT key, value FROM events ORDER BY key DESC LIMIT 1")
@@ -195,6 +207,55 @@ class SlotFile:
             for aside in salvage.pending(self.slot):
                 self._take_over(aside)
 
+    def check_soundness(self, suspicion: str) -> None:
+        """Have SQLite look at every page.
+
+        Raises:
+            DamagedQueueError: it found something.
+        """
+        with self.lock:
+            if not self.connection.is_sound():
+                raise DamagedQueueError(f"{self.slot.database}: {suspicion}, and SQLite's integrity check fails")
+
+    def check_emptiness(self) -> None:
+        """After no row was found: compare with the ledger, which knows of rows that a damaged page hides.
+
+        Raises:
+            DamagedQueueError: rows are hidden.
+        """
+        with self.lock:
+            if self.ledger().pending == 0:
+                return
+            self.read_counts()
+            self.reread_high()
+            pending = self.ledger().pending
+            row = self.connection.select_one("SELECT min(key) FROM events")
+            if pending == 0 or row is None or row[0] is not None:
+                return
+            self.check_soundness(f"no row is found where {pending} are counted")
+            self._recount()
+            self.note(logging.ERROR, "queue.counts_corrected", counted=pending, found=0)
+
+    def _recount(self) -> None:
+        """Make the counts agree with the rows: what was accepted and is nowhere counts as damaged."""
+        self.read_counts()
+        self.reread_high()
+        (pending,) = self.connection.select_one("SELECT count(*) FROM events") or (0,)
+        dead, size = self.connection.select_one(
+            "SELECT count(CASE WHEN key > 0 THEN 1 END), coalesce(sum(length(value)), 0) FROM dead_letters"
+        ) or (0, 0)
+        counts = {name: value if name == "requeued" else max(value, 0) for name, value in self.counts.items()}
+        gone = counts["delivered"] + counts["expired"] + counts["evicted"] + counts["discarded"]
+        missing = self.high - counts["requeued"] - gone - pending - dead
+        # More rows than were accepted: some came back that were counted as gone. They will be delivered again.
+        back = min(max(-missing, 0), counts["delivered"])
+        counts |= {"dead": dead, "dead_size": size, "damaged": max(missing, 0)}
+        counts["delivered"] -= back
+        counts["requeued"] -= max(-missing, 0) - back
+        self.transaction(
+            ";".join(f"UPDATE meta SET value = {value} WHERE key = '{key}'" for key, value in counts.items())
+        )
+
     @property
     def mends(self) -> int:
         """How often the file was mended."""
@@ -227,50 +288,42 @@ class SlotFile:
             # What is there stays there: the next opening tries again.
             self.note(logging.ERROR, "queue.salvage_interrupted", error=str(exc), kept_as=str(aside), rows=taken)
             return
+        self._recount()
         salvage.mark_done(aside)
-        # Rows may turn up that were counted as gone: they will be delivered again, and counted then.
-        self.transaction(
-            "UPDATE meta SET value = value + min(0, (SELECT value FROM meta WHERE key = 'damaged'))"
-            " WHERE key = 'delivered';"
-            "UPDATE meta SET value = max(value, 0) WHERE key = 'damaged';"
-            "DELETE FROM meta WHERE key = 'taking_over'"
-        )
-        self.reread_high()
+        self.transaction("DELETE FROM meta WHERE key = 'taking_over'")
         lost = self.counts["damaged"]
         self.note(logging.WARNING, "queue.file_salvaged", kept_as=str(aside), rows=taken, damaged=lost)
 
     def _begin_take_over(self, aside: Path, name: str) -> None:
         """Take over the counts. Every row is presumed damaged until it is found."""
         found = salvage.survey(aside)
-        old = {key: int(value) for key in _INTEGERS if isinstance(value := found.meta.get(key, 0), int)}
-        old = dict.fromkeys(_INTEGERS, 0) | old
-        high = max(self.high, old["high"], found.high if found.high < _KEY_MAX else 0)
-        gone = old["delivered"] + old["expired"] + old["evicted"] + old["discarded"]
-        accepted = high - old["requeued"]
-        new = {**old, "high": high, "dead": 0, "dead_size": 0, "damaged": max(accepted - gone, 0)}
-        statements = [f"UPDATE meta SET value = {value} WHERE key = '{key}'" for key, value in new.items()]
+        # This file may have rows and counts already: of another damaged file, or put since a full disk interrupted.
+        self.read_counts()
+        counts = dict(self.counts)
+        for key in _INTEGERS:
+            value = found.meta.get(key)
+            if isinstance(value, int) and value < _KEY_MAX:
+                counts[key] = max(counts[key], value)  # they only grow
+        counts["high"] = max(self.high, counts["high"], found.high if found.high < _KEY_MAX else 0)
+        statements = [f"UPDATE meta SET value = {counts[key]} WHERE key = '{key}'" for key in _INTEGERS]
         origin = found.meta.get("origin")
         if isinstance(origin, bytes):
             statements.append(f"INSERT OR REPLACE INTO meta (key, value) VALUES ('origin', x'{origin.hex()}')")
         statements.append(f"INSERT OR REPLACE INTO meta (key, value) VALUES ('taking_over', x'{name.encode().hex()}')")
         self.transaction(";".join(statements))
-        self.high = max(self.high, high)
+        self._recount()
 
     def _take_rows(self, rows: list[tuple[int, bytes, bool]]) -> int:
         statements = []
         for key, value, is_dead in rows:
             table = "dead_letters" if is_dead else "events"
             statements.append(f"INSERT OR IGNORE INTO {table} (key, value) VALUES ({key}, x'{value.hex()}')")
-            if not is_dead or key > 0:
+            if not is_dead:
                 statements.append("UPDATE meta SET value = value - changes() WHERE key = 'damaged'")
-            if is_dead and key > 0:
-                # changes() is now that of the line above, which always changes one row: count the letters anew.
+            elif key > 0:
                 statements.append(
-                    "UPDATE meta SET value = (SELECT count(*) FROM dead_letters WHERE key > 0) WHERE key = 'dead'"
-                )
-                statements.append(
-                    "UPDATE meta SET value = (SELECT coalesce(sum(length(value)), 0) FROM dead_letters)"
-                    " WHERE key = 'dead_size'"
+                    "UPDATE meta SET value = value + CASE key WHEN 'dead' THEN changes() ELSE -changes() END"
+                    " WHERE key IN ('dead', 'damaged')"
                 )
         before = self.counts["damaged"]
         self.transaction(";".join(statements), sum(len(value) for _, value, _ in rows))
@@ -316,6 +369,8 @@ class SlotFile:
             if not self.headroom.is_there:
                 self._regain_headroom()
             self.read_counts()
+            # A put that a signal handler overtook, or raised out of, may have left it behind its own row.
+            self.high = max(self.high, self.counts["high"])
 
     def _beyond_quota(self, statements: str) -> None:
         # Setting a row aside takes a page before it gives one back.
@@ -405,9 +460,18 @@ class SlotFile:
         except (KeyError, ValueError, TypeError):
             raise DamagedQueueError(f"{self.slot.database}: the counts are unreadable") from None
 
+    def set_meta(self, name: str, value: object) -> None:
+        """Record something other than a count, as JSON, unless it is on record already."""
+        text = json.dumps(value).encode()
+        with self.lock:
+            if self.meta.get(name) != text:
+                self.transaction(f"INSERT OR REPLACE INTO meta (key, value) VALUES ('{name}', x'{text.hex()}')")
+
     def ledger(self) -> Ledger:
         """Return the counts, in O(1)."""
         with self.lock:
+            with contextlib.suppress(QueueError):  # closed: then nothing can have changed
+                self.reread_high()
             counts = {name: self.counts[name] for name in _COUNTS}
             accepted = self.high - self.counts["requeued"]
             return Ledger(accepted=accepted, pending=accepted - sum(counts.values()), **counts)

@@ -31,6 +31,7 @@ SLOTS_MAX: Final = 4096
 """Emitters of one name that may be open at the same time on one host."""
 
 _NAME_SIZE_MAX: Final = 100
+_NOT_OURS: Final = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EINVAL)
 _DATABASE: Final = re.compile(r"(0|[1-9][0-9]{0,3})\.sqlite3")
 
 
@@ -57,6 +58,23 @@ def sync_directory(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sync_path(path: Path) -> None:
+    """Make the names in a directory durable, and its own name, and those of the directories above it.
+
+    Every time, since whoever made them may not have come to it: its sync failed, or it was killed. A directory above
+    that this process may not read was not made by it.
+
+    Raises:
+        OSError: a sync failed.
+    """
+    for directory in (path, *path.parents):
+        try:
+            sync_directory(directory)
+        except OSError as exc:
+            if directory == path or exc.errno not in _NOT_OURS:
+                raise
 
 
 def make_private_directory(path: Path) -> None:

@@ -161,7 +161,7 @@ class SqliteQueue:
                 full = file.explain_full(exc)
                 break
             else:
-                file.high = key
+                file.high = max(file.high, key)  # a signal handler's put may have come in between
                 file.wal_room -= PAGE_SIZE + len(payload)
                 file.is_dirty = True
                 return
@@ -188,7 +188,7 @@ class SqliteQueue:
                 full = file.explain_full(exc)
                 break
             else:
-                file.high = first + len(payloads) - 1
+                file.high = max(file.high, first + len(payloads) - 1)
                 file.wal_room -= PAGE_SIZE * (2 + len(payloads) // 8) + sum(map(len, payloads))
                 file.is_dirty = True
                 return
@@ -212,7 +212,10 @@ class SqliteQueue:
                 if rows:
                     low, high = self._claimed or (rows[0].key, 0)
                     self._claimed = (min(low, rows[0].key), max(high, rows[-1].key))
-            if rows or not damaged:
+            if rows:
+                return rows
+            if not damaged:
+                self._file.check_emptiness()
                 return rows
             after = damaged[-1]
 
@@ -256,7 +259,7 @@ class SqliteQueue:
         with self._file.lock:
             low, high = self._claimed or (0, -1)
             found = self._connection.select(
-                "SELECT key, length(value) FROM events WHERE key NOT BETWEEN ? AND ? ORDER BY key LIMIT 1000",
+                "SELECT key, coalesce(length(value), 0) FROM events WHERE key NOT BETWEEN ? AND ? ORDER BY key LIMIT 1000",
                 (low, high),
             )
             keys = []
@@ -281,6 +284,8 @@ class SqliteQueue:
                 self._file.transaction(f"{dead_letters.RECORD_HIGH};{deletes}", expected * 512)
                 missing = expected - (self._file.counts[count] - before)
             if missing:
+                # The rows were seen. That they cannot be found is how a damaged page shows; they would be sent for ever.
+                self._file.check_soundness(f"{missing} rows that were read cannot be found")
                 self._file.note(logging.ERROR, "queue.rows_missing", count=missing, counted_as=count)
 
     @_mending
@@ -306,16 +311,21 @@ class SqliteQueue:
     def oldest_key(self) -> int | None:
         """Return the lowest pending key; see `Queue.oldest_key`."""
         row = self._connection.select_one("SELECT min(key) FROM events")
-        return None if row is None else row[0]
+        if row is None or row[0] is None:
+            self._file.check_emptiness()
+            return None
+        return int(row[0])
 
     @_mending
     def oldest(self) -> Row | None:
         """Return the oldest pending row, in O(1), without claiming it."""
         row = self._connection.select_one("SELECT key, value FROM events ORDER BY key LIMIT 1")
-        return None if row is None else Row(row[0], row[1][4:])
+        payload = None if row is None else payload_of(*row)
+        return None if row is None or payload is None else Row(row[0], payload)
 
     def ledger(self) -> Ledger:
         """Return the counts; see `Queue.ledger`."""
+        self.check_pid()
         return self._file.ledger()
 
     def pending(self) -> int:
@@ -345,8 +355,7 @@ class SqliteQueue:
     @_mending
     def set_origin(self, origin: dict[str, str]) -> None:
         """Record where the events are to go, so that a later drain needs no configuration. Never a secret."""
-        if self.origin != origin:
-            self._file.meta["origin"] = origin
+        self._file.set_meta("origin", origin)
 
     @_mending
     def dead_letters(self, limit: int = 100, after: int = 0) -> list[DeadLetter]:
@@ -354,8 +363,15 @@ class SqliteQueue:
         rows = self._connection.select(
             "SELECT key, value FROM dead_letters WHERE key > ? ORDER BY key LIMIT ?", (after, limit)
         )
-        letters = (dead_letter_of(key, value) for key, value in rows)
-        return [letter for letter in letters if letter is not None]
+        letters = []
+        for key, value in rows:
+            letter = dead_letter_of(key, value)
+            if letter is not None:
+                letters.append(letter)
+            elif key > 0:
+                with self._file.lock:
+                    dead_letters.set_letter_aside(self._file, key)
+        return letters
 
     @_mending
     def requeue(self, keys: Sequence[int]) -> int:
