@@ -55,11 +55,11 @@ def wal_frames(path: Path) -> list[Frame]:
     except OSError:
         return []
     frames = []
-    salts = content[_WAL_HEADER_SIZE + 8 : _WAL_HEADER_SIZE + 16]
+    (salts,) = struct.unpack_from(">Q", content.ljust(_WAL_HEADER_SIZE + 16, b"\0"), _WAL_HEADER_SIZE + 8)
     for start in range(_WAL_HEADER_SIZE, len(content) - _FRAME_SIZE + 1, _FRAME_SIZE):
-        if content[start + 8 : start + 16] != salts:
-            # An older generation, or a damaged header. Only the second is followed by frames of this one.
-            continue
+        (own,) = struct.unpack_from(">Q", content, start + 8)
+        if (own ^ salts).bit_count() > 1:
+            continue  # of an older generation; half of its salts are random, so one bit is damage
         number, size = struct.unpack_from(">II", content, start)
         frames.append(Frame(number, size != 0, content[start + _FRAME_HEADER_SIZE : start + _FRAME_SIZE]))
     return frames
@@ -71,8 +71,10 @@ class Pages:
     def __init__(self, database: Path, frames: list[Frame]) -> None:
         """Open a database; the caller closes it with `close`."""
         self._file = database.open("rb")
-        self._overlay = {frame.page: frame.image for frame in frames}
         size = self._file.seek(0, 2)
+        # A page beyond what these frames can have added is a flipped bit, and would be walked to.
+        page_max = -(-size // PAGE_SIZE) + len(frames)
+        self._overlay = {frame.page: frame.image for frame in frames if frame.page <= page_max}
         self.count = max([-(-size // PAGE_SIZE), *self._overlay])
 
     def close(self) -> None:
@@ -96,11 +98,14 @@ class Pages:
     def leaf(self, number: int, image: bytes) -> Iterator[Record]:
         """Yield the records of one page, read as a leaf whatever it says it is: its type may be what was damaged.
 
-        The number of cells is not believed either. The array of cell pointers ends where the first cell begins.
+        Neither the number of cells nor a pointer is believed by itself: the array of pointers ends where the first
+        cell begins, or after that number, whichever is later.
         """
-        end = PAGE_SIZE
-        position = (_HEADER_SIZE if number == 1 else 0) + 8
-        while position + 2 <= end:
+        start = (_HEADER_SIZE if number == 1 else 0) + 8
+        (cells,) = struct.unpack_from(">H", image, start - 5)
+        end, counted = PAGE_SIZE, min(start + 2 * cells, PAGE_SIZE)
+        position = start
+        while position + 2 <= max(end, counted):
             (offset,) = struct.unpack_from(">H", image, position)
             position += 2
             try:
