@@ -10,10 +10,12 @@ exit codes: 0 everything is delivered, 1 events remain (the collector was unreac
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import queue as queues
 import signal
 import sys
+import threading
 import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -36,7 +38,7 @@ from durable_tracker.http_transport import HttpTransport
 from durable_tracker.sqlite_queue import SqliteQueue
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from types import FrameType
 
     from durable_tracker.delivery_state import DeliveryState
@@ -44,6 +46,11 @@ if TYPE_CHECKING:
 
 PATIENCE_S: Final = 60.0
 """Without `--timeout`, give up on a collector after this long without a delivery."""
+
+GRACE_S: Final = 1.0
+"""How long the request in flight may still take when it is time to stop."""
+
+_WATCH_S: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +125,34 @@ class Stop:
         return self.is_due()
 
 
+@contextlib.contextmanager
+def breaking_off(stop: Stop, transport: HttpTransport) -> Iterator[None]:
+    """Break off a request that goes on when it is time to stop: a collector that hangs would hold the command up.
+
+    In a thread, since closing the transport takes a lock that a signal handler must not wait for.
+    """
+    over: queues.SimpleQueue[None] = queues.SimpleQueue()
+
+    def watch() -> None:
+        due_s = 0.0
+        while due_s < GRACE_S:
+            try:
+                over.get(timeout=_WATCH_S)
+            except queues.Empty:
+                due_s += _WATCH_S if stop.is_due() else 0.0
+            else:
+                return
+        transport.close()
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.put(None)
+        watcher.join()
+
+
 def drain_slot(slot: Slot, args: argparse.Namespace, stop: Stop) -> Outcome:
     """Deliver one slot's events."""
     name = str(slot.database)
@@ -153,7 +188,8 @@ def _drain_queue(queue: SqliteQueue, name: str, args: argparse.Namespace, stop: 
                     stop.progressed()
                 progress.update(state.delivered + state.dead + state.expired)
 
-            result = delivery.run(progress=show)
+            with breaking_off(stop, transport):
+                result = delivery.run(progress=show)
         queue.shrink()
     finally:
         delivery.close()
