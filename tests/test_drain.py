@@ -1,0 +1,376 @@
+"""`python -m durable_tracker.drain`: what it delivers, what it leaves, how it stops, and its exit codes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from processes import Child, Site, wait_until
+
+from durable_tracker import drain
+from durable_tracker.collector import Collector, Fault
+from durable_tracker.commands.options import Exit
+from durable_tracker.queue import Ledger
+from durable_tracker.slots import Slot, make_private_directory
+from durable_tracker.sqlite_queue import SqliteQueue
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    Run = Callable[..., tuple[int, str, str]]
+
+
+def eid(number: int) -> str:
+    return f"00000000-0000-4000-8000-{number:012d}"
+
+
+def event(number: int, **fields: str) -> bytes:
+    return json.dumps(
+        {"e": "se", "p": "srv", "tv": "t", "se_ca": "c", "se_ac": "a", "eid": eid(number), **fields}
+    ).encode()
+
+
+def leave(root: Path, name: str, index: int, first: int, count: int, **origin: str) -> Path:
+    """Make a free slot that holds events; return its file."""
+    make_private_directory(root / name)
+    with SqliteQueue.take(Slot(root / name, index)) as queue:
+        queue.put_many([event(number) for number in range(first, first + count)])
+        if origin:
+            queue.set_origin(dict(origin))
+    return root / name / f"{index}.sqlite3"
+
+
+def ledger(path: Path) -> Ledger:
+    with SqliteQueue.take(Slot(path.parent, int(path.name.split(".")[0]))) as queue:
+        return queue.ledger()
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A queue dir."""
+    return tmp_path / "queues"
+
+
+@pytest.fixture
+def run(root: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
+    """Run the command in this process: exit code, what it printed, what it complained."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def run_(*arguments: object, queue_dir: bool = True) -> tuple[int, str, str]:
+        options = ["--queue-dir", str(root)] if queue_dir else []
+        code = drain.main([*options, *map(str, arguments)])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    yield run_
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def test_every_free_slot_of_the_queue_dir_is_drained_to_its_own_collector(run: Run, root: Path) -> None:
+    """The address comes from the slot; the exit code is 0, and another run finds nothing to do."""
+    with Collector() as one, Collector() as two:
+        leave(root, "one", 0, 0, 700, url=one.url, method="post")
+        leave(root, "one", 1, 700, 5, url=one.url, method="post")
+        leave(root, "two", 0, 800, 5, url=two.url, method="get")
+        code, out, err = run()
+        assert Exit.EMPTY == code
+        assert "3 slots: delivered 710, remaining 0" in out
+        assert "" == err
+        assert (705, 5) == (len(one.eids()), len(two.eids()))
+        assert [] == one.anomalies + two.anomalies
+        requests = one.requests
+        assert Exit.EMPTY == run()[0]
+        assert requests == one.requests
+
+
+def test_an_empty_or_missing_queue_dir_is_nothing_to_do(run: Run, root: Path) -> None:
+    """No error, and nothing is made."""
+    assert Exit.EMPTY == run()[0]
+    assert not root.exists()
+    root.mkdir()
+    assert Exit.EMPTY == run()[0]
+
+
+def test_slots_are_chosen_by_name_by_file_and_by_directory(run: Run, root: Path) -> None:
+    """What is not chosen is not touched; what does not exist is a usage error."""
+    with Collector() as collector:
+        origin = {"url": collector.url, "method": "post"}
+        leave(root, "a b", 0, 0, 1, **origin)
+        from durable_tracker.slots import safe_name
+
+        (root / "a b").rename(root / safe_name("a b"))
+        leave(root, "dir", 0, 10, 1, **origin)
+        leave(root, "dir", 1, 11, 1, **origin)
+        file = leave(root, "file", 0, 20, 1, **origin)
+        left = leave(root, "file", 1, 21, 1, **origin)
+        assert Exit.EMPTY == run("--name", "a b")[0]
+        assert Exit.EMPTY == run(root / "dir", queue_dir=False)[0]
+        assert Exit.EMPTY == run(file, queue_dir=False)[0]
+        assert {eid(0), eid(10), eid(11), eid(20)} == set(collector.eids())
+        assert 1 == ledger(left).pending
+        for wrong in (("--name", "nobody"), (root / "nowhere",), (root / "dir" / "9.sqlite3",)):
+            code, _, err = run(*wrong)
+            assert Exit.USAGE == code
+            assert str(wrong[-1]).rsplit("/", 1)[-1] in err
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [("--timeout", "-1"), ("--timeout", "nan"), ("--batch-size", "0"), ("--senders", "x"), ("--header", "no colon")],
+)
+def test_a_wrong_option_is_a_usage_error(run: Run, wrong: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    """Said by argparse, with its exit code; a header is not repeated, since it may hold a secret."""
+    with pytest.raises(SystemExit) as caught:
+        run(*wrong)
+    assert Exit.USAGE == caught.value.code
+    assert "no colon" not in capsys.readouterr().err
+
+
+def test_without_an_address_on_record_one_has_to_be_named(run: Run, root: Path) -> None:
+    """And one that is named wins over the record."""
+    file = leave(root, "a", 0, 0, 1)
+    code, _, err = run()
+    assert Exit.USAGE == code
+    assert "--url" in err
+    with Collector() as collector:
+        assert Exit.EMPTY == run("--url", collector.url)[0]
+        leave(root, "b", 0, 5, 1, url="http://127.0.0.1:9", method="post")
+        assert Exit.EMPTY == run("--url", collector.url, "--method", "get", "--name", "b")[0]
+        assert {eid(0), eid(5)} == set(collector.eids())
+    assert 0 == ledger(file).pending
+
+
+def test_an_unreachable_collector_leaves_a_backlog(run: Run, root: Path) -> None:
+    """Exit code 1 within the timeout, and every event is kept."""
+    file = leave(root, "a", 0, 0, 10, url="http://127.0.0.1:9", method="post")
+    started_at = time.monotonic()
+    code, out, _ = run("--timeout", "0.3")
+    assert Exit.BACKLOG == code
+    assert time.monotonic() - started_at < 3
+    assert "remaining 10" in out
+    assert "Connection refused" in out
+    assert Ledger(accepted=10, pending=10) == ledger(file)
+
+
+def test_a_collector_that_hangs_does_not_outlive_the_timeout(run: Run, root: Path) -> None:
+    """The request is broken off."""
+    with Collector(script=lambda _: Fault(hang=True)) as collector:
+        file = leave(root, "a", 0, 0, 10, url=collector.url, method="post")
+        started_at = time.monotonic()
+        assert Exit.BACKLOG == run("--timeout", "0.2")[0]
+        assert time.monotonic() - started_at < 4
+    assert 10 == ledger(file).pending
+
+
+def test_refused_events_are_set_aside_and_said_to_be(run: Run, root: Path) -> None:
+    """The rest is delivered, and the exit code is 0: nothing is left to send."""
+
+    def poison(request: Any) -> Fault | None:
+        return Fault(status=400) if any(one.get("eid") == eid(3) for one in request.events) else None
+
+    with Collector(script=poison) as collector:
+        file = leave(root, "a", 0, 0, 10, url=collector.url, method="post")
+        code, out, _ = run()
+        assert Exit.EMPTY == code
+        assert "dead letters 1" in out
+        assert Ledger(accepted=10, delivered=9, dead=1) == ledger(file)
+
+
+def test_a_collector_that_refuses_everything_gets_no_event_set_aside(run: Run, root: Path) -> None:
+    """Exit code 1: the events are kept."""
+    with Collector(script=lambda _: Fault(status=400)) as collector:
+        file = leave(root, "a", 0, 0, 10, url=collector.url, method="post")
+        assert Exit.BACKLOG == run("--timeout", "1.5")[0]
+        assert Ledger(accepted=10, pending=10) == ledger(file)
+
+
+def test_a_slot_of_a_live_process_is_reported_with_its_pid_and_not_waited_for(run: Run, root: Path) -> None:
+    """The other slots are drained; of several exit codes the highest is given."""
+    with Collector() as collector:
+        leave(root, "free", 0, 0, 3, url=collector.url, method="post")
+        leave(root, "unreachable", 0, 10, 3, url="http://127.0.0.1:9", method="post")
+        path = leave(root, "busy", 0, 20, 3, url=collector.url, method="post")
+        with SqliteQueue.take(Slot(path.parent, 0)):
+            code, out, err = run("--timeout", "0.3")
+        assert Exit.BUSY == code
+        assert str(os.getpid()) in err
+        assert "delivered 3, remaining 3" in out
+
+
+def test_a_slot_of_a_newer_format_is_unreadable_and_untouched(run: Run, root: Path) -> None:
+    """Exit code 4, and the others are drained."""
+    with Collector() as collector:
+        path = leave(root, "newer", 0, 0, 3, url=collector.url, method="post")
+        raw = sqlite3.connect(path)
+        raw.execute("PRAGMA user_version=99")
+        raw.close()
+        before = path.read_bytes()
+        leave(root, "a", 0, 10, 3, url=collector.url, method="post")
+        code, _, err = run()
+        assert Exit.UNREADABLE == code
+        assert "99" in err
+        assert before == path.read_bytes()
+        assert 3 == len(collector.eids())
+
+
+def test_an_empty_file_of_a_process_that_was_killed_early_is_an_empty_slot(run: Run, root: Path) -> None:
+    """Nothing was ever acknowledged in it."""
+    make_private_directory(root / "a")
+    (root / "a" / "0.sqlite3").touch(mode=0o600)
+    assert Exit.EMPTY == run()[0]
+
+
+def test_headers_senders_and_batch_size_are_used(run: Run, root: Path) -> None:
+    """The credentials that the emitter had were never on disk."""
+    seen: list[tuple[str | None, int]] = []
+
+    def note(request: Any) -> None:
+        seen.append((request.headers.get("x-key"), len(request.events)))
+
+    with Collector(script=note) as collector:
+        leave(root, "a", 0, 0, 40, url=collector.url, method="post")
+        assert Exit.EMPTY == run("--header", "X-Key: secret", "--senders", "3", "--batch-size", "4")[0]
+        assert [("secret", 4)] * 10 == seen
+        assert 40 == len(collector.eids())
+
+
+def test_json_tells_everything_in_one_object(run: Run, root: Path) -> None:
+    """For scripts."""
+    with Collector() as collector:
+        leave(root, "a", 0, 0, 4, url=collector.url, method="post")
+        leave(root, "b", 0, 10, 4, url="http://127.0.0.1:9", method="post")
+        code, out, err = run("--json", "--timeout", "0.3")
+        report = json.loads(out)
+        assert (4, 4, 2, 1) == tuple(report[name] for name in ("delivered", "remaining", "slots", "exit_code"))
+        assert Exit.BACKLOG == code
+        assert ["", None] == [err, report["details"][0]["error"]]
+        assert [str(root / "a" / "0.sqlite3"), str(root / "b" / "0.sqlite3")] == [
+            one["slot"] for one in report["details"]
+        ]
+
+
+def test_disk_space_is_given_back(run: Run, root: Path) -> None:
+    """A drained slot is small again."""
+    with Collector(record=False, validate=False) as collector:
+        path = leave(root, "a", 0, 0, 20_000, url=collector.url, method="post")
+        before = path.stat().st_size
+        assert Exit.EMPTY == run()[0]
+        assert path.stat().st_size < before / 5
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("kind", ["slow", "hanging", "down"])
+def test_a_signal_stops_it_cleanly(root: Path, number: signal.Signals, kind: str) -> None:
+    """In time, with exit code 1 and what was delivered on record; the slot is free."""
+    fault = Fault(hang=True) if kind == "hanging" else Fault(delay_s=0.05)
+    with Collector(script=lambda _: fault) as collector:
+        if kind == "down":
+            collector.down()
+        path = leave(root, "a", 0, 0, 3000, url=collector.url, method="post")
+        command = [sys.executable, "-m", "durable_tracker.drain", "--queue-dir", str(root), "--batch-size", "10"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+            try:
+                if kind == "down":
+                    wait_until(lambda: not _is_free(path))
+                else:
+                    assert collector.wait(requests=3 if kind == "slow" else 1)
+                process.send_signal(number)
+                out, _ = process.communicate(timeout=10)
+            finally:
+                process.kill()
+        assert Exit.BACKLOG == process.returncode, out
+        assert b"stopped by a signal" in out
+        assert b"Traceback" not in out
+        after = ledger(path)
+        assert after.delivered + after.pending == 3000
+        assert after.delivered == len(collector.eids())
+
+
+def test_a_drain_that_was_killed_is_taken_up_by_the_next(tmp_path: Path) -> None:
+    """What was in flight may arrive twice, everything arrives once."""
+    with Collector(script=lambda _: Fault(delay_s=0.02)) as collector:
+        root = tmp_path / "queues"
+        path = leave(root, "a", 0, 0, 500, url=collector.url, method="post")
+        command = [sys.executable, "-m", "durable_tracker.drain", "--queue-dir", str(root), "--batch-size", "10"]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+            assert collector.wait(requests=5)
+            process.kill()
+        collector.script = None
+        assert 0 == subprocess.run(command, timeout=20, stdout=subprocess.DEVNULL, check=False).returncode
+        assert 500 == len(collector.eids())
+        assert sum(collector.eids().values()) <= 510
+        assert Ledger(accepted=500, delivered=500) == ledger(path)
+
+
+def test_progress_is_a_bar_on_a_terminal_and_lines_otherwise(
+    root: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And nothing at all if it was told to be quiet."""
+    import pty
+    import termios
+
+    from durable_tracker.commands import progress
+
+    monkeypatch.setattr(progress, "_LINE_INTERVAL_S", 0.0)
+    with Collector() as collector:
+        leave(root, "a", 0, 0, 50, url=collector.url, method="post")
+        assert "20 of 50 events" in run("--batch-size", "20")[2]
+        leave(root, "b", 0, 50, 50, url=collector.url, method="post")
+        assert "" == run("--quiet")[2]
+        leave(root, "c", 0, 100, 50, url=collector.url, method="post")
+        ours, theirs = pty.openpty()
+        termios.tcsetwinsize(theirs, (24, 80))
+        command = [sys.executable, "-m", "durable_tracker.drain", "--queue-dir", str(root)]
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=theirs, timeout=20, check=False)
+        os.close(theirs)
+        shown = ""
+        with contextlib.suppress(OSError):  # the other end was closed
+            while piece := os.read(ours, 100_000):
+                shown += piece.decode()
+        os.close(ours)
+        assert 0 == done.returncode
+        assert "100%" in shown
+
+
+def test_a_tracking_process_and_a_drain_do_not_disturb_each_other(tmp_path: Path) -> None:
+    """Drains beside a live emitter of the same name: the emitter's slot is left to it."""
+    with Collector() as collector:
+        site = Site(tmp_path, endpoint=collector.url)
+        leave(site.queue_dir, "test", 3, 0, 20, url=collector.url, method="post")
+        source = """
+t = make(linger=0.0)
+n = 0
+while not os.path.exists(JOURNAL + ".over"):
+    track(t, f"live-{n}")
+    n += 1
+    time.sleep(0.001)
+assert t.flush(timeout=10)
+"""
+        with Child(site, source) as child:
+            wait_until(lambda: len(site.noted("ack")) > 10)
+            command = [sys.executable, "-m", "durable_tracker.drain", "--queue-dir", str(site.queue_dir)]
+            for _ in range(3):
+                done = subprocess.run(command, timeout=20, capture_output=True, check=False)
+                assert Exit.BUSY == done.returncode
+                assert str(child.process.pid).encode() in done.stderr
+            site.journal.with_name("journal.over").touch()
+            code, errors = child.end()
+        assert 0 == code, errors
+        assert 20 + len(site.noted("ack")) == len(collector.eids()) == sum(collector.eids().values())
+
+
+def _is_free(path: Path) -> bool:
+    slot = Slot(path.parent, 0)
+    is_free = slot.acquire()
+    slot.release()
+    return is_free
