@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import sys
 from typing import TYPE_CHECKING
 
@@ -39,7 +41,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         return collector.main(arguments[1:])
     args = parser.parse_args(arguments)
-    code: int = args.run(args)
+    try:
+        code: int = args.run(args)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever reads the output, such as `head`, has enough. What is left in the buffer must not fail at exit, too.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     return code
 
 

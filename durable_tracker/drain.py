@@ -179,7 +179,8 @@ def _drain_queue(queue: SqliteQueue, name: str, args: argparse.Namespace, stop: 
     stop.begin_slot()
     delivered = 0
     try:
-        with Progress(before.pending, name, is_quiet=args.quiet or args.json) as progress:
+        label = f"{queue.slot.directory.name}/{queue.slot.index}"  # a whole path would leave no room for the bar
+        with Progress(before.pending, label, is_quiet=args.quiet or args.json) as progress:
 
             def show(state: DeliveryState) -> None:
                 nonlocal delivered
