@@ -1,0 +1,277 @@
+"""The command line but for the drain: track, status, peek, dead-letters, requeue; and its exit codes."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from processes import TIMEOUT_S, wait_until
+
+from durable_tracker.__main__ import main
+from durable_tracker.collector import Collector
+from durable_tracker.commands.options import Exit
+from durable_tracker.slots import Slot, make_private_directory
+from durable_tracker.sqlite_queue import SqliteQueue
+from durable_tracker.testing import RecordedEvent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    Run = Callable[..., tuple[int, str, str]]
+
+SCHEMA = "iglu:com.acme/save_game/jsonschema/1-0-0"
+TRACK = ("track", "--endpoint", "http://127.0.0.1:9", "--name", "shell", "--no-drain")
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A queue dir, which the environment names."""
+    monkeypatch.setenv("DURABLE_TRACKER_DIR", str(tmp_path / "queues"))
+    return tmp_path / "queues"
+
+
+@pytest.fixture
+def run(root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run a command in this process: exit code, what it printed, what it complained."""
+
+    def run_(*arguments: object, stdin: bytes = b"") -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(stdin))))
+        try:
+            code = main([str(argument) for argument in arguments])
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run_
+
+
+def tracked(root: Path, name: str = "shell") -> list[RecordedEvent]:
+    with SqliteQueue.take(Slot(root / name, 0)) as queue:
+        return [RecordedEvent.decode(row.payload) for row in queue.peek(0, 10_000, 1 << 30)]
+
+
+def line(**members: Any) -> bytes:
+    return json.dumps({"schema": SCHEMA, "data": {"level": 1}, **members}).encode() + b"\n"
+
+
+# ── track ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_one_event_from_arguments_is_on_disk_when_the_exit_code_is_0(run: Run, root: Path) -> None:
+    """Its id is printed."""
+    entity = json.dumps({"schema": SCHEMA, "data": {"as": "context"}})
+    more = ("--namespace", "ns", "--app-id", "shop", "--platform", "iot", "--user-id", "u1", "--context", entity)
+    code, out, err = run(*TRACK, "--schema", SCHEMA, "--data", '{"level": 3}', *more)
+    assert (Exit.EMPTY, "") == (code, err)
+    (event,) = tracked(root)
+    assert event.eid == out.strip()
+    assert (SCHEMA, {"level": 3}) == (event.schema, event.data)
+    assert [{"as": "context"}] == [one.data for one in event.contexts]
+    assert ("ns", "shop", "iot", "u1") == tuple(event.wire[name] for name in ("tna", "aid", "p", "uid"))
+
+
+def test_lines_of_standard_input_are_events(run: Run, root: Path) -> None:
+    """Empty lines are skipped, the last one needs no end; contexts and true timestamps are taken."""
+    context = [{"schema": SCHEMA, "data": {"as": "context"}}]
+    text = line() + b"\n  \n" + line(context=context, true_timestamp=1_700_000_000_000) + line().rstrip()
+    code, out, err = run(*TRACK, "--no-base64", stdin=text)
+    assert (Exit.EMPTY, "", "stored 3, refused 0\n") == (code, out, err)
+    events = tracked(root)
+    assert 3 == len({one.eid for one in events})
+    assert "1700000000000" == events[1].wire["ttm"]
+    assert "ue_pr" in events[0].wire
+    assert 1 == len(events[1].contexts)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        b"not json\n",
+        b"[]\n",
+        b"null\n",
+        b'"text"\n',
+        b'{"schema": "' + SCHEMA.encode() + b'"}\n',
+        b'{"data": {}}\n',
+        b'{"schema": "no iglu", "data": {}}\n',
+        b'{"schema": 5, "data": {}}\n',
+        b'{"schema": "' + SCHEMA.encode() + b'", "data": NaN}\n',
+        b'{"schema": "' + SCHEMA.encode() + b'", "data": {"a": "\\ud800"}}\n',
+        b"\xff\xfe\n",
+        b"[" * 100_000 + b"\n",
+        line(context={"not": "a list"}),
+        line(context=[5]),
+        line(context=[{"schema": SCHEMA}]),
+        line(true_timestamp="yesterday"),
+        line(unknown=1),
+    ],
+)
+def test_a_bad_line_is_refused_by_number_and_the_others_are_stored(run: Run, root: Path, bad: bytes) -> None:
+    """The exit code says that something was refused."""
+    code, _, err = run(*TRACK, stdin=line() + bad + line())
+    assert Exit.USAGE == code
+    assert "line 2: " in err
+    assert "stored 2, refused 1" in err
+    assert "Traceback" not in err
+    assert 2 == len(tracked(root))
+
+
+def test_a_slow_producers_events_are_stored_when_they_come(root: Path) -> None:
+    """Not when it ends: tail -f can be tracked."""
+    command = [sys.executable, "-m", "durable_tracker", *TRACK]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdin is not None
+        try:
+            process.stdin.write(line() + line()[:10])
+            process.stdin.flush()
+            path = root / "shell" / "0.sqlite3-wal"
+            wait_until(lambda: path.exists() and b'"e": "ue"' in path.read_bytes())
+        finally:
+            process.kill()
+    assert 1 == len(tracked(root))
+
+
+def test_an_event_is_delivered_before_the_command_ends_if_the_collector_is_there(run: Run, root: Path) -> None:
+    """And if it is not, the command does not wait: the exit code is 0 all the same, since the event is on disk."""
+    with Collector() as collector:
+        arguments = ("track", "--endpoint", collector.url, "--name", "shell", "--schema", SCHEMA)
+        assert Exit.EMPTY == run(*arguments)[0]
+        assert 1 == len(collector.eids())
+        collector.down()
+        assert Exit.EMPTY == run(*arguments, "--timeout", "0.5")[0]
+        assert 1 == len(tracked(root))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("track",),
+        ("track", "--endpoint", ""),
+        ("track", "--endpoint", "ftp://c.example"),
+        ("track", "--endpoint", "c.example", "--platform", "mainframe"),
+        ("track", "--endpoint", "c.example", "--schema", "no iglu"),
+        ("track", "--endpoint", "c.example", "--schema", SCHEMA, "--data", "{"),
+        ("track", "--endpoint", "c.example", "--schema", SCHEMA, "--context", "5"),
+        ("track", "--endpoint", "c.example", "--header", "X: a\nb"),
+        ("track", "--endpoint", "c.example", "--timeout", "soon"),
+        (),
+        ("no-such-command",),
+        ("status", "/nowhere/at/all"),
+        ("peek", "--limit", "0"),
+    ],
+)
+def test_what_is_wrong_with_the_command_line_is_said_with_exit_code_2(run: Run, arguments: tuple[str, ...]) -> None:
+    """And no traceback."""
+    code, out, err = run(*arguments)
+    assert Exit.USAGE == code
+    assert "" == out
+    assert err
+    assert "Traceback" not in err
+
+
+def test_a_queue_that_cannot_be_written_is_exit_code_4(run: Run, tmp_path: Path) -> None:
+    """An event that was not stored is never a success."""
+    (tmp_path / "file").write_text("in the way")
+    code, _, err = run(*TRACK, "--queue-dir", tmp_path / "file" / "queues", "--schema", SCHEMA)
+    assert Exit.UNREADABLE == code
+    assert "track: " in err
+    assert "Traceback" not in err
+
+
+# ── looking into queues ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def filled(root: Path) -> Path:
+    """A slot with seven pending events and three dead letters."""
+    make_private_directory(root / "a")
+    with SqliteQueue.take(Slot(root / "a", 0)) as queue:
+        queue.put_many([b'{"e":"pv","n":"%d"}' % number for number in range(10)])
+        queue.reject([1, 2, 3], 400, "refused")
+        queue.set_origin({"url": "https://c.example/i", "method": "get"})
+    return root / "a" / "0.sqlite3"
+
+
+def test_status_prints_the_ledger_as_json(run: Run, filled: Path) -> None:
+    """One line for each slot."""
+    code, out, _ = run("status")
+    report = json.loads(out)
+    assert Exit.EMPTY == code
+    assert str(filled) == report["slot"]
+    assert (10, 7, 3) == tuple(report["ledger"][name] for name in ("accepted", "pending", "dead"))
+    assert "https://c.example/i" == report["origin"]["url"]
+    assert report["used_bytes"] > 0
+
+
+def test_peek_prints_the_oldest_events(run: Run, filled: Path) -> None:
+    """Without taking them."""
+    code, out, _ = run("peek", "--limit", "2", filled)
+    assert Exit.EMPTY == code
+    assert [(4, "3"), (5, "4")] == [(one["key"], one["event"]["n"]) for one in map(json.loads, out.splitlines())]
+    assert 7 == json.loads(run("status")[1])["ledger"]["pending"]
+
+
+def test_dead_letters_tell_why_and_can_be_queued_again(run: Run, filled: Path) -> None:
+    """One by its key, then all."""
+    out = run("dead-letters", "--name", "a")[1]
+    letters = [json.loads(one) for one in out.splitlines()]
+    assert [1, 2, 3] == [letter["key"] for letter in letters]
+    assert [(400, "refused")] * 3 == [(letter["status"], letter["reason"]) for letter in letters]
+    assert '{"e":"pv","n":"0"}' == letters[0]["payload"]
+    assert "requeued 1" in run("requeue", "--key", "2", "--key", "99")[1]
+    assert "requeued 2" in run("requeue")[1]
+    assert "requeued 0" in run("requeue")[1]
+    ledger = json.loads(run("status")[1])["ledger"]
+    assert (10, 10, 0) == tuple(ledger[name] for name in ("accepted", "pending", "dead"))
+
+
+@pytest.mark.parametrize("command", ["status", "peek", "dead-letters", "requeue"])
+def test_a_busy_slot_is_exit_code_3_and_names_its_owner(run: Run, filled: Path, command: str) -> None:
+    """The other slots are shown."""
+    with SqliteQueue.take(Slot(filled.parent, 1)) as queue:
+        queue.put(b"{}")
+        code, out, err = run(command)
+    assert Exit.BUSY == code
+    assert str(os.getpid()) in err
+    assert out
+
+
+@pytest.mark.parametrize("command", ["status", "peek", "dead-letters", "requeue"])
+def test_an_unreadable_slot_is_exit_code_4(run: Run, filled: Path, command: str) -> None:
+    """A file of a newer version is left untouched."""
+    import sqlite3
+
+    raw = sqlite3.connect(filled)
+    raw.execute("PRAGMA user_version=99")
+    raw.close()
+    code, out, err = run(command)
+    assert (Exit.UNREADABLE, "") == (code, out)
+    assert "newer" in err or "99" in err
+
+
+def test_the_help_lists_the_commands_and_the_exit_codes(run: Run) -> None:
+    """For every command."""
+    code, out, _ = run("--help")
+    assert 0 == code
+    for command in ("track", "drain", "status", "peek", "dead-letters", "requeue", "demo", "collector"):
+        assert command in out
+    for command in ("track", "drain", "status", "peek", "dead-letters", "requeue"):
+        code, out, _ = run(command, "--help")
+        assert 0 == code
+        assert "exit codes" in out
+
+
+def test_a_closed_pipe_is_no_traceback(filled: Path) -> None:
+    """`peek | head -1` is common."""
+    with SqliteQueue.take(Slot(filled.parent, 0)) as queue:
+        queue.put_many([b'{"n":"%d"}' % number for number in range(20_000)])
+    command = f"{sys.executable} -m durable_tracker peek --limit 20000 | head -1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)  # noqa: S602
+    assert 1 == len(done.stdout.splitlines())
+    assert "Traceback" not in done.stderr
