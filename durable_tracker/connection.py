@@ -62,9 +62,7 @@ PRAGMA user_version = {FORMAT};
 COMMIT;
 """
 
-_COUNT_OF_TABLES: Final = "SELECT count(*) FROM sqlite_schema WHERE (rootpage, sql) IN (VALUES {})".format(
-    ", ".join(f"({page}, '{sql}')" for page, sql in _TABLES.items())
-)
+_TABLES_FOUND: Final = "SELECT rootpage, sql FROM sqlite_schema WHERE type = 'table' ORDER BY rootpage"
 
 _COUNT_OF_OTHER_TABLES: Final = (
     "SELECT count(*) FROM sqlite_schema WHERE tbl_name NOT IN ('events', 'dead_letters', 'meta')"
@@ -467,7 +465,7 @@ class Connection:
                 raise UnknownFormatError(f"{self.path} is a database of something else. It was left untouched.")
             raw.executescript(_SCHEMA)
             pragma("wal_checkpoint(TRUNCATE)", 0)
-        elif _row(raw, _COUNT_OF_TABLES) != (len(_TABLES),):
+        elif raw.execute(_TABLES_FOUND).fetchall() != [(page, sql.encode()) for page, sql in _TABLES.items()]:
             # SqliteDict would make a table whose name was altered anew, and its rows would never be seen again.
             raise DamagedQueueError(f"{self.path} lacks one of its tables")
         pragma(f"max_page_count={_pages(self._size_max)}")

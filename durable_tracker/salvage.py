@@ -109,16 +109,18 @@ def intact_rows(database: Path) -> Iterator[tuple[int, bytes, bool]]:
                     yield rowid, value, True
 
 
-def rows_beyond(database: Path, frames: list[Frame], recovered: int) -> list[tuple[int, bytes]]:
-    """Return the intact events that a WAL holds beyond the frame at which SQLite stopped.
+def rows_beyond(database: Path, frames: list[Frame], recovered: int) -> tuple[list[tuple[int, bytes]], bool]:
+    """Return the intact events that a WAL holds beyond the frame at which SQLite stopped, and whether it is damaged.
 
-    None if no more than one transaction is there: it was cut short by a crash, and never acknowledged. A second one was
+    With a single transaction there, nobody can say. A power failure may have cut it short, and then it was never
+    acknowledged; or a bit was flipped in it, and then it was. Its intact rows are kept in either case. A second one was
     begun only when the first was on disk, so there it is damage that made SQLite stop. That holds for a WAL that was
     synced with every commit.
     """
     beyond = frames[recovered:]
-    if sum(frame.commits for frame in beyond) < 2:  # noqa: PLR2004 (see above)
-        return []
+    commits = sum(frame.commits for frame in beyond)
+    if not commits:
+        return [], False
     rows: dict[int, bytes] = {}
     with contextlib.closing(Pages(database, frames)) as pages:
         for frame in beyond:
@@ -126,7 +128,7 @@ def rows_beyond(database: Path, frames: list[Frame], recovered: int) -> list[tup
                 match columns:
                     case [None, bytes(value)] if payload_of(rowid, value) is not None:
                         rows[rowid] = value
-    return sorted(rows.items())
+    return sorted(rows.items()), commits > 1
 
 
 def _pages(database: Path) -> Pages:

@@ -53,6 +53,7 @@ _FREE_PAGES_KEPT: Final = 32
 _BEYOND_QUOTA: Final = 16 << 20
 _MENDS_MAX: Final = 8
 _TAKE_OVER_ROWS: Final = 256
+_GAP_CHECK_PAGES: Final = 4096  # 16 MiB, which SQLite checks in some 20 ms
 
 
 class SlotFile:
@@ -83,6 +84,7 @@ class SlotFile:
         self._wal_descriptor: int | None = None
         self._sync_error: str | None = None
         self._mends = 0
+        self._gap_was_checked = False
         self._notes: deque[tuple[int, str, dict[str, object]]] = deque()
         try:
             self._open()
@@ -130,8 +132,8 @@ class SlotFile:
         self.meta = Table(connection, "meta")
         self._recover()
         if len(frames) > connection.frames_recovered and self.meta.get("durability") == b'"always"':
-            rows = salvage.rows_beyond(self.slot.database, frames, connection.frames_recovered)
-            self._insert_beyond([(key, value) for key, value in rows if key > self.high])
+            rows, is_damage = salvage.rows_beyond(self.slot.database, frames, connection.frames_recovered)
+            self._insert_beyond([(key, value) for key, value in rows if key > self.high], is_damage=is_damage)
         connection.call_when_open(self._opened)
 
     def _new_connection(self) -> Connection:
@@ -216,6 +218,19 @@ class SlotFile:
         with self.lock:
             if not self.connection.is_sound():
                 raise DamagedQueueError(f"{self.slot.database}: {suspicion}, and SQLite's integrity check fails")
+
+    def check_gap(self) -> None:
+        """After keys were found that do not follow each other: rows were removed, or a damaged page hides some.
+
+        Once for each opening, and only if the file is small: what is hidden until the queue is empty may be lost, since
+        a page that seems empty is given away; but reading a large file would hold up puts.
+
+        Raises:
+            DamagedQueueError: a page is damaged.
+        """
+        if not self._gap_was_checked and self.connection.used_pages() <= _GAP_CHECK_PAGES:
+            self._gap_was_checked = True
+            self.check_soundness("keys are missing")
 
     def check_emptiness(self) -> None:
         """After no row was found: compare with the ledger, which knows of rows that a damaged page hides.
@@ -329,19 +344,22 @@ class SlotFile:
         self.transaction(";".join(statements), sum(len(value) for _, value, _ in rows))
         return before - self.counts["damaged"]
 
-    def _insert_beyond(self, rows: list[tuple[int, bytes]]) -> None:
-        """Store rows that SQLite's recovery left behind a damaged frame of the WAL."""
+    def _insert_beyond(self, rows: list[tuple[int, bytes]], *, is_damage: bool) -> None:
+        """Store rows that SQLite's recovery left behind a frame of the WAL that is damaged, or was never whole."""
         if not rows:
             return
         high = rows[-1][0]
         missing = high - self.high - len(rows)
+        # What was cut short was never accepted: accepted is the highest key less what counts as requeued.
+        count = "damaged" if is_damage else "requeued"
         self.transaction(
             ";".join(f"INSERT INTO events (key, value) VALUES ({key}, x'{value.hex()}')" for key, value in rows)
-            + f";UPDATE meta SET value = value + {missing} WHERE key = 'damaged'",
+            + f";UPDATE meta SET value = value + {missing} WHERE key = '{count}'",
             sum(len(value) for _, value in rows),
         )
         self.reread_high()
-        self.note(logging.ERROR, "queue.wal_damaged", rows_salvaged=len(rows), rows_damaged=missing)
+        event = "queue.wal_damaged" if is_damage else "queue.wal_cut_short"
+        self.note(logging.ERROR, event, rows_salvaged=len(rows), rows_missing=missing)
 
     # ── transactions and bounds ──────────────────────────────────────────────────────────────────────────────────
 
@@ -363,7 +381,11 @@ class SlotFile:
                     raise
                 self.note(logging.WARNING, "queue.disk_full")
                 self.connection.checkpoint("TRUNCATE")
-                self._beyond_quota(statements)
+                try:
+                    self._beyond_quota(statements)
+                except QueueFullError:
+                    self._doubt_full_disk()
+                    raise
             self.wal_room -= 4 * PAGE_SIZE + size
             self.is_dirty = True
             if not self.headroom.is_there:
@@ -371,6 +393,14 @@ class SlotFile:
             self.read_counts()
             # A put that a signal handler overtook, or raised out of, may have left it behind its own row.
             self.high = max(self.high, self.counts["high"])
+
+    def _doubt_full_disk(self) -> None:
+        """A damaged page can make SQLite find the disk full as well."""
+        try:
+            self.headroom.restore()
+        except QueueFullError:
+            return  # it is full
+        self.check_soundness("SQLite finds the disk full, which it is not")
 
     def _beyond_quota(self, statements: str) -> None:
         # Setting a row aside takes a page before it gives one back.
@@ -459,6 +489,8 @@ class SlotFile:
             self.counts = {name: int(rows[name.encode()]) for name in _INTEGERS}
         except (KeyError, ValueError, TypeError):
             raise DamagedQueueError(f"{self.slot.database}: the counts are unreadable") from None
+        if min(self.counts[name] for name in _COUNTS) < 0:
+            raise DamagedQueueError(f"{self.slot.database}: a count is negative")
 
     def set_meta(self, name: str, value: object) -> None:
         """Record something other than a count, as JSON, unless it is on record already."""

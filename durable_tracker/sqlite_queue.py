@@ -166,6 +166,7 @@ class SqliteQueue:
                 file.is_dirty = True
                 return
         else:
+            file.check_soundness(f"no free key after {_KEY_TRIES} tries")
             raise StorageError(f"{self.slot.database}: no free key after {_KEY_TRIES} tries")
         raise full
 
@@ -193,6 +194,7 @@ class SqliteQueue:
                 file.is_dirty = True
                 return
         else:
+            file.check_soundness(f"no free key after {_KEY_TRIES} tries")
             raise StorageError(f"{self.slot.database}: no free key after {_KEY_TRIES} tries")
         raise full
 
@@ -235,6 +237,9 @@ class SqliteQueue:
             if rows and size > size_max:
                 break
             rows.append(Row(key, payload))
+        keys = [key for key, _ in found]
+        if keys and keys[-1] - (after or keys[0] - 1) != len(keys):
+            self._file.check_gap()
         if damaged:
             dead_letters.set_aside(self._file, damaged)
         return rows, damaged
@@ -259,7 +264,8 @@ class SqliteQueue:
         with self._file.lock:
             low, high = self._claimed or (0, -1)
             found = self._connection.select(
-                "SELECT key, coalesce(length(value), 0) FROM events WHERE key NOT BETWEEN ? AND ? ORDER BY key LIMIT 1000",
+                "SELECT key, coalesce(length(value), 0) FROM events WHERE key NOT BETWEEN ? AND ?"
+                " ORDER BY key LIMIT 1000",
                 (low, high),
             )
             keys = []
@@ -284,7 +290,7 @@ class SqliteQueue:
                 self._file.transaction(f"{dead_letters.RECORD_HIGH};{deletes}", expected * 512)
                 missing = expected - (self._file.counts[count] - before)
             if missing:
-                # The rows were seen. That they cannot be found is how a damaged page shows; they would be sent for ever.
+                # They were seen. That they cannot be found is how a damaged page shows: they would be sent for ever.
                 self._file.check_soundness(f"{missing} rows that were read cannot be found")
                 self._file.note(logging.ERROR, "queue.rows_missing", count=missing, counted_as=count)
 
@@ -363,6 +369,8 @@ class SqliteQueue:
         rows = self._connection.select(
             "SELECT key, value FROM dead_letters WHERE key > ? ORDER BY key LIMIT ?", (after, limit)
         )
+        if after <= 0 and len(rows) < limit and sum(key > 0 for key, _ in rows) != self._file.counts["dead"]:
+            self._file.check_soundness(f"{len(rows)} dead letters are found, where the count differs")
         letters = []
         for key, value in rows:
             letter = dead_letter_of(key, value)
