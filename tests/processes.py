@@ -43,9 +43,9 @@ def make(**settings):
 def note(text):
     os.write(journal, (text + "\\n").encode())
 
-def track(tracker, label):
+def track(tracker, label, size=0):
     note(f"try {label}")
-    tracker.track(StructuredEvent("test", "tracked", label))
+    tracker.track(StructuredEvent("test", "tracked", label, "x" * size or None))
     note(f"ack {label}")
 
 def track_some(tracker, name, count):
@@ -105,10 +105,12 @@ class Site:
         options = ["-W", "error", "-W", "ignore:This process:DeprecationWarning"]
         return [sys.executable, *options, "-c", first + PRELUDE + source, *arguments]
 
-    def run(self, source: str, *, timeout_s: float = TIMEOUT_S, expected: int | None = 0) -> float:
+    def run(
+        self, source: str, *, timeout_s: float = TIMEOUT_S, expected: int | None = 0, prefix: tuple[str, ...] = ()
+    ) -> float:
         """Run a child to its end and return how many seconds it took. It must be silent and end as expected."""
         started_at = time.monotonic()
-        with Child(self, source) as child:
+        with Child(self, source, prefix=prefix) as child:
             code, errors = child.end(timeout_s)
         took_s = time.monotonic() - started_at
         if expected is not None:
@@ -152,12 +154,12 @@ class Site:
 class Child:
     """A child process that ends with the `with` block, at the latest."""
 
-    def __init__(self, site: Site, source: str, **settings: Any) -> None:
+    def __init__(self, site: Site, source: str, *, prefix: tuple[str, ...] = (), **settings: Any) -> None:
         environment = {**os.environ, "PYTHONUNBUFFERED": "1", **site.environment}
         # A file, not a pipe: what the child forked may outlive it, and would keep a pipe open.
         self.output = tempfile.TemporaryFile()
         self.process = subprocess.Popen(
-            site.command(source, **settings),
+            [*prefix, *site.command(source, **settings)],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=self.output,
