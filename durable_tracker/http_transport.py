@@ -204,7 +204,9 @@ class HttpTransport:
             if len(events) != 1:
                 raise ValueError(f"a GET carries exactly one event, not {len(events)}")
             return request, self._query + urlencode(json.loads(events[0]))
-        request.body = PAYLOAD_DATA_HEAD + b",".join(events) + PAYLOAD_DATA_TAIL
+        # Joined once: to copy so many bytes, to memory that is new each time, costs as much as sending them.
+        parts = [part for event in events for part in (b",", event)]
+        request.body = b"".join([PAYLOAD_DATA_HEAD, *parts[1:], PAYLOAD_DATA_TAIL])
         request.headers = template.headers.copy()
         request.headers["Content-Length"] = str(len(request.body))
         return request, ""
