@@ -489,7 +489,7 @@ class SlotFile:
             self.counts = {name: int(rows[name.encode()]) for name in _INTEGERS}
         except (KeyError, ValueError, TypeError):
             raise DamagedQueueError(f"{self.slot.database}: the counts are unreadable") from None
-        if min(self.counts[name] for name in _COUNTS) < 0:
+        if min(self.counts[name] for name in _COUNTS if name != "damaged") < 0:  # which is, for a while, in a take-over
             raise DamagedQueueError(f"{self.slot.database}: a count is negative")
 
     def set_meta(self, name: str, value: object) -> None:
