@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal, Self
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
@@ -23,7 +23,7 @@ class Endpoint:
         method: "get" or "post".
     """
 
-    url: str
+    url: str = field(repr=False)
     method: Method
 
     @classmethod

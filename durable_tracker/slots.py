@@ -154,6 +154,8 @@ class Slot:
             reason = "is a symbolic link" if exc.errno == errno.ELOOP else exc.strerror
             raise StorageError(f"cannot open the lock file {self.lock}: {reason}") from None
         try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise StorageError(f"{self.lock} is not a regular file")
             if lock_descriptor(descriptor, blocking=False):
                 with contextlib.suppress(OSError):  # the pid serves messages only, and a full disk has no room for it
                     os.ftruncate(descriptor, 0)

@@ -225,18 +225,10 @@ class SqliteQueue:
         found = self._connection.select(
             "SELECT key, value FROM events WHERE key > ? ORDER BY key LIMIT ?", (after, count_max), size_max=size_max
         )
-        rows: list[Row] = []
-        damaged: list[int] = []
-        size = 0
-        for key, value in found:
-            payload = payload_of(key, value)
-            if payload is None:
-                damaged.append(key)
-                continue
-            size += len(payload)
-            if rows and size > size_max:
-                break
-            rows.append(Row(key, payload))
+        rows = [Row(key, payload) for key, value in found if (payload := payload_of(key, value)) is not None]
+        damaged = [key for key, value in found if payload_of(key, value) is None] if len(rows) < len(found) else []
+        if len(rows) > 1 and sum(len(row.payload) for row in rows) > size_max:
+            rows.pop()  # not more than one: the reading stopped at the first row that was too much
         keys = [key for key, _ in found]
         if keys and keys[-1] - (after or keys[0] - 1) != len(keys):
             self._file.check_gap()
@@ -252,6 +244,7 @@ class SqliteQueue:
     def ack(self, keys: Sequence[int]) -> None:
         """Remove delivered rows; see `Queue.ack`."""
         self._remove(keys, "delivered")
+        self._file.checkpoint_soon()
 
     @_mending
     def expire(self, keys: Sequence[int]) -> None:
@@ -278,7 +271,7 @@ class SqliteQueue:
         return len(keys)
 
     def _remove(self, keys: Iterable[int], count: str) -> None:
-        for part in _parts(sorted(keys)):
+        for part in _parts(sorted(set(keys))):
             deletes = ";".join(
                 f"DELETE FROM events WHERE key BETWEEN {first} AND {last};"
                 f"UPDATE meta SET value = value + changes() WHERE key = '{count}'"
@@ -356,7 +349,10 @@ class SqliteQueue:
     def origin(self) -> dict[str, str]:
         """What `set_origin` recorded, {} if nothing."""
         value = self._file.meta.get("origin")
-        return {} if value is None else dict(json.loads(value))
+        try:
+            return {} if value is None else dict(json.loads(value))
+        except (ValueError, TypeError):
+            return {}  # altered on disk: as if nothing was on record
 
     @_mending
     def set_origin(self, origin: dict[str, str]) -> None:
@@ -473,7 +469,10 @@ def _chunks(payloads: Sequence[bytes]) -> Iterator[list[bytes]]:
 
 
 def _parts(keys: Sequence[int], ranges_max: int = 100) -> Iterator[list[tuple[int, int]]]:
-    """Split sorted keys into runs without gaps, so that nothing but the keys is named, and those into parts."""
+    """Split rising keys into runs without gaps, so that nothing but the keys is named, and those into parts."""
+    if keys and keys[-1] - keys[0] == len(keys) - 1:
+        yield [(keys[0], keys[-1])]
+        return
     ranges: list[tuple[int, int]] = []
     for key in keys:
         if ranges and ranges[-1][1] == key - 1:

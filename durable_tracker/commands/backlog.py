@@ -68,7 +68,11 @@ def _status(queue: SqliteQueue, _args: argparse.Namespace) -> None:
 
 def _peek(queue: SqliteQueue, args: argparse.Namespace) -> None:
     for row in queue.peek(0, args.limit, 1 << 24):
-        print(json.dumps({"key": row.key, "event": json.loads(row.payload)}, ensure_ascii=False))
+        try:
+            report = {"key": row.key, "event": json.loads(row.payload)}
+        except ValueError:  # put there by somebody else
+            report = {"key": row.key, "payload": row.payload.decode("utf-8", "backslashreplace")}
+        print(json.dumps(report, ensure_ascii=False))
 
 
 def _dead_letters(queue: SqliteQueue, args: argparse.Namespace) -> None:
