@@ -52,7 +52,7 @@ os.kill(os.getpid(), signal.SIGKILL)  # what is there now is what was really wri
 """
 
 
-@pytest.mark.parametrize("drain", [True, False])
+@pytest.mark.parametrize("drain", [pytest.param(True, marks=pytest.mark.slow), False])
 @pytest.mark.parametrize("fork", ["os.fork", "hookless_fork"])
 @pytest.mark.parametrize("child", EXITS)
 def test_a_childs_end_does_not_touch_what_the_parent_goes_on_to_track(
@@ -230,7 +230,7 @@ def stop():
 """
 
 
-@pytest.mark.parametrize("durability", ["always", "interval"])
+@pytest.mark.parametrize("durability", ["always", pytest.param("interval", marks=pytest.mark.slow)])
 def test_forks_while_other_threads_put(site: Site, durability: str) -> None:
     """In the middle of their writes; the children track, and exit in both ways."""
     source = f"""

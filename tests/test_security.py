@@ -80,7 +80,7 @@ def test_a_planted_directory_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["0.sqlite3", "0.sqlite3-wal", "0.lock", "0.ballast"])
-@pytest.mark.parametrize("kind", ["symlink", "fifo", "directory"])
+@pytest.mark.parametrize("kind", ["symlink", "fifo", pytest.param("directory", marks=pytest.mark.slow)])
 def test_a_planted_file_is_refused_and_its_target_untouched(tmp_path: Path, name: str, kind: str) -> None:
     """By the emitter, by the drain, and without hanging at a pipe."""
     directory = tmp_path / "queues" / "n"

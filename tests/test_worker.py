@@ -57,7 +57,7 @@ class Rig:
             lambda queue, **hooks: Delivery(queue, self.transport, settings=DeliverySettings(**settings), **hooks),
             linger_s=linger_s,
             gather=gather,
-            open_orphan=lambda slot: SqliteQueue(slot),
+            open_orphan=SqliteQueue,
         )
 
     def put(self, *numbers: int) -> None:
@@ -316,6 +316,21 @@ def test_a_closed_queue_ends_the_thread_quietly(rig: Callable[..., Rig], caplog:
     assert one.worker.join(10)
     assert [] == caplog.messages
     assert not one.worker._alive.locked()
+
+
+def test_suspects_are_asked_about_when_their_time_has_come(rig: Callable[..., Rig]) -> None:
+    """Not only with the next put, nor at the next look for orphans; and not more often."""
+    one = rig(max_retry_delay_seconds=0.2)
+    one.transport.status = 400
+    one.put(1)
+    one.worker.start()
+    start = time.monotonic()
+    wait_until(lambda: len(one.transport.batches) >= 4)
+    assert len(one.transport.batches) <= 3 + (time.monotonic() - start) / 0.2
+    one.transport.status = 200
+    wait_until(one.is_empty)
+    one.wait_until_asleep()
+    assert one.worker.state.next_attempt_at is None
 
 
 def test_a_full_speed_producer_wakes_the_worker_no_more_than_it_needs(rig: Callable[..., Rig]) -> None:

@@ -1,0 +1,195 @@
+"""Servers and pools that fork: gunicorn with its workers, multiprocessing with its start methods."""
+
+from __future__ import annotations
+
+import http.client
+import importlib.util
+import multiprocessing
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import pytest
+from processes import PRELUDE, Site, label, wait_until
+
+from durable_tracker.collector import Collector
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+APPLICATION = """
+import itertools
+
+t = make(linger=0.01, shutdown_timeout=2.0)
+numbers = itertools.count()
+track(t, f"preloaded-{os.getpid()}")
+
+def app(environ, start_response):
+    name = f"request-{os.getpid()}-{next(numbers)}"
+    track(t, name)
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [name.encode()]
+"""
+
+
+class UnixConnection(http.client.HTTPConnection):
+    """HTTP over a Unix socket."""
+
+    def __init__(self, address: Path) -> None:
+        super().__init__("localhost", timeout=10)
+        self._address = str(address)
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(10)
+        self.sock.connect(self._address)
+
+
+def get(address: Path) -> str | None:
+    """Return what the application answered, None if nobody did."""
+    connection = UnixConnection(address)
+    try:
+        connection.request("GET", "/")
+        answer = connection.getresponse()
+        return answer.read().decode() if answer.status == 200 else None
+    except (OSError, http.client.HTTPException):
+        return None
+    finally:
+        connection.close()
+
+
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    """A collector that is up."""
+    with Collector() as one:
+        yield one
+
+
+@pytest.fixture
+def site(tmp_path: Path, collector: Collector) -> Site:
+    """A queue dir."""
+    return Site(tmp_path, endpoint=collector.url)
+
+
+def received(collector: Collector) -> Counter[str]:
+    return Counter(label(event) for event in collector.events)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preload", [True, False])
+@pytest.mark.parametrize("kind", ["sync", "gthread", "gevent"])
+def test_gunicorn(site: Site, collector: Collector, kind: str, preload: bool) -> None:
+    """Requests to all workers, one of which is killed, then a graceful end: each answered request's event is kept."""
+    for module in ("gunicorn", *(["gevent"] if kind == "gevent" else [])):
+        if importlib.util.find_spec(module) is None:
+            pytest.skip(f"{module} is not installed")
+    prelude = PRELUDE.replace("sys.argv[1:4]", repr([site.endpoint, str(site.queue_dir), str(site.journal)]))
+    (site.folder / "site_application.py").write_text(prelude + APPLICATION, encoding="utf-8")
+    address = site.folder / "socket"
+    command = [sys.executable, "-m", "gunicorn", "--workers", "3", "--worker-class", kind, "--threads", "2"]
+    command += ["--bind", f"unix:{address}", "--graceful-timeout", "10", "--no-control-socket"]
+    command += ["--chdir", str(site.folder), "--log-level", "warning", *(["--preload"] if preload else [])]
+    output = (site.folder / "output").open("wb")
+    with subprocess.Popen([*command, "site_application:app"], stdout=output, stderr=output) as process:
+        try:
+            wait_until(lambda: get(address) is not None or process.poll() is not None, 20)
+            answered: list[str] = []
+
+            def work() -> None:
+                for _ in range(40):
+                    name = get(address)
+                    if name is not None:
+                        answered.append(name)
+
+            threads = [threading.Thread(target=work) for _ in range(4)]
+            for thread in threads:
+                thread.start()
+            wait_until(lambda: len(answered) > 40)
+            os.kill(int(answered[-1].split("-")[1]), signal.SIGKILL)
+            for thread in threads:
+                thread.join(60)
+            before = len(answered)
+            work()
+            assert len(answered) > before + 30
+            process.send_signal(signal.SIGTERM)
+            assert 0 == process.wait(30)
+        finally:
+            process.kill()
+            output.close()
+    said = (site.folder / "output").read_text(encoding="utf-8")
+    assert "Traceback" not in said, said
+    assert len(answered) > 150
+    wait_until(lambda: all(_is_free(site, index) for index in range(5)))
+    kept = received(collector) + site.stored()
+    assert set() == set(answered) - set(kept), said
+    # What the killed worker had in flight may arrive again, with the next owner of its slot.
+    site.assert_kept(received(collector), doubled_max=40)
+    assert len(list(site.slots.glob("*.sqlite3"))) <= 5
+
+
+MULTIPROCESSING = """
+import multiprocessing
+
+def work(name, tracker=None):
+    track(tracker or t, name)
+    return name
+
+def work_and_flush(name):
+    track(t, name)
+    assert t.flush(timeout=10)
+
+t = make(linger=0.01)
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context(METHOD)
+    track(t, "parent-before")
+    children = [context.Process(target=work, args=(f"process-{n}",)) for n in range(3)]
+    children.append(context.Process(target=work_and_flush, args=("flushing",)))
+    for child in children:
+        child.start()
+    track(t, "parent-meanwhile")
+    for child in children:
+        child.join(20)
+        assert child.exitcode == 0, child
+    with context.Pool(2, maxtasksperchild=3) as pool:
+        names = [f"pool-{n}" for n in range(12)]
+        assert names == pool.map(work, names, chunksize=1)
+    track(t, "parent-after")
+    assert t.flush(timeout=10)
+    assert t.close()
+"""
+
+
+@pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
+def test_multiprocessing(site: Site, collector: Collector, method: str) -> None:
+    """Processes and pools, that end as multiprocessing ends them: without exit handlers, or terminated."""
+    program = site.folder / "program.py"
+    program.write_text(PRELUDE + MULTIPROCESSING.replace("METHOD", repr(method)), encoding="utf-8")
+    arguments = [site.endpoint, str(site.queue_dir), str(site.journal)]
+    done = subprocess.run(
+        [sys.executable, str(program), *arguments], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert 0 == done.returncode, done.stderr
+    assert "Traceback" not in done.stderr
+    assert 19 == len(site.noted("ack"))
+    kept_at = time.monotonic()
+    wait_until(lambda: all(_is_free(site, index) for index in range(8)))
+    assert time.monotonic() - kept_at < 10
+    # These processes end without exit handlers: what they had in flight is sent again by the next owner of their slot.
+    site.assert_kept(received(collector), doubled_max=40)
+
+
+def _is_free(site: Site, index: int) -> bool:
+    from durable_tracker.slots import Slot
+
+    slot = Slot(site.slots, index)
+    is_free = slot.acquire()
+    slot.release()
+    return is_free
