@@ -50,6 +50,7 @@ _COUNT_ABOVE_HIGH: Final = "SELECT count(*) FROM events WHERE key > (SELECT valu
 _KEY_MAX: Final = 1 << 62  # beyond it, a key is a flipped bit
 _VACUUM_PAGES: Final = 256
 _FREE_PAGES_KEPT: Final = 32
+_WAL_ROOM_FOR_PUTS: Final = WAL_SIZE_MAX // 8
 _BEYOND_QUOTA: Final = 16 << 20
 _MENDS_MAX: Final = 8
 _TAKE_OVER_ROWS: Final = 256
@@ -444,6 +445,13 @@ class SlotFile:
         """Write the WAL into the database."""
         self.connection.checkpoint(mode)
         self.wal_room = WAL_SIZE_MAX
+
+    def checkpoint_soon(self) -> None:
+        """Checkpoint if one of the next puts would have to: whoever drains can wait for the disk better."""
+        with self.lock:
+            if self.wal_room < _WAL_ROOM_FOR_PUTS and self.headroom.is_there:
+                with contextlib.suppress(QueueFullError):  # the next transaction will say so
+                    self.checkpoint()
 
     def shrink(self, pages_max: int) -> bool:
         """Give free pages back to the file system; see `SqliteQueue.shrink`."""

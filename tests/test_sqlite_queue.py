@@ -442,6 +442,41 @@ def test_the_quota_refuses_events_until_others_are_gone(open_queue: OpenQueue) -
     assert_ledger_matches_rows(queue)
 
 
+def test_only_rows_that_were_named_are_acked(open_queue: OpenQueue) -> None:
+    """In any order, with gaps, and however often a key is named."""
+    queue = open_queue()
+    queue.put_many(events(1, 300))
+    queue.ack([1, 1, 3])
+    queue.ack([300, *range(299, 1, -2)[1:], 5, 300])
+    assert keys(queue) == [*range(2, 299, 2), 299]
+    assert queue.ledger().delivered == 150
+    assert_ledger_matches_rows(queue)
+
+
+def test_after_an_ack_the_next_puts_need_no_checkpoint(open_queue: OpenQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever drains waits for the disk, not the caller of a put."""
+    queue = open_queue()
+    checkpoints: list[str] = []
+    real = connection_module.Connection.checkpoint
+    payers = threading.local()
+
+    def checkpoint(connection: Any, mode: str = "PASSIVE") -> None:
+        checkpoints.append(payers.name)
+        real(connection, mode)
+
+    monkeypatch.setattr(connection_module.Connection, "checkpoint", checkpoint)
+    payers.name = "put_many"
+    queue.put_many([b"x" * 450] * 10_000)
+    checkpoints.clear()
+    for _ in range(20):
+        payers.name = "ack"
+        queue.ack([row.key for row in queue.peek(0, 500, 1 << 20)])
+        payers.name = "put"
+        for _ in range(20):
+            queue.put(b"x" * 450)
+    assert set(checkpoints) == {"ack"}
+
+
 def test_the_wal_is_bounded(open_queue: OpenQueue) -> None:
     """However much is put and acknowledged, the WAL stays near its bound."""
     queue = open_queue(durability="interval")
