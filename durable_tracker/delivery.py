@@ -111,7 +111,6 @@ class Delivery:
             queue, settings=settings, without_old=self._without_old, wall_ms=wall_ms, monotonic=monotonic
         )
         self._not_before = -math.inf
-        self._probe_at = -math.inf
         self._hitch: Trouble | None = None  # what ends this attempt once all replies are in
         self._said: str | None = None  # the trouble that was logged last, so that it is logged once
         self._progress: Callable[[DeliveryState], object] | None = None
@@ -195,9 +194,10 @@ class Delivery:
                 self._said = result.value
                 fate = "kept until the collector accepts another event, which tells whose fault the refusal is"
                 logger.warning("delivery.events_suspected", extra={"events": self._claims.suspects, "fate": fate})
-            self._update(trouble_count=self._state.trouble_count + 1, next_attempt_at=self._claims.probe_at)
+            self._update(trouble_count=self._state.trouble_count + 1)
         self._queue.release()
-        self._update(suspects=self._claims.suspects)
+        due = self._claims.probe_at if result is Result.SUSPECTS else None
+        self._update(suspects=self._claims.suspects, next_attempt_at=due)
         if result is not Result.STOPPED or not self._state.consecutive_troubles:
             self._update(state="idle", consecutive_troubles=0)
         return result

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import _thread
 import contextlib
+import math
 import os
 import queue as queues
 import threading
@@ -207,11 +208,12 @@ class Worker:
         return self._is_stopping() or self._is_poked or self._queue.high_key() > seen
 
     def _sleep(self, seen: int) -> None:
-        """Wait for a put, a flush, a stop, or the next look for orphans."""
+        """Wait for a put, a flush, a stop, the next look for orphans, or the next for suspects."""
         while True:
             # Anew each time: the `wake` of an earlier put may come late, and clear it.
             self.wake_at = seen + 1
-            left = self._next_adoption - time.monotonic()
+            due = min(self._next_adoption, self.state.next_attempt_at or math.inf)
+            left = due - time.monotonic()
             if self._has_news(seen) or left <= 0:
                 return
             with contextlib.suppress(queues.Empty):

@@ -461,6 +461,10 @@ def test_suspects_alone_are_asked_about_once_per_longest_backoff() -> None:
     assert troubles == sorted(set(troubles))
     assert made.delivery.state.next_attempt_at is not None
     assert made.queue.ledger().pending == 2
+    made.clock.advance(61)
+    made.transport.answer = lambda *_: OK
+    assert made.delivery.run() is Result.EMPTY
+    assert made.delivery.state.next_attempt_at is None
 
 
 def test_a_tail_of_poison_ends_the_run_and_newer_events_decide() -> None:
