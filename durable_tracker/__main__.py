@@ -9,7 +9,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from durable_tracker import drain
-from durable_tracker.commands import backlog, demo, track
+from durable_tracker.commands import backlog, demo, salvage, track
 from durable_tracker.commands.options import EXIT_CODES
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         module.add_arguments(sub)
         sub.set_defaults(run=module.run)
     backlog.add_commands(commands)
+    salvage.add_commands(commands)
     commands.add_parser("collector", help="a development collector on loopback; see its --help", add_help=False)
     arguments = sys.argv[1:] if argv is None else list(argv)
     if arguments[:1] == ["collector"]:

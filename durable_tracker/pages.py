@@ -190,3 +190,37 @@ def _varint(data: bytes, position: int) -> tuple[int, int]:
             return value, position + index + 1
     value = value << 8 | data[position + 8]
     return (value - (1 << 64) if value >> 63 else value), position + 9
+
+
+def broken_frame(path: Path) -> int | None:
+    """Return the first frame of a WAL at which SQLite stops though a committed one follows; None if there is none.
+
+    It follows section 4.2 of the file format: each frame's checksum continues that of the frame before.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    if len(content) < _WAL_HEADER_SIZE + _FRAME_SIZE:
+        return None
+    order = ">" if content[3] & 1 else "<"
+    sums = _checksum(content[:24], order, (0, 0))
+    whole = 0
+    if sums == struct.unpack_from(">II", content, 24):
+        for start in range(_WAL_HEADER_SIZE, len(content) - _FRAME_SIZE + 1, _FRAME_SIZE):
+            image = content[start + _FRAME_HEADER_SIZE : start + _FRAME_SIZE]
+            sums = _checksum(content[start : start + 8] + image, order, sums)
+            stored = struct.unpack_from(">II", content, start + 16)
+            if content[start + 8 : start + 16] != content[16:24] or sums != stored:
+                break
+            whole += 1
+    beyond = wal_frames(path)[whole:]
+    return whole + 1 if any(frame.commits for frame in beyond) else None
+
+
+def _checksum(data: bytes, order: str, sums: tuple[int, int]) -> tuple[int, int]:
+    first, second = sums
+    for one, other in struct.iter_unpack(f"{order}II", data):
+        first = (first + one + second) & 0xFFFFFFFF
+        second = (second + other + first) & 0xFFFFFFFF
+    return first, second

@@ -135,9 +135,14 @@ def _pages(database: Path) -> Pages:
     return Pages(database, wal_frames(database.with_name(database.name + "-wal")))
 
 
+def done_name(aside: Path) -> Path:
+    """Return what a file that was set aside is called once its rows were taken over."""
+    return aside.with_name(aside.name.replace(f".{_PENDING}-", f".{_DONE}-"))
+
+
 def mark_done(aside: Path) -> None:
     """Say that all intact rows of a file were taken over."""
-    done = aside.with_name(aside.name.replace(f".{_PENDING}-", f".{_DONE}-"))
+    done = done_name(aside)
     wal = aside.with_name(aside.name + "-wal")
     if wal.exists():
         wal.rename(done.with_name(done.name + "-wal"))
