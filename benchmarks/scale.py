@@ -43,15 +43,15 @@ def run(results: Results, options: Options) -> None:
     with options.scratch() as directory, ExitStack() as stack:
         queue_directory = directory / "bench"
         make_emitter(directory, "interval").close()
-        empty = stack.enter_context(_open(directory, directory / "empty"))
-        queue = _open(directory, queue_directory)
+        empty = stack.enter_context(_open(directory / "empty"))
+        queue = _open(queue_directory)
         memory = _memory_kib()
         pending = 0
         for backlog in (size for size in BACKLOGS if size <= options.backlog_max):
             _fill(queue, backlog - pending)
             memory_growth_kib = _memory_kib() - memory
             queue.close()
-            opened_ms, queue = _opening(directory, queue_directory)
+            opened_ms, queue = _opening(queue_directory)
             _measure(results, row(backlog), queue, empty, options)
             pending = queue.pending()
             results.add(BY_BACKLOG, row(backlog), "open ms", opened_ms)
@@ -60,20 +60,19 @@ def run(results: Results, options: Options) -> None:
                 ratio = _disk_bytes(queue_directory) / (pending * len(payload()))
                 results.add(BY_BACKLOG, row(backlog), "disk / payload bytes", ratio)
         queue.close()
-        _drain(results, directory, queue_directory, pending)
+        _drain(results, directory, queue_directory, pending, options.backlog_max)
 
 
-def _open(root: Path, directory: Path) -> SqliteQueue:
-    del root
+def _open(directory: Path) -> SqliteQueue:
     directory.mkdir(exist_ok=True)
     return SqliteQueue.take(Slot(directory, 0), durability="interval", max_queue_bytes=QUEUE_SIZE_MAX)
 
 
-def _opening(root: Path, directory: Path) -> tuple[float, SqliteQueue]:
+def _opening(directory: Path) -> tuple[float, SqliteQueue]:
     took = []
     while True:
         start = perf_counter()
-        queue = _open(root, directory)
+        queue = _open(directory)
         took.append(perf_counter() - start)
         if len(took) == _REPEATS:
             return sorted(took)[_REPEATS // 2] * 1000, queue
@@ -119,9 +118,9 @@ def _disk_bytes(directory: Path) -> int:
     return sum(entry.stat().st_blocks * 512 for entry in os.scandir(directory) if "sqlite3" in entry.name)
 
 
-def _drain(results: Results, root: Path, directory: Path, pending: int) -> None:
+def _drain(results: Results, root: Path, directory: Path, pending: int, backlog: int) -> None:
     full, memory = _disk_bytes(directory), _memory_kib()
-    name = row(pending)
+    name = row(backlog)  # there are some more, which were put to measure
     with Sink() as sink, make_emitter(root, "interval", port=sink.port, drain=True) as emitter:
         start = perf_counter()
         assert emitter.flush(_DRAIN_TIMEOUT_S)
