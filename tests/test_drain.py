@@ -268,7 +268,7 @@ def test_disk_space_is_given_back(run: Run, root: Path) -> None:
         assert path.stat().st_size < before / 5
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
 @pytest.mark.parametrize("kind", ["slow", "hanging", "down"])
 def test_a_signal_stops_it_cleanly(root: Path, number: signal.Signals, kind: str) -> None:
     """In time, with exit code 1 and what was delivered on record; the slot is free."""

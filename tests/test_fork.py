@@ -355,7 +355,7 @@ for n in range(10):
     site.assert_kept()
 
 
-@pytest.mark.parametrize("fork", ["os.fork", "hookless_fork"])
+@pytest.mark.parametrize("fork", ["os.fork", pytest.param("hookless_fork", marks=pytest.mark.slow)])
 def test_many_threads_of_a_child_find_out_at_once(site: Site, fork: str) -> None:
     """They share one slot, which stays locked."""
     source = """

@@ -167,7 +167,13 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
+@pytest.mark.parametrize(
+    "method",
+    [
+        pytest.param(method, marks=[] if method == "fork" else pytest.mark.slow)
+        for method in multiprocessing.get_all_start_methods()
+    ],
+)
 def test_multiprocessing(site: Site, collector: Collector, method: str) -> None:
     """Processes and pools, that end as multiprocessing ends them: without exit handlers, or terminated."""
     program = site.folder / "program.py"
