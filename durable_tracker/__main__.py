@@ -9,7 +9,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from durable_tracker import drain
-from durable_tracker.commands import backlog, demo, salvage, track
+from durable_tracker.commands import backlog, demo, salvage, selftest, track
 from durable_tracker.commands.options import EXIT_CODES
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         ("track", track, "track events from the shell"),
         ("drain", drain, "deliver what is in the queues"),
         ("demo", demo, "show the promise: kill, outage, lost answers, drain, and count"),
+        ("selftest", selftest, "say what can be promised in a queue dir, and try it"),
     ):
         description = getattr(module, "DESCRIPTION", text)
         sub = commands.add_parser(

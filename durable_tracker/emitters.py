@@ -27,7 +27,7 @@ from durable_tracker.errors import (
     QueueError,
     QueueFullError,
 )
-from durable_tracker.http_transport import HttpTransport
+from durable_tracker.filesystem import warn_if_weak
 from durable_tracker.log import logger
 from durable_tracker.payload import finished
 from durable_tracker.queue import Ledger
@@ -201,6 +201,7 @@ class Emitter:
             self._make_transport().close()  # bad headers and timeouts are errors of the constructor
         self.directory = queue_root(queue_dir) / safe_name(self.name)
         make_private_directory(self.directory)
+        warn_if_weak(self.directory)
         self._dropped = 0
         self._timer: threading.Timer | None = None
         self._is_closed = False
@@ -538,6 +539,9 @@ class Emitter:
     def _make_transport(self) -> Transport:
         if self._given_transport is not None:
             return self._given_transport
+        # requests takes longer to import than all the rest: who only imports this package does not pay for it.
+        from durable_tracker.http_transport import HttpTransport  # noqa: PLC0415
+
         return HttpTransport(
             self._address.url,
             method=self.method,
