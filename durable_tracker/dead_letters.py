@@ -9,7 +9,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Final
 
-from durable_tracker.records import OVERHEAD, DeadLetter, dead_letter_of, dead_letter_record, record
+from durable_tracker.records import OVERHEAD, DeadLetter, dead_letter_of, dead_letter_record, payload_of, record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -39,7 +39,9 @@ def set_aside(file: SlotFile, keys: Iterable[int]) -> None:
     high = f"UPDATE meta SET value = max(value, {file.high}) WHERE key = 'high'"
     for key in keys:
         row = file.connection.select_one("SELECT value FROM events WHERE key = ?", (key,))
-        if row is not None:
+        if row is not None and payload_of(key, row[0]) is not None:
+            file.check_soundness(f"key {key} leads to one row in order, and to another by itself")
+        elif row is not None:
             # A flipped bit can also turn the bytes into NULL or a number.
             kept = row[0][OVERHEAD:] if isinstance(row[0], bytes) else repr(row[0]).encode()
             letter = DeadLetter(-abs(key), None, reason, time.time_ns() // 1_000_000, kept)

@@ -57,6 +57,11 @@ _TAKE_OVER_ROWS: Final = 256
 _GAP_CHECK_PAGES: Final = 4096  # 16 MiB, which SQLite checks in some 20 ms
 
 
+def headroom_size(byte_limit: int = BYTE_LIMIT) -> int:
+    """Return the bytes on disk that a slot keeps in reserve: for a checkpoint, and for an ack of two batches."""
+    return WAL_SIZE_MAX + 2 * byte_limit + (256 << 10)
+
+
 class SlotFile:
     """One slot's file, for its one owner. Thread-safe under `lock`, which is reentrant.
 
@@ -75,7 +80,7 @@ class SlotFile:
         """Open, or make, the file; see `SqliteQueue`."""
         self.slot = slot
         self.max_queue_bytes = max_queue_bytes
-        self.headroom = Headroom(slot.ballast, WAL_SIZE_MAX + 2 * byte_limit + (256 << 10))
+        self.headroom = Headroom(slot.ballast, headroom_size(byte_limit))
         self.high = 0
         self.wal_room = 0
         self.is_dirty = False
@@ -109,13 +114,18 @@ class SlotFile:
         self.slot.make_file()
         try:
             self._connect()
+            self._record_durability()
         except DamagedQueueError as exc:
             self._set_aside(exc)
         for aside in salvage.pending(self.slot):
             self._take_over(aside)
-        with contextlib.suppress(QueueFullError):
-            self.set_meta("durability", self._durability)  # what the WAL's tail is worth to the next owner
+        self._record_durability()
         self.log()
+
+    def _record_durability(self) -> None:
+        """Tell the next owner what the tail of the WAL is worth."""
+        with contextlib.suppress(QueueFullError):
+            self.set_meta("durability", self._durability)
 
     def _connect(self) -> None:
         if self.slot.database.stat().st_size == 0 and self.slot.wal.exists() and self.slot.wal.stat().st_size:
