@@ -147,6 +147,8 @@ def decimal_value(field: str, value: object) -> str:
     """
     if type(value) is float and math.isfinite(value):
         return repr(value)
+    if type(value) is int and -(1 << 63) <= value < 1 << 63:
+        return str(value)
     if isinstance(value, (int, float, Decimal, str)) and not isinstance(value, bool):
         with contextlib.suppress(
             ValueError, OverflowError
@@ -295,6 +297,8 @@ def wire_members(pairs: Mapping[str, object]) -> list[str]:
     for field, value in pairs.items():
         if type(value) is str and 0 < len(value) <= TEXT_SIZE_MAX.get(field, 0):
             members.append(f'"{field}": {quote(value)}')
+        elif field == "e" and type(value) is str and value in EVENT_CODES:
+            members.append(f'"e": "{value}"')
         elif (text := wire_value(field, value)) is not None:
             members.append(f'"{field}": {quote(text)}')
     return members
