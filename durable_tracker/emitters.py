@@ -198,6 +198,10 @@ class Emitter:
         )
         self._given_transport = transport
         if transport is None:
+            # requests takes longer to import than all the rest: who only imports this package does not pay for it.
+            from durable_tracker.http_transport import HttpTransport  # noqa: PLC0415
+
+            self._http_transport = HttpTransport  # kept: a late `__del__`, which opens anew, can import nothing
             self._make_transport().close()  # bad headers and timeouts are errors of the constructor
         self.directory = queue_root(queue_dir) / safe_name(self.name)
         make_private_directory(self.directory)
@@ -539,10 +543,7 @@ class Emitter:
     def _make_transport(self) -> Transport:
         if self._given_transport is not None:
             return self._given_transport
-        # requests takes longer to import than all the rest: who only imports this package does not pay for it.
-        from durable_tracker.http_transport import HttpTransport  # noqa: PLC0415
-
-        return HttpTransport(
+        return self._http_transport(
             self._address.url,
             method=self.method,
             headers=self._settings.headers,
