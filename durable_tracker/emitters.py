@@ -497,7 +497,7 @@ class Emitter:
         with self._lock:
             if self._pair is not None:
                 return self._pair
-            queue = self._open_queue()
+            queue = open_free_slot(self.directory, **self._queue_settings)
             try:
                 self._pair = self._overtaking_pair() or self._make_pair(queue)
             finally:
@@ -520,13 +520,6 @@ class Emitter:
             open_orphan=lambda slot: SqliteQueue(slot, **self._queue_settings),
         )
         return queue, worker
-
-    def _open_queue(self) -> SqliteQueue:
-        try:
-            return open_free_slot(self.directory, **self._queue_settings)
-        except RuntimeError:
-            # The interpreter is shutting down, and no thread can be started to sync once a second.
-            return open_free_slot(self.directory, **{**self._queue_settings, "durability": "always"})
 
     def _overtaking_pair(self) -> tuple[SqliteQueue, Worker] | None:
         """Return what a signal handler opened while this thread was opening."""

@@ -25,18 +25,22 @@ _queues: dict[int, Syncable] = {}
 _pid = 0
 
 
-def add(queue: Syncable) -> None:
-    """Sync `queue` every second until it is discarded. Starts the thread if this process has none.
-
-    Raises:
-        RuntimeError: no thread can be started (the interpreter is shutting down).
-    """
+def start() -> bool:
+    """Start the thread if this process has none. Return whether it runs: at interpreter shutdown none can start."""
     global _pid  # noqa: PLW0603 (one thread per process is the point)
     if _pid != os.getpid():
         _queues.clear()
-        # Not threading.Thread: its start() takes a lock that a signal handler would wait for for ever.
-        _thread.start_new_thread(_run, ())
+        try:
+            # Not threading.Thread: its start() takes a lock that a signal handler would wait for for ever.
+            _thread.start_new_thread(_run, ())
+        except RuntimeError:
+            return False
         _pid = os.getpid()
+    return True
+
+
+def add(queue: Syncable) -> None:
+    """Sync `queue` every second until it is discarded. `start` has said that the thread runs."""
     _queues[id(queue)] = queue
 
 

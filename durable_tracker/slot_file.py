@@ -85,7 +85,8 @@ class SlotFile:
         self.wal_room = 0
         self.is_dirty = False
         self.counts: dict[str, int] = dict.fromkeys(_INTEGERS, 0)
-        self._durability = durability
+        # Where nothing can sync once a second, every commit has to.
+        self._durability: Durability = durability if durability == "always" or interval_sync.start() else "always"
         self._pid = os.getpid()
         self._wal_descriptor: int | None = None
         self._sync_error: str | None = None
@@ -99,9 +100,8 @@ class SlotFile:
                 self.connection.close_for_good()
             self.forget()
             raise
-        if durability == "interval":
-            with contextlib.suppress(RuntimeError):  # at interpreter shutdown: `close` syncs
-                interval_sync.add(self)
+        if self._durability == "interval":
+            interval_sync.add(self)
 
     # ── opening ──────────────────────────────────────────────────────────────────────────────────────────────────
 
