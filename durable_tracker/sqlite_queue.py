@@ -209,32 +209,36 @@ class SqliteQueue:
     def peek(self, after: int, count_max: int, size_max: int) -> list[Row]:
         """Return the oldest pending rows with a key above `after`; see `Queue.peek`."""
         while True:
-            with self._file.lock:
-                rows, damaged = self._read(after, count_max, size_max)
-                if rows:
-                    low, high = self._claimed or (rows[0].key, 0)
-                    self._claimed = (min(low, rows[0].key), max(high, rows[-1].key))
+            found = self._claim(after, count_max, size_max)
+            # Outside the lock, since it takes as long as the reading: puts pass in between.
+            rows = [Row(key, payload) for key, value in found if (payload := payload_of(key, value)) is not None]
+            if len(rows) < len(found):
+                with self._file.lock:
+                    dead_letters.set_aside(self._file, [key for key, value in found if payload_of(key, value) is None])
+            if len(rows) > 1 and sum(len(row.payload) for row in rows) > size_max:
+                rows.pop()  # not more than one: the reading stopped at the first row that was too much
             if rows:
                 return rows
-            if not damaged:
+            if not found:
                 self._file.check_emptiness()
                 return rows
-            after = damaged[-1]
+            after = found[-1][0]
 
-    def _read(self, after: int, count_max: int, size_max: int) -> tuple[list[Row], list[int]]:
-        found = self._connection.select(
-            "SELECT key, value FROM events WHERE key > ? ORDER BY key LIMIT ?", (after, count_max), size_max=size_max
-        )
-        rows = [Row(key, payload) for key, value in found if (payload := payload_of(key, value)) is not None]
-        damaged = [key for key, value in found if payload_of(key, value) is None] if len(rows) < len(found) else []
-        if len(rows) > 1 and sum(len(row.payload) for row in rows) > size_max:
-            rows.pop()  # not more than one: the reading stopped at the first row that was too much
-        keys = [key for key, _ in found]
-        if keys and keys[-1] - (after or keys[0] - 1) != len(keys):
-            self._file.check_gap()
-        if damaged:
-            dead_letters.set_aside(self._file, damaged)
-        return rows, damaged
+    def _claim(self, after: int, count_max: int, size_max: int) -> list[tuple[int, object]]:
+        """Read rows, and keep them from being evicted."""
+        with self._file.lock:
+            found = self._connection.select(
+                "SELECT key, value FROM events WHERE key > ? ORDER BY key LIMIT ?",
+                (after, count_max),
+                size_max=size_max,
+            )
+            if found:
+                first, last = found[0][0], found[-1][0]
+                low, high = self._claimed or (first, 0)
+                self._claimed = (min(low, first), max(high, last))
+                if last - (after or first - 1) != len(found):
+                    self._file.check_gap()
+        return found
 
     def release(self) -> None:
         """Take note that no row is in flight; see `Queue.release`."""
