@@ -92,6 +92,7 @@ class SlotFile:
         self._sync_error: str | None = None
         self._mends = 0
         self._gap_was_checked = False
+        self._are_counts_stale = False
         self._notes: deque[tuple[int, str, dict[str, object]]] = deque()
         try:
             self._open()
@@ -385,6 +386,7 @@ class SlotFile:
             if self.wal_room < 0 and self.headroom.is_there:
                 with contextlib.suppress(QueueFullError):  # the transaction itself will say so
                     self.checkpoint()
+            self._are_counts_stale = True  # an error does not tell whether the transaction was committed
             try:
                 self._beyond_quota(statements)
             except QueueFullError:
@@ -507,6 +509,7 @@ class SlotFile:
             self.counts = {name: int(rows[name.encode()]) for name in _INTEGERS}
         except (KeyError, ValueError, TypeError):
             raise DamagedQueueError(f"{self.slot.database}: the counts are unreadable") from None
+        self._are_counts_stale = False
         if min(self.counts[name] for name in _COUNTS if name != "damaged") < 0:  # which is, for a while, in a take-over
             raise DamagedQueueError(f"{self.slot.database}: a count is negative")
 
@@ -522,6 +525,8 @@ class SlotFile:
         with self.lock:
             with contextlib.suppress(QueueError):  # closed: then nothing can have changed
                 self.reread_high()
+                if self._are_counts_stale:
+                    self.read_counts()
             counts = {name: self.counts[name] for name in _COUNTS}
             accepted = self.high - self.counts["requeued"]
             return Ledger(accepted=accepted, pending=accepted - sum(counts.values()), **counts)
