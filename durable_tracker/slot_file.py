@@ -416,7 +416,10 @@ class SlotFile:
         self.check_soundness("SQLite finds the disk full, which it is not")
 
     def _beyond_quota(self, statements: str) -> None:
-        # Setting a row aside takes a page before it gives one back.
+        with contextlib.suppress(QueueFullError):
+            self.connection.script(statements)
+            return
+        # Setting a row aside takes a page before it gives one back. Or the disk is full: then this fails as well.
         self.connection.limit_size(self.max_queue_bytes + _BEYOND_QUOTA)
         try:
             self.connection.script(statements)
