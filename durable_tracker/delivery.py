@@ -10,9 +10,9 @@
 A row stays in the queue until the collector has answered 2xx, so whatever ends this loop, a crash included, leaves
 "still pending" behind.
 
-While all goes well the next batch is read ahead, and it is sent before the one that was just accepted is removed from
-the queue: reading and removing take no time of their own. A crash can therefore repeat one request more than there
-are senders. As soon as anything is not accepted, what was read ahead is put back.
+While all goes well the next batch is read ahead, during the request before it. It is sent only after that one's events
+are removed from the queue, so a crash repeats no more than the requests that were in flight. As soon as anything is not
+accepted, what was read ahead is put back.
 """
 
 from __future__ import annotations
@@ -313,8 +313,8 @@ class Delivery:
             next_attempt_at=None,
         )
         self._owed.append(batch)
-        self._send_on()
         self._pay()
+        self._send_on()
         if self._said is not None:
             self._said = None
             logger.info("delivery.recovered", extra={"fate": "events are being delivered again"})
