@@ -11,7 +11,7 @@ from benchmarks import official
 from benchmarks.payloads import fields, payload
 from benchmarks.sink import Sink
 from benchmarks.stores import make_emitter
-from durable_tracker.transport import PAYLOAD_DATA_HEAD, PAYLOAD_DATA_TAIL
+from durable_tracker.delivery.transport import PAYLOAD_DATA_HEAD, PAYLOAD_DATA_TAIL
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from durable_tracker.configuration import EmitterConfiguration, TrackerConfiguration
+    from durable_tracker.delivery.transport import Reply, Transport
     from durable_tracker.emitters import AsyncEmitter, Emitter, EmitterStats
     from durable_tracker.errors import (
         ConfigurationError,
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from durable_tracker.log import logger
     from durable_tracker.payload import Payload
     from durable_tracker.protocol import __version__
-    from durable_tracker.queue import Ledger, Queue, Row
     from durable_tracker.refused import (
         CeleryEmitter,
         EventStore,
@@ -39,9 +39,9 @@ if TYPE_CHECKING:
     )
     from durable_tracker.self_describing_json import SelfDescribingJson
     from durable_tracker.snowplow import Snowplow
+    from durable_tracker.store.queue import Ledger, Queue, Row
     from durable_tracker.subject import Subject
     from durable_tracker.tracker import Tracker
-    from durable_tracker.transport import Reply, Transport
 
 # Names are imported when they are first used: the pytest plugin and the commands need few of them, and everybody who
 # has this package installed would pay for all.
@@ -64,7 +64,7 @@ _HOMES = {
     "log": ("logger",),
     "payload": ("Payload",),
     "protocol": ("__version__",),
-    "queue": ("Ledger", "Queue", "Row"),
+    "store.queue": ("Ledger", "Queue", "Row"),
     "refused": (
         "CeleryEmitter",
         "EventStore",
@@ -78,7 +78,7 @@ _HOMES = {
     "snowplow": ("Snowplow",),
     "subject": ("Subject",),
     "tracker": ("Tracker",),
-    "transport": ("Reply", "Transport"),
+    "delivery.transport": ("Reply", "Transport"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

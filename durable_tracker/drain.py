@@ -30,19 +30,19 @@ from durable_tracker.commands.options import (
     seconds,
 )
 from durable_tracker.commands.progress import Progress
-from durable_tracker.delivery import Delivery, Result
-from durable_tracker.delivery_state import DeliverySettings
+from durable_tracker.delivery.http_transport import HttpTransport
+from durable_tracker.delivery.policy import Delivery, Result
+from durable_tracker.delivery.state import DeliverySettings
 from durable_tracker.endpoint import Endpoint
 from durable_tracker.errors import ConfigurationError, QueueError, SlotBusyError
-from durable_tracker.http_transport import HttpTransport
-from durable_tracker.sqlite_queue import SqliteQueue
+from durable_tracker.store.sqlite_queue import SqliteQueue
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from types import FrameType
 
-    from durable_tracker.delivery_state import DeliveryState
-    from durable_tracker.slots import Slot
+    from durable_tracker.delivery.state import DeliveryState
+    from durable_tracker.store.slots import Slot
 
 PATIENCE_S: Final = 60.0
 """Without `--timeout`, give up on a collector after this long without a delivery."""

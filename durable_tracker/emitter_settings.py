@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal, get_args
 
 from durable_tracker.errors import ConfigurationError
-from durable_tracker.slot_file import BYTE_LIMIT, MAX_QUEUE_BYTES, MAX_QUEUE_BYTES_MIN, Durability
+from durable_tracker.store.slot_file import BYTE_LIMIT, MAX_QUEUE_BYTES, MAX_QUEUE_BYTES_MIN, Durability
 
 OnFull = Literal["raise", "drop_newest", "drop_oldest", "block"]
 

@@ -17,8 +17,8 @@ import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from durable_tracker.batches import device_time_ms
-from durable_tracker.delivery import Delivery, DeliverySettings
+from durable_tracker.delivery.batches import device_time_ms
+from durable_tracker.delivery.policy import Delivery, DeliverySettings
 from durable_tracker.emitter_settings import EmitterSettings, OnFull, check_count, check_seconds
 from durable_tracker.endpoint import Endpoint
 from durable_tracker.errors import (
@@ -27,21 +27,21 @@ from durable_tracker.errors import (
     QueueError,
     QueueFullError,
 )
-from durable_tracker.filesystem import warn_if_weak
 from durable_tracker.log import logger
 from durable_tracker.payload import finished
-from durable_tracker.queue import Ledger
-from durable_tracker.slot_file import BYTE_LIMIT, MAX_QUEUE_BYTES, Durability
-from durable_tracker.slots import make_private_directory, queue_root, safe_name
-from durable_tracker.sqlite_queue import ForkedError, SqliteQueue, open_free_slot
+from durable_tracker.store.filesystem import warn_if_weak
+from durable_tracker.store.queue import Ledger
+from durable_tracker.store.slot_file import BYTE_LIMIT, MAX_QUEUE_BYTES, Durability
+from durable_tracker.store.slots import make_private_directory, queue_root, safe_name
+from durable_tracker.store.sqlite_queue import ForkedError, SqliteQueue, open_free_slot
 from durable_tracker.worker import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from durable_tracker.queue import Row
-    from durable_tracker.transport import Transport
+    from durable_tracker.delivery.transport import Transport
+    from durable_tracker.store.queue import Row
 
 _FULL_RECHECK_S: Final = 0.1
 
@@ -199,7 +199,7 @@ class Emitter:
         self._given_transport = transport
         if transport is None:
             # requests takes longer to import than all the rest: who only imports this package does not pay for it.
-            from durable_tracker.http_transport import HttpTransport  # noqa: PLC0415
+            from durable_tracker.delivery.http_transport import HttpTransport  # noqa: PLC0415
 
             self._http_transport = HttpTransport  # kept: a late `__del__`, which opens anew, can import nothing
             self._make_transport().close()  # bad headers and timeouts are errors of the constructor

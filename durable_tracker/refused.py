@@ -1,4 +1,4 @@
-"""Names of the official tracker that have no meaning here. They can be imported; using them says what to use instead."""
+"""Names of the official tracker that have no meaning here. Using one says what to use instead."""
 
 from __future__ import annotations
 

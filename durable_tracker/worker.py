@@ -16,17 +16,17 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from durable_tracker.delivery import Delivery, Result
+from durable_tracker.delivery.policy import Delivery, Result
 from durable_tracker.errors import QueueClosedError, QueueError
 from durable_tracker.log import logger
-from durable_tracker.slots import existing_slots
-from durable_tracker.sqlite_queue import ForkedError
+from durable_tracker.store.slots import existing_slots
+from durable_tracker.store.sqlite_queue import ForkedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from durable_tracker.delivery import DeliveryState
-    from durable_tracker.sqlite_queue import SqliteQueue
+    from durable_tracker.delivery.policy import DeliveryState
+    from durable_tracker.store.sqlite_queue import SqliteQueue
 
 NEVER: Final = 1 << 63
 ADOPTION_INTERVAL_S: Final = 60.0

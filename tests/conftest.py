@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from durable_tracker.slots import Slot, make_private_directory
-from durable_tracker.sqlite_queue import SqliteQueue
+from durable_tracker.store.slots import Slot, make_private_directory
+from durable_tracker.store.sqlite_queue import SqliteQueue
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -19,7 +19,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """In CI, where everything can be installed, a test that was skipped for want of a tool is a failure."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     skipped = reporter.stats.get("skipped", []) if reporter else []
-    if os.environ.get("CI") == "true" and skipped and exitstatus == pytest.ExitCode.OK:
+    if reporter and os.environ.get("CI") == "true" and skipped and exitstatus == pytest.ExitCode.OK:
         reporter.write_line(f"CI: {len(skipped)} tests were skipped, which counts as a failure", red=True)
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 

@@ -15,13 +15,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from durable_tracker.slots import Slot, make_private_directory
-from durable_tracker.sqlite_queue import SqliteQueue
+from durable_tracker.store.slots import Slot, make_private_directory
+from durable_tracker.store.sqlite_queue import SqliteQueue
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from durable_tracker.queue import Ledger
+    from durable_tracker.store.queue import Ledger
 
 PAGE_SIZE = 4096
 META_PAGES = (5, 6)

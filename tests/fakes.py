@@ -8,11 +8,11 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from durable_tracker.delivery import Delivery, DeliverySettings
+from durable_tracker.delivery.policy import Delivery, DeliverySettings
+from durable_tracker.delivery.retry import Backoff
+from durable_tracker.delivery.transport import ENVELOPE_SIZE, Reply
 from durable_tracker.errors import StorageError
-from durable_tracker.queue import Ledger, Row
-from durable_tracker.retry import Backoff
-from durable_tracker.transport import ENVELOPE_SIZE, Reply
+from durable_tracker.store.queue import Ledger, Row
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

@@ -13,8 +13,8 @@ from processes import Child, Site, open_slots, wait_until
 from durable_tracker import Emitter, Ledger
 from durable_tracker import worker as worker_module
 from durable_tracker.collector import Collector, Fault
-from durable_tracker.slots import Slot, make_private_directory
-from durable_tracker.sqlite_queue import SqliteQueue
+from durable_tracker.store.slots import Slot, make_private_directory
+from durable_tracker.store.sqlite_queue import SqliteQueue
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -15,8 +15,8 @@ from processes import TIMEOUT_S, wait_until
 from durable_tracker.__main__ import main
 from durable_tracker.collector import Collector
 from durable_tracker.commands.options import Exit
-from durable_tracker.slots import Slot, make_private_directory
-from durable_tracker.sqlite_queue import SqliteQueue
+from durable_tracker.store.slots import Slot, make_private_directory
+from durable_tracker.store.sqlite_queue import SqliteQueue
 from durable_tracker.testing import RecordedEvent
 
 if TYPE_CHECKING:

@@ -25,9 +25,9 @@ from fakes import (
     rig,
 )
 
-from durable_tracker.delivery import Delivery, DeliverySettings, DeliveryState, Result
+from durable_tracker.delivery.policy import Delivery, DeliverySettings, DeliveryState, Result
+from durable_tracker.delivery.transport import ENVELOPE_SIZE, Reply
 from durable_tracker.errors import ConfigurationError, QueueClosedError
-from durable_tracker.transport import ENVELOPE_SIZE, Reply
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

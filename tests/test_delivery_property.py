@@ -11,14 +11,14 @@ from hypothesis import HealthCheck, Phase, find, given, settings
 from hypothesis import strategies as st
 from hypothesis.errors import NoSuchExample
 
-from durable_tracker.claims import Claims
-from durable_tracker.delivery import Result
-from durable_tracker.retry import Outcome
+from durable_tracker.delivery.claims import Claims
+from durable_tracker.delivery.policy import Result
+from durable_tracker.delivery.retry import Outcome
 
 if TYPE_CHECKING:
     from fakes import Rig
 
-    from durable_tracker.transport import Reply
+    from durable_tracker.delivery.transport import Reply
 
 STEPS = ("ok", "no answer", "answer lost", "503", "429", "403", "302", "storage")
 
@@ -189,7 +189,7 @@ def ack_before_sending(patch: pytest.MonkeyPatch) -> None:
 
 def every_answer_is_a_success(patch: pytest.MonkeyPatch) -> None:
     """As trackers do that take 3xx, or silence, for a success."""
-    patch.setattr("durable_tracker.delivery.classify", lambda *_: Outcome.DELIVERED)
+    patch.setattr("durable_tracker.delivery.policy.classify", lambda *_: Outcome.DELIVERED)
 
 
 def bury_at_the_first_refusal(patch: pytest.MonkeyPatch) -> None:

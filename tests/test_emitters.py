@@ -15,8 +15,8 @@ from processes import wait_until
 
 from durable_tracker import AsyncEmitter, Emitter, Ledger
 from durable_tracker.collector import Collector, Fault
+from durable_tracker.delivery.http_transport import HttpTransport
 from durable_tracker.errors import ConfigurationError, InvalidEventError, QueueClosedError, QueueFullError
-from durable_tracker.http_transport import HttpTransport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -319,7 +319,7 @@ t.close()
 def test_somebody_elses_directory_is_a_clear_error_at_once() -> None:
     """Whether it may not be entered, not be written, or only belongs to another."""
     source = """
-import durable_tracker.http_transport  # another user may not read where it is
+import durable_tracker.delivery.http_transport  # another user may not read where it is
 from durable_tracker.errors import StorageError
 os.setgroups([])
 os.setresuid(65534, 65534, 65534)

@@ -20,10 +20,10 @@ import requests
 from fakes import MemoryQueue, event, rig
 from faulty_server import FaultyServer, Peer, answer
 
-from durable_tracker import http_transport
+from durable_tracker.delivery import http_transport
+from durable_tracker.delivery.http_transport import BODY_SIZE_MAX, HttpTransport, failure_text, retry_after_s
+from durable_tracker.delivery.transport import PAYLOAD_DATA_HEAD, PAYLOAD_DATA_TAIL, Reply
 from durable_tracker.errors import ConfigurationError
-from durable_tracker.http_transport import BODY_SIZE_MAX, HttpTransport, failure_text, retry_after_s
-from durable_tracker.transport import PAYLOAD_DATA_HEAD, PAYLOAD_DATA_TAIL, Reply
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

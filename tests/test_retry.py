@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import durable_tracker
+from durable_tracker.delivery.retry import Backoff, Outcome, Trouble, classify, retry_while_troubled
 from durable_tracker.errors import ConfigurationError
-from durable_tracker.retry import Backoff, Outcome, Trouble, classify, retry_while_troubled
 
 
 @pytest.mark.parametrize(

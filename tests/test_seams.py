@@ -11,8 +11,8 @@ from fakes import MemoryQueue
 from processes import wait_until
 
 from durable_tracker import Emitter, Queue, StructuredEvent, Tracker, Transport
-from durable_tracker.delivery import Delivery, DeliverySettings, Result
-from durable_tracker.transport import Reply
+from durable_tracker.delivery.policy import Delivery, DeliverySettings, Result
+from durable_tracker.delivery.transport import Reply
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -22,8 +22,8 @@ from durable_tracker.__main__ import main
 from durable_tracker.collector import Collector, Fault
 from durable_tracker.endpoint import Endpoint
 from durable_tracker.errors import ConfigurationError, QueueFullError
-from durable_tracker.slots import Slot, make_private_directory
-from durable_tracker.sqlite_queue import SqliteQueue
+from durable_tracker.store.slots import Slot, make_private_directory
+from durable_tracker.store.sqlite_queue import SqliteQueue
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

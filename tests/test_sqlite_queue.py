@@ -12,10 +12,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from durable_tracker import connection as connection_module
-from durable_tracker import dead_letters
-from durable_tracker import headroom as headroom_module
-from durable_tracker import slot_file as slot_file_module
 from durable_tracker.errors import (
     QueueClosedError,
     QueueFullError,
@@ -23,9 +19,12 @@ from durable_tracker.errors import (
     StorageError,
     UnknownFormatError,
 )
-from durable_tracker.queue import Ledger
-from durable_tracker.slots import Slot, make_private_directory
-from durable_tracker.sqlite_queue import SqliteQueue
+from durable_tracker.store import connection as connection_module
+from durable_tracker.store import dead_letters
+from durable_tracker.store import slot_file as slot_file_module
+from durable_tracker.store.queue import Ledger
+from durable_tracker.store.slots import Slot, make_private_directory
+from durable_tracker.store.sqlite_queue import SqliteQueue
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -506,7 +505,7 @@ def test_without_headroom_nothing_is_accepted(open_queue: OpenQueue, monkeypatch
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(headroom_module.os, "posix_fallocate", no_space)
+        patch.setattr(os, "posix_fallocate", no_space)
         queue = open_queue()
         with pytest.raises(QueueFullError, match="No space left"):
             queue.put(b"{}")

@@ -31,17 +31,17 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from durable_tracker.delivery import Delivery, DeliverySettings, Result
+from durable_tracker.delivery.policy import Delivery, DeliverySettings, Result
+from durable_tracker.delivery.retry import Backoff
 from durable_tracker.errors import QueueError, QueueFullError
-from durable_tracker.records import dead_letter_of, payload_of
-from durable_tracker.retry import Backoff
-from durable_tracker.slots import Slot, make_private_directory
-from durable_tracker.sqlite_queue import SqliteQueue
+from durable_tracker.store.records import dead_letter_of, payload_of
+from durable_tracker.store.slots import Slot, make_private_directory
+from durable_tracker.store.sqlite_queue import SqliteQueue
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from durable_tracker.transport import Reply
+    from durable_tracker.delivery.transport import Reply
 
 QUOTA: Final = 384 << 10
 ROOMY: Final = 64 << 20
@@ -331,7 +331,7 @@ class QueueMachine(RuleBasedStateMachine):
             raise OSError(errno.ENOSPC, "No space left on device")
 
         self.disk_is_full = True
-        self.full_disk = mock.patch("durable_tracker.headroom.os.posix_fallocate", no_room)
+        self.full_disk = mock.patch("durable_tracker.store.headroom.os.posix_fallocate", no_room)
         self.full_disk.start()
         self.queue._file.headroom.give_up()
 
@@ -350,7 +350,7 @@ class QueueMachine(RuleBasedStateMachine):
         def fail(_: int) -> None:
             raise OSError(errno.EIO, "Input/output error")
 
-        with mock.patch("durable_tracker.slot_file.os.fdatasync", fail), self.in_time():
+        with mock.patch("durable_tracker.store.slot_file.os.fdatasync", fail), self.in_time():
             self.queue._file.sync()
 
     @rule()

@@ -12,10 +12,10 @@ import pytest
 from processes import wait_until
 
 from durable_tracker import worker as worker_module
-from durable_tracker.delivery import Delivery, DeliverySettings
+from durable_tracker.delivery.policy import Delivery, DeliverySettings
+from durable_tracker.delivery.transport import Reply
 from durable_tracker.errors import QueueFullError, StorageError
-from durable_tracker.sqlite_queue import SqliteQueue
-from durable_tracker.transport import Reply
+from durable_tracker.store.sqlite_queue import SqliteQueue
 from durable_tracker.worker import NEVER, Worker
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from durable_tracker.commands.options import EXIT_CODES, Exit, add_slot_options, chosen_slots, count
 from durable_tracker.errors import ConfigurationError, QueueError, SlotBusyError
-from durable_tracker.sqlite_queue import SqliteQueue
+from durable_tracker.store.sqlite_queue import SqliteQueue
 
 if TYPE_CHECKING:
     import argparse

@@ -7,17 +7,17 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from durable_tracker import salvage
 from durable_tracker.commands.options import EXIT_CODES, Exit, add_slot_options, chosen_slots
 from durable_tracker.errors import ConfigurationError, QueueError, SlotBusyError
-from durable_tracker.sqlite_queue import SqliteQueue
-from durable_tracker.verification import verify
+from durable_tracker.store import salvage
+from durable_tracker.store.sqlite_queue import SqliteQueue
+from durable_tracker.store.verification import verify
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
-    from durable_tracker.slots import Slot
+    from durable_tracker.store.slots import Slot
 
 VERIFY = """\
 Check the pages of each queue, the checksum of every row, and the counts against the rows. Nothing is mended.

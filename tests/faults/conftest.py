@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from durable_tracker import slot_file
+from durable_tracker.store import slot_file
 
 from .campaign import Server
 

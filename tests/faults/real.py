@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from durable_tracker import interval_sync, slot_file
-from durable_tracker.slots import Slot, make_private_directory
-from durable_tracker.sqlite_queue import SqliteQueue
+from durable_tracker.store import interval_sync, slot_file
+from durable_tracker.store.slots import Slot, make_private_directory
+from durable_tracker.store.sqlite_queue import SqliteQueue
 
 from .subjects import raw_values
 

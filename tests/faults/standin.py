@@ -14,7 +14,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from durable_tracker.errors import StorageError
-from durable_tracker.queue import Ledger, Row
+from durable_tracker.store.queue import Ledger, Row
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -14,7 +14,7 @@ import os
 from typing import TYPE_CHECKING
 
 from durable_tracker.errors import QueueFullError, StorageError
-from durable_tracker.slots import sync_directory
+from durable_tracker.store.slots import sync_directory
 
 if TYPE_CHECKING:
     from pathlib import Path

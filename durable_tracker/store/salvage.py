@@ -18,16 +18,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from durable_tracker.errors import StorageError
-from durable_tracker.pages import Pages, wal_frames
-from durable_tracker.records import dead_letter_of, payload_of
-from durable_tracker.slots import sync_directory
+from durable_tracker.store.pages import Pages, wal_frames
+from durable_tracker.store.records import dead_letter_of, payload_of
+from durable_tracker.store.slots import sync_directory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from durable_tracker.pages import Frame
-    from durable_tracker.slots import Slot
+    from durable_tracker.store.pages import Frame
+    from durable_tracker.store.slots import Slot
 
 _PENDING: Final = "damaged"
 _DONE: Final = "salvaged"
@@ -39,8 +39,7 @@ def set_aside(slot: Slot) -> None:
     Raises:
         StorageError: they cannot be moved.
     """
-    stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime()) + f"-{time.time_ns() % 1_000_000_000:09d}"
-    aside = slot.directory / f"{slot.index}.{_PENDING}-{stamp}.sqlite3"
+    aside = _free_name(slot)
     try:
         # The database first: for as long as the WAL has the slot's name, a database without it would lose rows.
         if slot.database.exists():
@@ -50,6 +49,17 @@ def set_aside(slot: Slot) -> None:
         sync_directory(slot.directory)
     except OSError as exc:
         raise StorageError(f"cannot move {slot.database} aside: {exc.strerror}") from None
+
+
+def _free_name(slot: Slot) -> Path:
+    """Return a name with the time in it that nothing has: the clock may go back, and a rename replaces."""
+    second = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
+    number = time.time_ns() % 1_000_000_000
+    while True:
+        aside = slot.directory / f"{slot.index}.{_PENDING}-{second}-{number:09d}.sqlite3"
+        if not aside.exists() and not done_name(aside).exists():
+            return aside
+        number += 1
 
 
 def finish_setting_aside(slot: Slot) -> None:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from durable_tracker.queue import Row
-    from durable_tracker.spans import Span
+    from durable_tracker.delivery.spans import Span
+    from durable_tracker.store.queue import Row
 
 EVENT_OVERHEAD = len(b',"stm":"1665398554151"') + len(b",")
 """Bytes that an event takes in a body beyond its stored payload."""

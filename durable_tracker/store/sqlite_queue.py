@@ -18,8 +18,6 @@ import os
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Self, TypeVar
 from zlib import crc32
 
-from durable_tracker import dead_letters
-from durable_tracker.connection import MULTI_ROW_MAX, PAGE_SIZE, Connection, KeyTakenError, Table
 from durable_tracker.errors import (
     DamagedQueueError,
     QueueError,
@@ -28,12 +26,14 @@ from durable_tracker.errors import (
     StorageError,
     UnknownFormatError,
 )
-from durable_tracker.group_commit import GROUP_SIZE_MAX, GroupCommit
 from durable_tracker.log import logger
-from durable_tracker.queue import Ledger, Row
-from durable_tracker.records import DeadLetter, dead_letter_of, payload_of, record
-from durable_tracker.slot_file import BYTE_LIMIT, MAX_QUEUE_BYTES, Durability, SlotFile
-from durable_tracker.slots import SLOTS_MAX, Slot
+from durable_tracker.store import dead_letters
+from durable_tracker.store.connection import MULTI_ROW_MAX, PAGE_SIZE, Connection, KeyTakenError, Table
+from durable_tracker.store.group_commit import GROUP_SIZE_MAX, GroupCommit
+from durable_tracker.store.queue import Ledger, Row
+from durable_tracker.store.records import DeadLetter, dead_letter_of, payload_of, record
+from durable_tracker.store.slot_file import BYTE_LIMIT, MAX_QUEUE_BYTES, Durability, SlotFile
+from durable_tracker.store.slots import SLOTS_MAX, Slot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -71,7 +71,7 @@ def _mending(method: Callable[Concatenate[SqliteQueue, P], R]) -> Callable[Conca
 class SqliteQueue:
     """A `Queue` in one slot.
 
-    Thread-safe, and `put` and `put_many` may be called from signal handlers; see `durable_tracker.queue.Queue`.
+    Thread-safe, and `put` and `put_many` may be called from signal handlers; see `durable_tracker.store.queue.Queue`.
     A process that inherited it by a fork gets `ForkedError` from every method but `close`. A file that SQLite cannot
     read is set aside, its intact rows are taken over into a new one, and the call goes on.
 

@@ -9,12 +9,12 @@ import queue
 import threading
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-from durable_tracker.transport import Reply
+from durable_tracker.delivery.transport import Reply
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from durable_tracker.transport import Transport
+    from durable_tracker.delivery.transport import Transport
 
 
 class Parcel(Protocol):

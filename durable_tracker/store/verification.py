@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from durable_tracker import salvage
-from durable_tracker.connection import Connection
 from durable_tracker.errors import DamagedQueueError, UnknownFormatError
-from durable_tracker.pages import broken_frame
-from durable_tracker.records import dead_letter_of, payload_of
-from durable_tracker.slot_file import MAX_QUEUE_BYTES
+from durable_tracker.store import salvage
+from durable_tracker.store.connection import Connection
+from durable_tracker.store.pages import broken_frame
+from durable_tracker.store.records import dead_letter_of, payload_of
+from durable_tracker.store.slot_file import MAX_QUEUE_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from durable_tracker.slots import Slot
+    from durable_tracker.store.slots import Slot
 
 _ROWS: Final = 500
 _PROBLEMS_MAX: Final = 20

@@ -25,9 +25,9 @@ from requests.structures import CaseInsensitiveDict
 from urllib3 import Timeout
 from urllib3.exceptions import HTTPError, NameResolutionError, ReadTimeoutError
 
+from durable_tracker.delivery.exchange import POOL_CLASSES, Exchange, ReplyTooLargeError, current
+from durable_tracker.delivery.transport import PAYLOAD_DATA_HEAD, PAYLOAD_DATA_TAIL, Reply
 from durable_tracker.errors import ConfigurationError
-from durable_tracker.exchange import POOL_CLASSES, Exchange, ReplyTooLargeError, current
-from durable_tracker.transport import PAYLOAD_DATA_HEAD, PAYLOAD_DATA_TAIL, Reply
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -9,12 +9,12 @@ import logging
 import time
 from typing import TYPE_CHECKING, Final
 
-from durable_tracker.records import OVERHEAD, DeadLetter, dead_letter_of, dead_letter_record, payload_of, record
+from durable_tracker.store.records import OVERHEAD, DeadLetter, dead_letter_of, dead_letter_record, payload_of, record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from durable_tracker.slot_file import SlotFile
+    from durable_tracker.store.slot_file import SlotFile
 
 RECORD_HIGH: Final = "UPDATE meta SET value = max(value, (SELECT coalesce(max(key), 0) FROM events)) WHERE key = 'high'"
 """Before anything is deleted the highest key goes on record, so that it can never be given out again."""

@@ -1,8 +1,7 @@
 """Which events go out next, and what is known about those that were refused.
 
 The cursor is the highest key that was claimed from the queue. Below it lie events in flight, and spans that are
-waiting to be sent again: see `durable_tracker.spans` for how a refused event is told from a collector that refuses
-everything.
+waiting to be sent again: see `spans` for how a refused event is told from a collector that refuses everything.
 """
 
 from __future__ import annotations
@@ -11,16 +10,16 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from durable_tracker.batches import EVENT_OVERHEAD, Batch, body_size
+from durable_tracker.delivery.batches import EVENT_OVERHEAD, Batch, body_size
+from durable_tracker.delivery.spans import Span, Spans
+from durable_tracker.delivery.transport import ENVELOPE_SIZE
 from durable_tracker.errors import QueueError
-from durable_tracker.spans import Span, Spans
-from durable_tracker.transport import ENVELOPE_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from durable_tracker.delivery_state import DeliverySettings
-    from durable_tracker.queue import Queue, Row
+    from durable_tracker.delivery.state import DeliverySettings
+    from durable_tracker.store.queue import Queue, Row
 
 CONTROL_AFTER = 8
 """Refusals in a row after which controls are sent: one acceptance settles what the refusals mean."""

@@ -17,20 +17,20 @@ from collections import deque
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from durable_tracker import dead_letters, interval_sync, salvage
-from durable_tracker.connection import PAGE_SIZE, Connection, Table
 from durable_tracker.errors import DamagedQueueError, QueueError, QueueFullError, SlotBusyError, StorageError
-from durable_tracker.headroom import Headroom
 from durable_tracker.log import logger
-from durable_tracker.pages import wal_frames
-from durable_tracker.queue import Ledger
-from durable_tracker.records import payload_of
-from durable_tracker.slots import sync_directory, sync_path
+from durable_tracker.store import dead_letters, interval_sync, salvage
+from durable_tracker.store.connection import PAGE_SIZE, Connection, Table
+from durable_tracker.store.headroom import Headroom
+from durable_tracker.store.pages import wal_frames
+from durable_tracker.store.queue import Ledger
+from durable_tracker.store.records import payload_of
+from durable_tracker.store.slots import sync_directory, sync_path
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from durable_tracker.slots import Slot
+    from durable_tracker.store.slots import Slot
 
 Durability = Literal["always", "interval"]
 

@@ -23,19 +23,19 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from durable_tracker.batches import AgeLimit, Batch
-from durable_tracker.claims import Claims
-from durable_tracker.delivery_state import DeliverySettings, DeliveryState, Result
+from durable_tracker.delivery.batches import AgeLimit, Batch
+from durable_tracker.delivery.claims import Claims
+from durable_tracker.delivery.pipeline import Pipeline
+from durable_tracker.delivery.retry import Backoff, Outcome, Trouble, classify, retry_while_troubled
+from durable_tracker.delivery.state import DeliverySettings, DeliveryState, Result
 from durable_tracker.errors import QueueClosedError, QueueError
 from durable_tracker.log import logger
-from durable_tracker.pipeline import Pipeline
-from durable_tracker.retry import Backoff, Outcome, Trouble, classify, retry_while_troubled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from durable_tracker.queue import Queue, Row
-    from durable_tracker.transport import Reply, Transport
+    from durable_tracker.delivery.transport import Reply, Transport
+    from durable_tracker.store.queue import Queue, Row
 
 __all__ = ["Delivery", "DeliverySettings", "DeliveryState", "Result"]
 

@@ -1,0 +1,1 @@
+"""How events leave the queue: policy, retry and the wire. See `policy` for the loop, `transport` for the seam."""

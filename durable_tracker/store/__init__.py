@@ -1,0 +1,1 @@
+"""The queue on disk: exclusive slots, one SQLite connection each. See `queue` for what it promises."""
