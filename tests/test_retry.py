@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import ast
 import math
 import random
-from pathlib import Path
 
 import pytest
 
-import durable_tracker
 from durable_tracker.delivery.retry import Backoff, Outcome, Trouble, classify, retry_while_troubled
 from durable_tracker.errors import ConfigurationError
 
@@ -134,16 +131,3 @@ def test_what_an_attempt_raises_is_raised_at_once() -> None:
     """A defect is not an outage."""
     with pytest.raises(ZeroDivisionError):
         retry_while_troubled(lambda: 1 / 0, delay_s=lambda _: 0, sleep=lambda _: None, give_up=lambda: False)
-
-
-@pytest.mark.parametrize(("package", "home"), [("tenacity", "retry.py"), ("requests", "http_transport.py")])
-def test_a_third_party_package_has_one_home(package: str, home: str) -> None:
-    """Only one module may import it, so that a change of it is a change of one module."""
-    importers = set()
-    for path in Path(durable_tracker.__file__).parent.glob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
-            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            if any(name.split(".")[0] == package for name in names):
-                importers.add(path.name)
-    assert {home} == importers

@@ -514,6 +514,10 @@ class Table(SqliteDict):  # type: ignore[misc]
     def _refused(self, *_args: Any, **_kwargs: Any) -> NoReturn:
         raise TypeError(f"{self.tablename} is written by the queue alone")
 
+    # There is nothing to close: see `Connection.close`. A C function, since an exception out of a signal handler that
+    # came in a finaliser's bytecode would be printed and lost.
+    __del__ = object
+
     clear = pop = popitem = setdefault = terminate = __delitem__ = _refused
 
 
