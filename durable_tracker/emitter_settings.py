@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, get_args
 
@@ -17,6 +17,8 @@ REQUEST_COUNT_MAX: Final = 500
 
 GATHER: Final = 10
 """Waiting events that are sent without lingering, unless `batch_size` says otherwise."""
+
+_OPTIONAL: Final = frozenset({"batch_size", "buffer_capacity", "max_age"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,9 +51,9 @@ class EmitterSettings:
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "byte_limit", "buffer_capacity", "senders", "max_queue_bytes"):
-            check_count(name, getattr(self, name))
+            self._check(check_count, name)
         for name in ("linger", "shutdown_timeout", "max_retry_delay_seconds", "max_age"):
-            check_seconds(name, getattr(self, name))
+            self._check(check_seconds, name)
         if self.max_queue_bytes < MAX_QUEUE_BYTES_MIN:
             raise ConfigurationError(f"max_queue_bytes: {self.max_queue_bytes} is less than {MAX_QUEUE_BYTES_MIN}")
         _check_choice("durability", self.durability, get_args(Durability))
@@ -67,6 +69,11 @@ class EmitterSettings:
             if not isinstance(value, Mapping):
                 raise ConfigurationError(f"{name}: must be a dict, but is of type {type(value).__name__}")
             object.__setattr__(self, name, dict(value))  # the caller's own may change
+
+    def _check(self, check: Callable[[str, Any], None], name: str) -> None:
+        value = getattr(self, name)
+        if value is not None or name not in _OPTIONAL:
+            check(name, value)
 
     @property
     def request_count_max(self) -> int:
@@ -85,25 +92,33 @@ class EmitterSettings:
 
 
 def check_count(name: str, value: Any) -> None:
-    """Refuse what is neither None nor a positive integer.
+    """Refuse what is not a positive integer.
 
     Raises:
         ConfigurationError: names `name`.
     """
-    if value is not None and (type(value) is not int or value < 1):
+    if type(value) is not int or value < 1:
         raise ConfigurationError(f"{name}: {value!r} is not a positive integer")
 
 
 def check_seconds(name: str, value: Any) -> None:
-    """Refuse what is neither None nor a finite number of seconds from 0 on.
+    """Refuse what is not a finite number of seconds from 0 on.
 
     Raises:
         ConfigurationError: names `name`.
     """
-    if value is None:
-        return
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
         raise ConfigurationError(f"{name}: {value!r} is not a number of seconds")
+
+
+def check_function(name: str, value: Any) -> None:
+    """Refuse what is neither None nor can be called.
+
+    Raises:
+        ConfigurationError: names `name`.
+    """
+    if not (value is None or callable(value)):
+        raise ConfigurationError(f"{name}: {value!r} is not a function")
 
 
 def _check_choice(name: str, value: Any, allowed: tuple[Any, ...]) -> None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from durable_tracker.delivery.batches import device_time_ms
 from durable_tracker.delivery.policy import Delivery, DeliverySettings
-from durable_tracker.emitter_settings import EmitterSettings, OnFull, check_count, check_seconds
+from durable_tracker.emitter_settings import EmitterSettings, OnFull, check_count, check_function, check_seconds
 from durable_tracker.endpoint import Endpoint
 from durable_tracker.errors import (
     ConfigurationError,
@@ -157,6 +157,10 @@ class Emitter:
             raise ConfigurationError("session: connections are kept alive already; see headers= and transport=")
         if batch_size is not None and buffer_size is not None:
             raise ConfigurationError("buffer_size: is the older spelling of batch_size; give one of them")
+        check_function("on_success", on_success)
+        check_function("on_failure", on_failure)
+        if isinstance(transport, type) or not (transport is None or callable(getattr(transport, "send", None))):
+            raise ConfigurationError(f"transport: {transport!r} has no method send; see the protocol Transport")
         self._address = Endpoint.parse(endpoint, protocol, port, method)
         self._settings = EmitterSettings(
             method=self._address.method,
@@ -437,8 +441,13 @@ class Emitter:
         """Flush every `timeout` seconds, until `cancel_flush_timer`. A second call replaces the first.
 
         Delivery needs no timer: events are sent after `linger` seconds anyway.
+
+        Raises:
+            ConfigurationError: `timeout` is not a number of seconds above 0.
         """
         check_seconds("timeout", timeout)
+        if not timeout:
+            raise ConfigurationError("timeout: 0 would flush without a pause; give the seconds between two flushes")
         self.cancel_flush_timer()
         if flush_now:
             self.async_flush()

@@ -62,13 +62,18 @@ def make(tmp_path: Path) -> Iterator[Make]:
         ({"batch_size": 0}, "batch_size"),
         ({"batch_size": 1.5}, "batch_size"),
         ({"batch_size": 5, "buffer_size": 5}, "buffer_size"),
+        ({"on_success": 5}, "on_success"),
+        ({"on_failure": "log"}, "on_failure"),
         ({"byte_limit": -1}, "byte_limit"),
         ({"request_timeout": 0}, "request_timeout"),
         ({"request_timeout": "10"}, "request_timeout"),
         ({"max_retry_delay_seconds": -1}, "max_retry_delay_seconds"),
         ({"max_retry_delay_seconds": float("nan")}, "max_retry_delay_seconds"),
+        ({"max_retry_delay_seconds": None}, "max_retry_delay_seconds"),
         ({"buffer_capacity": 0}, "buffer_capacity"),
         ({"custom_retry_codes": [500]}, "custom_retry_codes"),
+        ({"custom_retry_codes": {"500": True}}, "custom_retry_codes"),
+        ({"custom_retry_codes": {500: "yes"}}, "custom_retry_codes"),
         ({"custom_retry_codes": {200: True}}, "custom_retry_codes"),
         ({"event_store": object()}, "queue_dir"),
         ({"session": object()}, "transport"),
@@ -77,7 +82,14 @@ def make(tmp_path: Path) -> Iterator[Make]:
         ({"durability": "sometimes"}, "durability"),
         ({"linger": float("inf")}, "linger"),
         ({"linger": True}, "linger"),
+        ({"linger": None}, "linger"),
         ({"senders": 0}, "senders"),
+        ({"senders": None}, "senders"),
+        ({"max_queue_bytes": None}, "max_queue_bytes"),
+        ({"queue_dir": 5}, "queue_dir"),
+        ({"queue_dir": b"/tmp"}, "queue_dir"),
+        ({"transport": 5}, "transport"),
+        ({"transport": HttpTransport}, "transport"),
         ({"max_queue_bytes": 1000}, "max_queue_bytes"),
         ({"on_full": "explode"}, "on_full"),
         ({"on_full": "block", "drain": False}, "on_full"),
@@ -86,6 +98,7 @@ def make(tmp_path: Path) -> Iterator[Make]:
         ({"headers": {"A": "b\r\nc"}}, "headers"),
         ({"drain": 1}, "drain"),
         ({"shutdown_timeout": -1}, "shutdown_timeout"),
+        ({"shutdown_timeout": None}, "shutdown_timeout"),
     ],
 )
 def test_a_setting_that_is_not_usable_is_refused_by_name(make: Make, settings: dict[str, Any], named: str) -> None:
@@ -279,6 +292,13 @@ def test_the_flush_timer_sends_now_and_then(make: Make) -> None:
         emitter.cancel_flush_timer()
         with pytest.raises(ConfigurationError, match="timeout"):
             emitter.set_flush_timer(-1)
+
+
+@pytest.mark.parametrize("timeout", [0, -1, None, "5"])
+def test_a_flush_timer_without_a_pause_is_refused(make: Make, timeout: Any) -> None:
+    """It would flush, and start threads, as fast as it can."""
+    with pytest.raises(ConfigurationError, match="timeout"):
+        make().set_flush_timer(timeout)
 
 
 def test_callbacks_get_the_official_arguments_after_the_commit(make: Make) -> None:

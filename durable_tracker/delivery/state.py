@@ -45,8 +45,10 @@ class DeliverySettings:
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise ConfigurationError(f"{name}: {value!r} is not a positive number of seconds")
-        for status in self.custom_retry_codes:
-            if not 300 <= status <= 599:  # noqa: PLR2004 - statuses that are not a success
+        for status, retry in self.custom_retry_codes.items():
+            if type(retry) is not bool:
+                raise ConfigurationError(f"custom_retry_codes: {retry!r} for {status!r} is neither True nor False")
+            if type(status) is not int or not 300 <= status <= 599:  # noqa: PLR2004 - statuses that are not a success
                 raise ConfigurationError(f"custom_retry_codes: {status!r} is not a status from 300 to 599")
         object.__setattr__(self, "custom_retry_codes", dict(self.custom_retry_codes))
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final
 import platformdirs
 from filelock import lock_descriptor
 
-from durable_tracker.errors import SlotBusyError, StorageError
+from durable_tracker.errors import ConfigurationError, SlotBusyError, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,7 +36,13 @@ _DATABASE: Final = re.compile(r"(0|[1-9][0-9]{0,3})\.sqlite3")
 
 
 def queue_root(queue_dir: str | os.PathLike[str] | None = None) -> Path:
-    """Return the queue dir: the argument, else `$DURABLE_TRACKER_DIR`, else the user's state directory."""
+    """Return the queue dir: the argument, else `$DURABLE_TRACKER_DIR`, else the user's state directory.
+
+    Raises:
+        ConfigurationError: the argument is no path.
+    """
+    if not isinstance(queue_dir, (str, os.PathLike, type(None))):
+        raise ConfigurationError(f"queue_dir: {queue_dir!r} is not a path")
     chosen = queue_dir or os.environ.get("DURABLE_TRACKER_DIR")
     if chosen:
         return Path(chosen).absolute()
