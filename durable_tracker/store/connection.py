@@ -47,10 +47,12 @@ _REWRITE_SIZE: Final = 1 << 20
 MULTI_ROW_MAX: Final = 256
 """Rows in one INSERT. SQLite's default limit of 32,766 variables would allow 16,383."""
 
+META_PAGE: Final = 5
+
 _TABLES: Final = {
     3: "CREATE TABLE events (key INTEGER PRIMARY KEY, value BLOB NOT NULL)",
     4: "CREATE TABLE dead_letters (key INTEGER PRIMARY KEY, value BLOB NOT NULL)",
-    5: "CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL)",
+    META_PAGE: "CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL)",
 }
 """By their root pages, which follow from the order in which they are made: page 2 is the first pointer map."""
 

@@ -31,8 +31,9 @@ _SIZES: Final = (0, 1, 2, 3, 4, 6, 8, 8, 0, 0)
 
 
 class Frame(NamedTuple):
-    """One page as a write-ahead log has it. `commits` says whether a transaction ends with it."""
+    """One page as a write-ahead log has it: its place there, and whether a transaction ends with it."""
 
+    place: int
     page: int
     commits: bool
     image: bytes
@@ -61,7 +62,8 @@ def wal_frames(path: Path) -> list[Frame]:
         if (own ^ salts).bit_count() > 1:
             continue  # of an older generation; half of its salts are random, so one bit is damage
         number, size = struct.unpack_from(">II", content, start)
-        frames.append(Frame(number, size != 0, content[start + _FRAME_HEADER_SIZE : start + _FRAME_SIZE]))
+        place = (start - _WAL_HEADER_SIZE) // _FRAME_SIZE
+        frames.append(Frame(place, number, size != 0, content[start + _FRAME_HEADER_SIZE : start + _FRAME_SIZE]))
     return frames
 
 

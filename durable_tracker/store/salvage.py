@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from durable_tracker.errors import StorageError
+from durable_tracker.store.connection import META_PAGE
 from durable_tracker.store.pages import Pages, wal_frames
 from durable_tracker.store.records import dead_letter_of, payload_of
 from durable_tracker.store.slots import sync_directory
@@ -123,13 +124,17 @@ def rows_beyond(database: Path, frames: list[Frame], recovered: int) -> tuple[li
     """Return the intact events that a WAL holds beyond the frame at which SQLite stopped, and whether it is damaged.
 
     With a single transaction there, nobody can say. A power failure may have cut it short, and then it was never
-    acknowledged; or a bit was flipped in it, and then it was. Its intact rows are kept in either case. A second one was
-    begun only when the first was on disk, so there it is damage that made SQLite stop. That holds for a WAL that was
-    synced with every commit.
+    acknowledged; or a bit was flipped in it, and then it was. The intact rows of a put are kept in either case; a part
+    of anything else, which always writes counts too, would undo what it left behind. A second transaction was begun
+    only when the first was on disk, so there it is damage that made SQLite stop. That holds for a WAL that was synced
+    with every commit.
     """
     beyond = frames[recovered:]
     commits = sum(frame.commits for frame in beyond)
     if not commits:
+        return [], False
+    has_gap = [frame.place for frame in beyond] != list(range(recovered, recovered + len(beyond)))
+    if commits == 1 and (has_gap or any(frame.page == META_PAGE for frame in beyond)):
         return [], False
     rows: dict[int, bytes] = {}
     with contextlib.closing(Pages(database, frames)) as pages:
