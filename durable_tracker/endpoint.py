@@ -75,12 +75,17 @@ class Endpoint:
 
 
 def _split(url: str) -> tuple[SplitResult, int | None]:
-    # The messages do not repeat the address: it may hold a password.
+    # The messages do not repeat the address, nor what urllib says of it: both may hold a password, or a piece of one.
     try:
         parts = urlsplit(url)
+    except ValueError:
+        raise ConfigurationError("endpoint: its host is no usable host") from None
+    try:
         own_port = parts.port
-    except ValueError as exc:
-        raise ConfigurationError(f"endpoint: is no usable address ({exc})") from None
+    except ValueError:
+        raise ConfigurationError(
+            "endpoint: its port is no number up to 65535 (or a password in it holds / ? or #, to be percent-encoded)"
+        ) from None
     if parts.scheme.lower() not in ("http", "https"):
         raise ConfigurationError(f"endpoint: the scheme {parts.scheme!r} is neither http nor https")
     if not parts.hostname:

@@ -71,7 +71,15 @@ def test_what_cannot_be_an_address_is_refused_by_name(arguments: tuple[Any, ...]
 
 
 @pytest.mark.parametrize(
-    "endpoint", ["https://user:secret@c.example:x", "ftp://user:secret@c.example", "u:secret@[::1"]
+    "endpoint",
+    [
+        "https://user:secret@c.example:x",
+        "ftp://user:secret@c.example",
+        "u:secret@[::1",
+        "https://user:secret/@c.example",
+        "https://user:secret#@c.example",
+        "https://user:secret\u2100@c.example",
+    ],
 )
 def test_no_message_repeats_a_password(endpoint: str) -> None:
     """An address that is refused may hold one."""
