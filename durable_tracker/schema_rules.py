@@ -8,7 +8,7 @@ link_click 1-0-1, remove_from_cart 1-0-0, screen_view 1-0-0, site_search 1-0-0, 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from durable_tracker.errors import InvalidEventError
@@ -47,6 +47,7 @@ NAME_SIZE_MAX = 4096
 VALUE_SIZE_MAX = 65_535
 _ELEMENT_KEYS = frozenset({"name", "value", "nodeName", "type"})
 _ITEM_KEYS = frozenset({"sku", "price", "quantity", "name", "category", "currency", "context"})
+_ITEM_KEYS_OF_THE_TRANSACTION = frozenset({"order_id", "tstamp", "event_subject"})
 
 
 def optional_text(field: str, value: object, size_max: int | None = None) -> str | None:
@@ -70,6 +71,13 @@ def optional_texts(field: str, values: object, size_max: int | None = None) -> l
         if value is None or optional_text(f"{field}[{index}]", value, size_max) is None:
             raise InvalidEventError(f"{field}[{index}]", "must be text, but is None")
     return list(values)
+
+
+def optional_list(field: str, values: object) -> Sequence[Any]:
+    """Return a list or a tuple as it is, an empty one for None."""
+    if values is not None and not isinstance(values, (list, tuple)):
+        raise InvalidEventError(field, f"must be a list, but is {shown(values)}")
+    return values or ()
 
 
 def optional_number(field: str, value: object) -> object:
@@ -148,12 +156,16 @@ def filters_data(filters: object) -> dict[str, str | bool] | None:
 
 
 def item_fields(place: str, order_id: str, currency: str | None, item: object) -> dict[str, Any]:
-    """Return the fields of one item of a transaction. The currency of the transaction wins, if it has one."""
+    """Return the fields of one item of a transaction. The currency of the transaction wins, if it has one.
+
+    What an item has in common with its transaction may be in it, and is the transaction's: the official tracker writes
+    it there, into the caller's own dict.
+    """
     if not isinstance(item, Mapping):
         raise InvalidEventError(place, f"must be a dict, but is {shown(item)}")
     require_text("ti_id", order_id)
     for key in item:
-        if key not in _ITEM_KEYS:
+        if key not in _ITEM_KEYS | _ITEM_KEYS_OF_THE_TRANSACTION:
             raise InvalidEventError(f"{place}.{key}", f"is none of {', '.join(sorted(_ITEM_KEYS))}")
     require_text(f"{place}.sku", item.get("sku"))
     for key in ("price", "quantity"):

@@ -48,8 +48,12 @@ class Snowplow:
         """
         if not isinstance(namespace, str) or not namespace:
             raise ConfigurationError(f"namespace must be text that is not empty, but is {shown(namespace)}")
-        tracker_config = tracker_config or TrackerConfiguration()
-        emitter_config = emitter_config or EmitterConfiguration()
+        tracker_config = TrackerConfiguration() if tracker_config is None else tracker_config
+        emitter_config = EmitterConfiguration() if emitter_config is None else emitter_config
+        if not isinstance(tracker_config, TrackerConfiguration):
+            raise ConfigurationError(f"tracker_config must be a TrackerConfiguration, but is {shown(tracker_config)}")
+        if not isinstance(emitter_config, EmitterConfiguration):
+            raise ConfigurationError(f"emitter_config must be an EmitterConfiguration, but is {shown(emitter_config)}")
         with cls._lock:
             cls._check_free(namespace)
             emitter = Emitter(endpoint, method=method, **emitter_config.arguments())

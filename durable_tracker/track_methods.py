@@ -25,6 +25,7 @@ from durable_tracker.schema_rules import (
     form_type,
     item_fields,
     optional_count,
+    optional_list,
     optional_text,
     optional_texts,
 )
@@ -242,12 +243,13 @@ class TrackMethods:
             event_subject: laid over the tracker's subject.
         """
         require_text("formId", form_id)
-        if isinstance(elements, (str, dict)):
-            raise InvalidEventError("elements", f"must be a list of elements, but is {elements!r:.80}")
         data = {
             "formId": optional_text("formId", form_id, NAME_SIZE_MAX),
             "formClasses": optional_texts("formClasses", form_classes, NAME_SIZE_MAX),
-            "elements": [form_element(f"elements[{i}]", element) for i, element in enumerate(elements or ())] or None,
+            "elements": [
+                form_element(f"elements[{i}]", one) for i, one in enumerate(optional_list("elements", elements))
+            ]
+            or None,
         }
         return self._track_described("submit_form", "1-0-0", data, context, tstamp, event_subject)
 
@@ -355,7 +357,7 @@ class TrackMethods:
             "tr_cu": currency,
         }
         events = [Event(transaction, event_subject, context, tstamp)]
-        for index, item in enumerate(items or ()):
+        for index, item in enumerate(optional_list("items", items)):
             pairs = item_fields(f"items[{index}]", order_id, currency, item)
             events.append(Event(pairs, event_subject, item.get("context") or context, tstamp))
         self._track_together(events)

@@ -264,8 +264,11 @@ class Tracker(TrackMethods):
             The tracker, as the official one does; with `timeout`, whether all queues are empty.
 
         Raises:
+            ConfigurationError: `is_async` is neither True nor False.
             QueueError: an emitter failed. The others were flushed all the same.
         """
+        if not isinstance(is_async, bool):
+            raise ConfigurationError(f"is_async must be True or False, but is {is_async!r:.80}; seconds go to timeout=")
         if timeout is _UNSET:
             each_within(self.emitters, None, flush_async if is_async else flush)
             return self
@@ -362,6 +365,8 @@ class Tracker(TrackMethods):
         subject = self.subject or _DEFAULT_SUBJECT
         own = self.standard_nv_pairs
         if event_subject is not None:
+            if not isinstance(event_subject, Subject):
+                raise InvalidEventError("event_subject", f"must be a Subject or None, but is {shown(event_subject)}")
             return _Shared(event_subject.combine_subject(subject), own)
         shared = self._shared
         if subject.standard_nv_pairs != shared.subject_pairs or own != shared.own_pairs:

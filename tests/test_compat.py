@@ -222,6 +222,15 @@ def test_a_transaction_and_its_items_are_tracked_together_and_the_items_left_as_
     assert [(event.wire["ttm"], event.wire["lang"]) for event in second] == [("5", "en")] * 3
 
 
+def test_an_item_that_the_official_tracker_wrote_into_is_taken() -> None:
+    """What it wrote there is the transaction's, and what counts is what the transaction says now."""
+    emitter = RecordingEmitter()
+    item = {"sku": "s", "price": 1, "quantity": 1, "order_id": "old", "tstamp": 5, "event_subject": None}
+    Tracker("ns", emitter).track_ecommerce_transaction("new", 1, items=[item])
+    transaction, tracked = emitter.events
+    assert ("new", "new", None) == (transaction.wire["tr_id"], tracked.wire["ti_id"], tracked.wire.get("ttm"))
+
+
 def test_an_item_keeps_its_own_currency_if_the_transaction_has_none() -> None:
     """Otherwise that of the transaction counts."""
     emitter = RecordingEmitter()
@@ -393,3 +402,11 @@ def test_the_registry_needs_a_namespace_and_a_tracker(namespace: Any) -> None:
         Snowplow.add_tracker(namespace)
     with pytest.raises(ConfigurationError):
         Snowplow.create_tracker("ns", None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("wrong", [{}, {"batch_size": 5}, True])
+@pytest.mark.parametrize("name", ["tracker_config", "emitter_config"])
+def test_the_registry_takes_settings_as_configurations_alone(name: str, wrong: Any) -> None:
+    """An empty dict is not taken for none at all, either."""
+    with pytest.raises(ConfigurationError, match=f"{name} must be"):
+        Snowplow.create_tracker("ns", "collector.acme.com", **{name: wrong})

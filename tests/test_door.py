@@ -243,6 +243,17 @@ REFUSED: dict[str, tuple[Callable[[Any], Any], str, str]] = {
         "items[0].x",
         "none of",
     ),
+    "items that are no list": (
+        lambda t: t.track_ecommerce_transaction("o", 1, items={"sku": "s", "price": 1, "quantity": 1}),
+        "items",
+        "must be a list",
+    ),
+    "elements that are no list": (lambda t: t.track_form_submit("f", elements=5), "elements", "must be a list"),
+    "a subject that is none": (
+        lambda t: t.track(PageView("u", event_subject={"uid": "a"})),
+        "event_subject",
+        "Subject",
+    ),
     "the last of several items": (
         lambda t: t.track_ecommerce_transaction(
             "o", 1, items=[{"sku": "s", "price": 1, "quantity": 1}, {"sku": "s", "price": 1, "quantity": 0.5}]

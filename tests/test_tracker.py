@@ -357,6 +357,12 @@ def test_flush_in_the_official_form_returns_the_tracker() -> None:
     assert custom.flushes == ["sync_flush", "flush", "flush"]
 
 
+def test_seconds_in_the_place_of_is_async_are_refused() -> None:
+    """`flush(5)` would not wait at all, though it reads as if it did for five seconds."""
+    with pytest.raises(ConfigurationError, match="timeout="):
+        Tracker("ns", RecordingEmitter()).flush(5)  # type: ignore[call-overload]
+
+
 def test_flush_with_a_timeout_says_whether_the_queues_are_empty() -> None:
     """All of them, within one deadline."""
 
