@@ -30,7 +30,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     ):
         description = getattr(module, "DESCRIPTION", text)
         sub = commands.add_parser(
-            name, help=text, description=description, epilog=EXIT_CODES, formatter_class=argparse.RawTextHelpFormatter
+            name,
+            help=text,
+            description=description,
+            epilog=getattr(module, "EXIT_CODES", EXIT_CODES),
+            formatter_class=argparse.RawTextHelpFormatter,
         )
         module.add_arguments(sub)
         sub.set_defaults(run=module.run)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 import requests
 
+from durable_tracker.collector import Collector
 from durable_tracker.collector.__main__ import main
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ def test_flapping_goes_up_and_down_in_turn() -> None:
         (["--host", "192.0.2.1"], "not a loopback address"),
         (["--fail", "503:2"], "is not from 0 to 1"),
         (["--fail", "503:0.6", "--reset", "0.6"], "at most 1 together"),
-        (["--fail", "abc"], "argument --fail"),
+        (["--fail", "abc"], "argument --fail: abc is not a final HTTP status"),
         (["--outage", "sometimes"], "argument --outage"),
         (["--latency", "2:1"], "the smaller one"),
         (["--port", "70000"], "argument --port"),
@@ -152,3 +153,10 @@ def test_unusable_options_are_refused_by_name(
     with pytest.raises(SystemExit) as stop:
         sys.exit(main(["--port", "0", *options]))
     assert (stop.value.code, message in capsys.readouterr().err) == (2, True)
+
+
+def test_a_port_that_is_taken_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    """The default port is often another collector's."""
+    with Collector() as other:
+        assert main(["--port", str(other.port)]) == 2
+    assert f"127.0.0.1:{other.port}: " in capsys.readouterr().err

@@ -158,12 +158,17 @@ def test_an_event_is_delivered_before_the_command_ends_if_the_collector_is_there
         ("track", "--endpoint", "c.example", "--schema", "no iglu"),
         ("track", "--endpoint", "c.example", "--schema", SCHEMA, "--data", "{"),
         ("track", "--endpoint", "c.example", "--schema", SCHEMA, "--context", "5"),
+        ("track", "--endpoint", "c.example", "--data", "{}"),
+        ("track", "--endpoint", "c.example", "--context", "{}"),
+        ("track", "--endpoint", "c.example", "--schema", SCHEMA, "--queue-dir", ""),
         ("track", "--endpoint", "c.example", "--header", "X: a\nb"),
         ("track", "--endpoint", "c.example", "--timeout", "soon"),
         (),
         ("no-such-command",),
         ("status", "/nowhere/at/all"),
+        ("status", "--queue-dir", ""),
         ("peek", "--limit", "0"),
+        ("peek", "--limit", "many"),
     ],
 )
 def test_what_is_wrong_with_the_command_line_is_said_with_exit_code_2(run: Run, arguments: tuple[str, ...]) -> None:
@@ -207,6 +212,12 @@ def test_status_prints_the_ledger_as_json(run: Run, filled: Path) -> None:
     assert (10, 7, 3) == tuple(report["ledger"][name] for name in ("accepted", "pending", "dead"))
     assert "https://c.example/i" == report["origin"]["url"]
     assert report["used_bytes"] > 0
+
+
+@pytest.mark.parametrize("command", ["status", "peek", "dead-letters", "requeue"])
+def test_a_queue_dir_without_queues_is_named(run: Run, tmp_path: Path, command: str) -> None:
+    """Nothing to show may be a mistyped directory."""
+    assert (Exit.EMPTY, "", f"no queue is in {tmp_path / 'typo'}\n") == run(command, "--queue-dir", tmp_path / "typo")
 
 
 def test_peek_prints_the_oldest_events(run: Run, filled: Path) -> None:
@@ -265,6 +276,13 @@ def test_the_help_lists_the_commands_and_the_exit_codes(run: Run) -> None:
         code, out, _ = run(command, "--help")
         assert 0 == code
         assert "exit codes" in out
+
+
+@pytest.mark.parametrize("command", ["track", "status", "peek", "dead-letters", "requeue", "verify", "salvage"])
+def test_the_help_states_the_commands_own_exit_codes_once(run: Run, command: str) -> None:
+    """A backlog is an exit code of the drain alone."""
+    _, out, _ = run(command, "--help")
+    assert (1, False) == (out.count("exit codes:"), "1 backlog remains" in out)
 
 
 def test_a_closed_pipe_is_no_traceback(filled: Path) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import ipaddress
 import itertools
 import math
@@ -68,7 +69,7 @@ def _port(text: str) -> int:
 
 def _failure(text: str) -> tuple[int, float]:
     status, _, probability = text.partition(":")
-    if not 200 <= int(status) <= 599:  # noqa: PLR2004
+    if not (status.isascii() and status.isdigit() and 200 <= int(status) <= 599):  # noqa: PLR2004
         raise argparse.ArgumentTypeError(f"{status} is not a final HTTP status (200 to 599)")
     return int(status), _probability(probability or "1")
 
@@ -235,7 +236,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 out = stack.enter_context(Path(options.out).open("ab"))
             collector = stack.enter_context(_collector(options, seed, out))
         except (ConfigurationError, OSError) as exc:
-            sys.stderr.write(f"collector: {exc}\n")
+            taken = isinstance(exc, OSError) and exc.errno == errno.EADDRINUSE
+            place = f"{options.host}:{options.port}: " if taken else ""
+            sys.stderr.write(f"collector: {place}{exc}\n")
             return _EXIT_USAGE
         wait = stack.enter_context(_stop_signals())
         to = sys.stderr if options.out == "-" else sys.stdout

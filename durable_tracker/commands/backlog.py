@@ -7,13 +7,16 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from durable_tracker.commands.options import EXIT_CODES, Exit, add_slot_options, chosen_slots, count
+from durable_tracker.commands.options import Exit, add_slot_options, chosen_slots, count
 from durable_tracker.errors import ConfigurationError, QueueError, SlotBusyError
+from durable_tracker.store.slots import queue_root
 from durable_tracker.store.sqlite_queue import SqliteQueue
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
+
+_EXIT_CODES = "exit codes: 0 done, 2 usage, 3 a slot is busy, 4 a slot is unreadable"
 
 
 def add_commands(commands: Any) -> None:
@@ -24,7 +27,7 @@ def add_commands(commands: Any) -> None:
         ("dead-letters", "print the events that were set aside, with the reason, as JSON lines", _dead_letters),
         ("requeue", "put dead letters back into their queue, all or those of --key", _requeue),
     ):
-        parser = commands.add_parser(name, help=text, description=text, epilog=EXIT_CODES)
+        parser = commands.add_parser(name, help=text, description=text, epilog=_EXIT_CODES)
         add_slot_options(parser)
         if name in ("peek", "dead-letters"):
             parser.add_argument("--limit", type=count, default=100, metavar="N", help="events per slot (default: 100)")
@@ -41,6 +44,8 @@ def _for_each_slot(act: Callable[[SqliteQueue, argparse.Namespace], None]) -> Ca
         except ConfigurationError as exc:
             print(exc, file=sys.stderr)
             return Exit.USAGE
+        if not slots:
+            print(f"no queue is in {queue_root(args.queue_dir)}", file=sys.stderr)
         for slot in slots:
             try:
                 with SqliteQueue.take(slot) as queue:

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
 import os
@@ -31,10 +32,10 @@ from durable_tracker.subject import Subject
 from durable_tracker.tracker import Tracker
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Iterable, Iterator
 
 DESCRIPTION = __doc__
+EXIT_CODES = "exit codes: 0 every check holds, 1 one does not, 2 usage"
 LINES_MIN: Final = 1000
 LINES_MAX: Final = 5000
 _SYSTEM_LOGS: Final = ("/var/log/dpkg.log", "/var/log/syslog", "/var/log/messages", "/var/log/system.log")
@@ -46,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     parser.add_argument("--input", type=Path, help="a log to track (default: one that this machine has)")
     parser.add_argument("--seed", type=int, default=1, help="of the collector's faults (default: 1)")
-    parser.add_argument("--child", nargs=3, metavar=("LINES", "ENDPOINT", "ACKS"), help="internal: be the tracker")
+    parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)  # be the tracker
 
 
 def run(args: argparse.Namespace) -> int:

@@ -45,8 +45,16 @@ def add_slot_options(parser: argparse.ArgumentParser) -> None:
 def add_queue_dir_option(parser: argparse.ArgumentParser) -> None:
     """Let the user say where the queues are."""
     parser.add_argument(
-        "--queue-dir", type=Path, help="the queue dir (default: $DURABLE_TRACKER_DIR, else the user's state directory)"
+        "--queue-dir",
+        type=_directory,
+        help="the queue dir (default: $DURABLE_TRACKER_DIR, else the user's state directory)",
     )
+
+
+def _directory(text: str) -> Path:
+    if not text:  # which would be the working directory
+        raise argparse.ArgumentTypeError("is empty")
+    return Path(text)
 
 
 def chosen_slots(args: argparse.Namespace) -> list[Slot]:
@@ -88,7 +96,10 @@ def _slots_at(path: Path) -> Iterator[Slot]:
 
 def seconds(text: str) -> float:
     """For argparse: a finite number of seconds from 0 on."""
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
     if not 0 <= value < math.inf:
         raise argparse.ArgumentTypeError(f"{text} is not a number of seconds")
     return value
@@ -96,10 +107,9 @@ def seconds(text: str) -> float:
 
 def count(text: str) -> int:
     """For argparse: a positive integer."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
-    return value
+    if not (text.isascii() and text.isdigit() and int(text)):
+        raise argparse.ArgumentTypeError(f"{text} is not a positive integer")
+    return int(text)
 
 
 def header(text: str) -> tuple[str, str]:

@@ -7,7 +7,7 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from durable_tracker.commands.options import EXIT_CODES, Exit, add_slot_options, chosen_slots
+from durable_tracker.commands.options import Exit, add_slot_options, chosen_slots
 from durable_tracker.errors import ConfigurationError, QueueError, SlotBusyError
 from durable_tracker.store import salvage
 from durable_tracker.store.sqlite_queue import SqliteQueue
@@ -20,13 +20,16 @@ if TYPE_CHECKING:
     from durable_tracker.store.slots import Slot
 
 VERIFY = """\
-Check the pages of each queue, the checksum of every row, and the counts against the rows. Nothing is mended.
-exit codes: 0 sound, 2 usage, 3 a slot is busy, 4 a slot is damaged or unreadable"""
+Check the pages of each queue, the checksum of every row, and the counts against the rows. Nothing is mended."""
 
 SALVAGE = """\
 Set a damaged queue's file aside, and take every intact row over into a new one: by hand what an emitter does by
-itself when it opens the queue. Nothing is deleted. A sound queue is refused without --force.
-exit codes: 0 done, 2 usage, or a slot is sound, 3 a slot is busy, 4 a slot cannot be salvaged"""
+itself when it opens the queue. Nothing is deleted. A sound queue is refused without --force."""
+
+_EXIT_CODES = {
+    "verify": "exit codes: 0 sound, 2 usage, 3 a slot is busy, 4 a slot is damaged or unreadable",
+    "salvage": "exit codes: 0 done, 2 usage, or a slot is sound, 3 a slot is busy, 4 a slot cannot be salvaged",
+}
 
 
 def add_commands(commands: Any) -> None:
@@ -35,7 +38,7 @@ def add_commands(commands: Any) -> None:
         ("verify", "look for damage in each queue", VERIFY, _verify),
         ("salvage", "take the intact events out of a damaged queue", SALVAGE, _salvage),
     ):
-        parser = commands.add_parser(name, help=text, description=description, epilog=EXIT_CODES)
+        parser = commands.add_parser(name, help=text, description=description, epilog=_EXIT_CODES[name])
         add_slot_options(parser)
         if name == "verify":
             parser.add_argument("--json", action="store_true", help="print one JSON object for each queue")

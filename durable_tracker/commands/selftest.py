@@ -9,6 +9,7 @@ A kill shows that no event depends on the process; a power failure it cannot pla
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
 import os
@@ -39,10 +40,10 @@ from durable_tracker.store.sqlite_queue import SqliteQueue
 from durable_tracker.tracker import Tracker
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Iterator
 
 DESCRIPTION = __doc__
+EXIT_CODES = "exit codes: 0 every check holds, 1 one does not, 2 usage"
 KILLS: Final = 10
 _SYNCS: Final = 200
 _IMPLAUSIBLE_S: Final = 20e-6  # faster than any drive that waits for its medium
@@ -85,7 +86,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kills", type=count, default=KILLS, metavar="N", help=f"processes to kill (default: {KILLS})")
     parser.add_argument("--seed", type=int, help="of the moments of the kills (default: a new one, which is printed)")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of lines")
-    parser.add_argument("--child", nargs=3, metavar=("ENDPOINT", "DIR", "ACKS"), help="internal: be the tracker")
+    parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)  # be the tracker
 
 
 def run(args: argparse.Namespace) -> int:

@@ -22,14 +22,16 @@ if TYPE_CHECKING:
 DESCRIPTION = """\
 Track one self-describing event, given by --schema and --data, or one for each line of standard input:
 {"schema": "iglu:...", "data": {...}, "context": [{"schema": ..., "data": ...}], "true_timestamp": 1700000000000}
-When the exit code is 0, every event is on disk."""
+When the exit code is 0, every event is on disk, whether or not it was delivered in time."""
+
+EXIT_CODES = "exit codes: 0 stored, 2 usage, or an event was refused, 4 not stored"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     parser.add_argument("--endpoint", required=True, help="the collector's host, with scheme and port if need be")
     parser.add_argument("--schema", help="iglu: URI of one event; without it, events are read from standard input")
-    parser.add_argument("--data", default="{}", help="the event's data, as JSON")
+    parser.add_argument("--data", help="the event's data, as JSON (default: {})")
     parser.add_argument("--context", action="append", default=[], help='{"schema": ..., "data": ...}; repeatable')
     parser.add_argument("--namespace", help="the tracker's name (tna)")
     parser.add_argument("--app-id", help="the application (aid)")
@@ -38,7 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-base64", action="store_true", help="send JSON as it is")
     parser.add_argument("--name", help="the queue's name (default: from the endpoint)")
     add_queue_dir_option(parser)
-    parser.add_argument("--header", type=header, action="append", default=[], metavar="'NAME: VALUE'")
+    parser.add_argument(
+        "--header", type=header, action="append", default=[], metavar="'NAME: VALUE'", help="send it too; repeatable"
+    )
     parser.add_argument("--no-drain", action="store_true", help="leave sending to a later drain")
     parser.add_argument(
         "--timeout", type=seconds, default=5.0, metavar="S", help="seconds to wait for delivery (default: 5)"
@@ -47,6 +51,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Track what `args` and standard input say. Return the exit code."""
+    if args.schema is None and (args.data is not None or args.context):
+        print(
+            "track: --data and --context need --schema; without it, events are read from standard input",
+            file=sys.stderr,
+        )
+        return Exit.USAGE
     try:
         emitter = Emitter(
             args.endpoint,
@@ -73,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
         try:
             if args.schema is not None:
                 context = [_entity(_json(text, "--context"), "--context") for text in args.context]
-                data = _json(args.data, "--data")
+                data = {} if args.data is None else _json(args.data, "--data")
                 print(tracker.track(SelfDescribing(SelfDescribingJson(args.schema, data), context=context or None)))
                 return Exit.EMPTY
             return _track_lines(tracker, sys.stdin.buffer)
