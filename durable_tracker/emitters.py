@@ -229,7 +229,11 @@ class Emitter:
             QueueClosedError: the emitter was closed.
             StorageError: the disk failed. Whether the event was stored is unknown.
         """
-        pair = self._pair or self._open()
+        try:
+            pair = self._pair or self._open()
+        except QueueFullError as exc:  # the disk has no room for an empty queue either
+            self._put_when_full([payload], exc)
+            return
         queue, worker = pair
         try:
             if self.buffer_capacity is not None:
@@ -251,7 +255,11 @@ class Emitter:
 
     def put_many(self, payloads: Sequence[bytes]) -> None:
         """Store finished events, in few commits. Raises as `put`; a leading part may then have been stored."""
-        pair = self._pair or self._open()
+        try:
+            pair = self._pair or self._open()
+        except QueueFullError as exc:
+            self._put_when_full(payloads, exc)
+            return
         queue, worker = pair
         try:
             if self.buffer_capacity is not None:
@@ -279,40 +287,56 @@ class Emitter:
         """
         self.put(finished(payload))
 
+    @staticmethod
+    def _announce(queue: SqliteQueue, worker: Worker) -> None:
+        if queue.high >= worker.wake_at:
+            worker.wake()
+
     def _check_capacity(self, queue: SqliteQueue, count: int) -> None:
         if queue.pending() + count > (self.buffer_capacity or 0):
             raise QueueFullError(f"{self.name}: buffer_capacity={self.buffer_capacity} events are pending")
 
     def _put_when_full(self, payloads: Sequence[bytes], error: QueueFullError) -> None:
         """Do as `on_full` says with events that found the queue full."""
+        if (pair := self._pair) is not None:
+            self._announce(*pair)  # those of the same call that found room: others may wait for them to leave
         if self._settings.on_full == "raise":
             raise error
         for payload in payloads:
-            self._put_one_when_full(payload, error)
+            # Of several, there may be room for this one.
+            self._put_one_when_full(payload, error if len(payloads) == 1 else None)
 
-    def _put_one_when_full(self, payload: bytes, error: QueueFullError) -> None:
-        if self._settings.on_full == "drop_newest":
-            self._dropped += 1
-            if self._dropped & (self._dropped - 1) == 0:  # 1, 2, 4, 8, ...: not a line per event
-                logger.warning("emitter.dropped_newest", extra={"emitter": self.name, "dropped": self._dropped})
-            return
-        queue, _ = self._pair or self._open()
+    def _put_one_when_full(self, payload: bytes, error: QueueFullError | None) -> None:
         while True:
-            self._wait_for_room(queue, payload, error)
+            if error is not None:
+                if self._settings.on_full == "drop_newest":
+                    self._count_dropped()
+                    return
+                self._wait_for_room(payload, error)
             try:
+                queue, worker = self._pair or self._open()
                 if self.buffer_capacity is not None:
                     self._check_capacity(queue, 1)
                 queue.put(payload)
             except QueueFullError as exc:
                 error = exc
             else:
+                self._announce(queue, worker)
                 return
 
-    def _wait_for_room(self, queue: SqliteQueue, payload: bytes, error: QueueFullError) -> None:
+    def _count_dropped(self) -> None:
+        self._dropped += 1
+        if self._dropped & (self._dropped - 1) == 0:  # 1, 2, 4, 8, ...: not a line per event
+            logger.warning("emitter.dropped_newest", extra={"emitter": self.name, "dropped": self._dropped})
+
+    def _wait_for_room(self, payload: bytes, error: QueueFullError) -> None:
+        queue = pair[0] if (pair := self._pair) is not None else None
+        if queue is not None and not queue.could_hold(len(payload)):
+            raise error  # no room would ever be enough
         if self._settings.on_full == "drop_oldest":
-            if not queue.evict(len(payload)):
+            if queue is None or not queue.evict(len(payload)):
                 raise error
-        elif queue.is_held_by_this_thread():
+        elif queue is not None and queue.is_held_by_this_thread():
             raise error  # in a signal handler that interrupted a put: whoever makes room waits for that put
         elif self._is_closed:
             raise QueueClosedError(f"{self.name} was closed while a put waited for room")

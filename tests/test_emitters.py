@@ -16,10 +16,11 @@ from processes import wait_until
 from durable_tracker import AsyncEmitter, Emitter, Ledger
 from durable_tracker.collector import Collector, Fault
 from durable_tracker.delivery.http_transport import HttpTransport
+from durable_tracker.delivery.transport import Reply
 from durable_tracker.errors import ConfigurationError, InvalidEventError, QueueClosedError, QueueFullError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     Make = Callable[..., Emitter]
@@ -443,6 +444,83 @@ def test_block_waits_for_the_collector(make: Make) -> None:
         assert done.wait(20)
         assert emitter.flush(10)
         assert collector.wait(distinct=200)
+
+
+@pytest.mark.parametrize("on_full", ["drop_oldest", "block"])
+def test_an_event_beyond_the_quota_displaces_nothing_and_waits_for_nothing(make: Make, on_full: str) -> None:
+    """No room would ever be enough for it, so the put raises, and what was stored stays."""
+    emitter = make(max_queue_bytes=SMALL, on_full=on_full)
+    for number in range(50):
+        emitter.put(event(number, 1000))
+    with pytest.raises(QueueFullError, match=f"max_queue_bytes={SMALL}"):
+        emitter.put(event(51, SMALL))
+    assert Ledger(accepted=50, pending=50) == emitter.stats().ledger
+
+
+def test_an_event_that_fills_the_quota_displaces_all_others(make: Make) -> None:
+    """What can fit is let in."""
+    emitter = make(max_queue_bytes=SMALL, on_full="drop_oldest", drain=False)
+    for number in range(50):
+        emitter.put(event(number, 1000))
+    emitter.put(event(51, SMALL - (40 << 10)))
+    assert Ledger(accepted=51, pending=1, evicted=50) == emitter.stats().ledger
+
+
+def test_bulk_puts_beyond_the_quota_do_not_wait_for_the_next_round(make: Make) -> None:
+    """A collector that is up gets the part that was stored at once, which makes room for the rest."""
+    with Collector() as collector:
+        emitter = make(collector.url, max_queue_bytes=SMALL, on_full="block", linger=0)
+        emitter.put(event(0))
+        assert emitter.flush(10)
+        wait_until(lambda: emitter._pair[1].wake_at == 2)  # type: ignore[index]
+        started_at = time.monotonic()
+        emitter.put_many([event(number, 1000) for number in range(1, 400)])
+        assert collector.wait(distinct=400)
+        assert time.monotonic() - started_at < 20
+
+
+@pytest.mark.parametrize("on_full", ["drop_oldest", "drop_newest"])
+def test_bulk_puts_beyond_the_quota_fill_an_empty_queue(make: Make, on_full: str) -> None:
+    """Nothing is dropped or refused before there is no room for it."""
+    emitter = make(max_queue_bytes=SMALL, on_full=on_full, drain=False)
+    emitter.put_many([event(number, 1000) for number in range(200)])
+    stats = emitter.stats()
+    assert 200 == stats.ledger.pending + stats.ledger.evicted + stats.dropped
+    assert stats.ledger.pending > 50
+
+
+def test_an_event_that_waited_for_room_is_sent_at_once(make: Make) -> None:
+    """Nobody else has to put another one first."""
+    with Collector() as collector:
+        collector.down()
+        emitter = make(collector.url, buffer_capacity=1, on_full="block", max_retry_delay_seconds=0.05)
+        emitter.put(event(1))
+        thread = threading.Thread(target=emitter.put, args=(event(2),))
+        thread.start()
+        wait_until(lambda: emitter.stats().state == "backing_off")
+        collector.up()
+        thread.join(10)
+        assert collector.wait(distinct=2)
+
+
+def test_dead_letters_leave_room_for_events(make: Make) -> None:
+    """However many a collector refuses, the queue accepts new ones."""
+
+    class Picky:
+        def send(self, events: Sequence[bytes]) -> Reply:
+            return Reply(status=400 if any(b'"bad"' in one for one in events) else 200)
+
+        def close(self) -> None:
+            """Hold nothing."""
+
+    emitter = make(max_queue_bytes=SMALL, transport=Picky())
+    bad = event(0, 3000).replace(b'"c"', b'"bad"')
+    for _ in range(30):
+        emitter.put_many([bad, bad, event(1)])
+        assert emitter.flush(10)
+    ledger = emitter.stats().ledger
+    assert (90, 30, 0) == (ledger.accepted, ledger.delivered, ledger.pending)
+    assert 60 == ledger.dead + ledger.discarded
 
 
 def test_a_blocked_put_is_told_of_the_close(make: Make) -> None:

@@ -203,6 +203,32 @@ assert len(queue.events) == ledger.pending
     disk.run(SMALL_DISK + source, prefix=OWN_MOUNTS, timeout_s=60)
 
 
+@pytest.mark.parametrize("on_full", ["raise", "drop_newest", "drop_oldest", "block"])
+def test_a_disk_without_room_for_an_empty_queue_is_full_as_any_other(disk: Site, on_full: str) -> None:
+    """The first put does as `on_full` says; with nothing to evict, dropping the oldest has to raise."""
+    source = f"""
+fill_the_rest()
+t = make(drain="{on_full}" == "block", on_full="{on_full}")
+outcomes = []
+def work():
+    try:
+        track(t, "first")
+        outcomes.append("returned")
+    except QueueFullError:
+        outcomes.append("raised")
+thread = threading.Thread(target=work, daemon=True)
+thread.start()
+thread.join(1)
+expected = {{"drop_newest": ["returned"], "block": []}}.get("{on_full}", ["raised"])
+assert outcomes == expected, outcomes
+assert t.emitters[0].stats().dropped == ("{on_full}" == "drop_newest")
+os.unlink(REST)
+thread.join(10)
+assert not thread.is_alive()
+"""
+    disk.run(SMALL_DISK + source, prefix=OWN_MOUNTS, timeout_s=60)
+
+
 def test_blocking_on_a_full_disk_waits_for_room(disk: Site) -> None:
     """Made by the collector, or by whoever filled the disk."""
     source = """

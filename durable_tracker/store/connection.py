@@ -222,11 +222,10 @@ class Connection:
         with self.lock:
             return int(self.pragma("page_count")) - int(self.pragma("freelist_count"))
 
-    @property
-    def is_at_limit(self) -> bool:
-        """Whether the database file has reached `size_max` and has no free page left."""
+    def is_at_limit(self, size: int = 0) -> bool:
+        """Return whether the database file has reached `size_max`, and has no free pages left for `size` bytes."""
         with self.lock:
-            return self.used_pages() >= _pages(self._size_max) - 1
+            return self.used_pages() + size // PAGE_SIZE >= _pages(self._size_max) - 1
 
     def is_sound(self) -> bool:
         """Return whether SQLite finds every page in order. Reads the whole file."""

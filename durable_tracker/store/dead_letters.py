@@ -21,6 +21,7 @@ RECORD_HIGH: Final = "UPDATE meta SET value = max(value, (SELECT coalesce(max(ke
 
 COUNT_MAX: Final = 10_000
 SIZE_MAX: Final = 64 << 20
+_QUOTA_SHARE: Final = 4  # of a small quota letters take a quarter at most: else they would keep new events out for ever
 _DISCARD_MAX: Final = 100  # in one transaction
 
 
@@ -82,7 +83,8 @@ def _move(file: SlotFile, key: int, letter: DeadLetter, count: str, high: str) -
 
 def trim(file: SlotFile) -> None:
     """Discard the oldest letters beyond the bounds, and count them."""
-    while file.counts["dead"] > COUNT_MAX or (file.counts["dead_size"] > SIZE_MAX and file.counts["dead"] > 1):
+    size_max = min(SIZE_MAX, file.max_queue_bytes // _QUOTA_SHARE)
+    while file.counts["dead"] > COUNT_MAX or (file.counts["dead_size"] > size_max and file.counts["dead"] > 1):
         excess = max(file.counts["dead"] - COUNT_MAX, 1)
         oldest = file.connection.select(
             "SELECT key, coalesce(length(value), 0) FROM dead_letters WHERE key > 0 ORDER BY key LIMIT ?",

@@ -51,6 +51,7 @@ _KEY_MAX: Final = 1 << 62  # beyond it, a key is a flipped bit
 _VACUUM_PAGES: Final = 256
 _FREE_PAGES_KEPT: Final = 32
 _WAL_ROOM_FOR_PUTS: Final = WAL_SIZE_MAX // 8
+_EMPTY_SIZE: Final = 8 * PAGE_SIZE  # of a file without events, and a little more
 _BEYOND_QUOTA: Final = 16 << 20
 _MENDS_MAX: Final = 8
 _TAKE_OVER_ROWS: Final = 256
@@ -450,9 +451,14 @@ class SlotFile:
                 # Locked by a statement of this very thread, if a signal handler interrupted it: the next put does it.
                 self.checkpoint()
 
-    def explain_full(self, exc: QueueFullError) -> QueueFullError:
-        """Return the error that says whether the quota or the disk is full."""
-        if self.connection.is_at_limit:
+    def could_hold(self, size: int) -> bool:
+        """Return whether an event of `size` bytes would fit if there was no other; dead letters stay."""
+        dead, count = self.counts["dead_size"], self.counts["dead"]
+        return size + dead + min(dead, count * PAGE_SIZE) + _EMPTY_SIZE <= self.max_queue_bytes
+
+    def explain_full(self, exc: QueueFullError, size: int) -> QueueFullError:
+        """Return the error that says whether the quota or the disk has no room for `size` bytes."""
+        if self.connection.is_at_limit(size):
             return QueueFullError(f"{self.slot.database} has reached max_queue_bytes={self.max_queue_bytes}")
         return QueueFullError(f"the disk is full: {exc}")
 

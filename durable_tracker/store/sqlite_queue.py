@@ -158,7 +158,7 @@ class SqliteQueue:
             except KeyTakenError:
                 file.reread_high()
             except QueueFullError as exc:
-                full = file.explain_full(exc)
+                full = file.explain_full(exc, len(payload))
                 break
             else:
                 file.high = max(file.high, key)  # a signal handler's put may have come in between
@@ -186,7 +186,7 @@ class SqliteQueue:
             except KeyTakenError:
                 file.reread_high()
             except QueueFullError as exc:
-                full = file.explain_full(exc)
+                full = file.explain_full(exc, sum(map(len, payloads)))
                 break
             else:
                 file.high = max(file.high, first + len(payloads) - 1)
@@ -343,7 +343,11 @@ class SqliteQueue:
     def is_full(self) -> bool:
         """Return whether the next put is likely to find the quota or the disk full."""
         self.check_pid()
-        return not self._file.headroom.is_there or self._connection.is_at_limit
+        return not self._file.headroom.is_there or self._connection.is_at_limit()
+
+    def could_hold(self, size: int) -> bool:
+        """Return whether an event of `size` bytes would fit if there was no other."""
+        return self._file.could_hold(size)
 
     def is_held_by_this_thread(self) -> bool:
         """Return whether this thread is inside the queue already, as in a signal handler that interrupted a put."""
