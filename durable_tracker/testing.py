@@ -20,7 +20,7 @@ from __future__ import annotations
 import base64
 import json
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from durable_tracker.self_describing_json import SelfDescribingJson
 
@@ -130,7 +130,13 @@ class TrackedEvents:
     def __iter__(self) -> Iterator[RecordedEvent]:
         return iter(self._emitter.events)
 
-    def __getitem__(self, index: int) -> RecordedEvent:
+    @overload
+    def __getitem__(self, index: int) -> RecordedEvent: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[RecordedEvent]: ...
+    def __getitem__(self, index: int | slice) -> RecordedEvent | list[RecordedEvent]:
+        if isinstance(index, slice):
+            return self._emitter.events[index]
         return RecordedEvent.decode(self._emitter.payloads[index])
 
     def clear(self) -> None:

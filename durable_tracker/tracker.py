@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from os import urandom
 from typing import TYPE_CHECKING, Any, overload
 
 from durable_tracker.errors import ConfigurationError, InvalidEventError
 from durable_tracker.events import Event
 from durable_tracker.fan_out import close, each_within, emitter_list, flush, flush_async, hand_out
-from durable_tracker.payload import Payload, encode_plain, finished, require_fields, to_bytes
+from durable_tracker.payload import Payload, encode_plain, finished, new_uuid, require_fields, to_bytes
 from durable_tracker.protocol import (
     DEFAULT_PLATFORM,
     EVENT_JSON_FIELDS,
@@ -45,13 +44,6 @@ _DEFAULT_SUBJECT = Subject()
 _ORDER_1 = ("namespace", "emitters", "subject", "app_id", "encode_base64", "json_encoder")
 _ORDER_0 = ("emitters", "subject", "namespace", "app_id", "encode_base64", "json_encoder")
 _DEFAULTS = {"subject": None, "namespace": None, "app_id": None, "encode_base64": True, "json_encoder": None}
-_VARIANT = dict(zip("0123456789abcdef", "89ab" * 4, strict=True))
-
-
-def _new_uuid() -> str:
-    """Return a random UUID, version 4. As `str(uuid.uuid4())`, in a third of the time."""
-    digits = urandom(16).hex()
-    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{_VARIANT[digits[16]]}{digits[17:20]}-{digits[20:]}"
 
 
 class _Shared:
@@ -141,7 +133,7 @@ class Tracker(TrackMethods):
     @staticmethod
     def get_uuid() -> str:
         """Return a new random UUID as text."""
-        return _new_uuid()
+        return new_uuid()
 
     @staticmethod
     def get_timestamp(tstamp: float | None = None) -> int:
@@ -164,7 +156,8 @@ class Tracker(TrackMethods):
         If one emitter fails, the others get the event all the same. Then the first error is raised, with a note on
         each of the others.
 
-        A `Payload` is the 0.9 way: it is given to the emitters as it is, and the tracker is returned.
+        A `Payload` is the 0.9 way: it is given to the emitters as it is, with an id and a time if it has none, and the
+        tracker is returned.
 
         Raises:
             InvalidEventError: the event broke a rule of the protocol. No emitter got it.
@@ -322,7 +315,7 @@ class Tracker(TrackMethods):
         """
         if not isinstance(event, Event):
             raise InvalidEventError("event", f"must be an Event, but is of type {type(event).__name__}")
-        eid = _new_uuid()
+        eid = new_uuid()
         dtm = time.time_ns() // 1_000_000
         shared = self._shared_fields(event.event_subject)
         pairs = event.pairs

@@ -71,6 +71,7 @@ def test_all_trackers_record_to_the_fixture(tracked_events: TrackedEvents, recor
     assert eids == [event.eid for event in tracked_events]
     assert (len(tracked_events), tracked_events[-1].wire["url"]) == (3, "c")
     assert isinstance(tracked_events[0], RecordedEvent)
+    assert ["b", "c"] == [event.wire["url"] for event in tracked_events[1:]]
     assert recording_emitter.events == []
     tracked_events.clear()
     assert list(tracked_events) == []

@@ -432,6 +432,17 @@ def test_payloads_can_be_tracked_as_in_the_older_generation() -> None:
     assert payload.get() == {"e": "pv", "url": "u"}
 
 
+def test_a_payload_without_an_id_and_a_time_gets_them() -> None:
+    """A resend without an id would be another event downstream, and one without a time would happen when it arrives."""
+    first, second = RecordingEmitter(), RecordingEmitter()
+    tracker = Tracker([first, second])
+    for _ in range(2):
+        tracker.track(Payload({"e": "pv", "p": "pc", "tv": "py-0.9.0"}))
+    assert first.payloads == second.payloads
+    assert 2 == len({event.eid for event in first.events})
+    assert all(abs(int(event.wire["dtm"]) - time.time() * 1000) < 60_000 for event in first.events)
+
+
 def test_what_is_written_into_the_trackers_own_fields_reaches_the_next_event() -> None:
     """They are a public attribute on the official tracker."""
     emitter = RecordingEmitter()
