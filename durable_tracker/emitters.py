@@ -44,6 +44,15 @@ if TYPE_CHECKING:
     from durable_tracker.store.queue import Row
 
 _FULL_RECHECK_S: Final = 0.1
+_SENDING: Final = (
+    "http_get",
+    "http_post",
+    "send_events",
+    "is_good_status_code",
+    "attach_sent_timestamp",
+    "reached_limit",
+)
+"""Methods of the official emitter that its subclasses override to change how it sends. Nothing here calls them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +126,18 @@ class Emitter:
         ConfigurationError: an argument is not usable; the message names it.
         StorageError: the queue's directory cannot be made or written.
     """
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Refuse what would silently be ignored.
+
+        Raises:
+            ConfigurationError: the subclass overrides a method of the official emitter that nothing here calls.
+        """
+        super().__init_subclass__(**options)
+        for name in _SENDING:
+            if name in vars(cls):
+                instead = "transport= carries events, custom_retry_codes= says what is tried again"
+                raise ConfigurationError(f"{cls.__name__}.{name}: would never be called; {instead}")
 
     def __init__(
         self,

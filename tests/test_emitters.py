@@ -148,6 +148,14 @@ def test_a_transport_of_ones_own_is_used_as_it_is(make: Make) -> None:
         assert collector.wait(distinct=1)
 
 
+@pytest.mark.parametrize("name", ["http_post", "http_get", "send_events", "is_good_status_code"])
+@pytest.mark.parametrize("base", [Emitter, AsyncEmitter])
+def test_a_subclass_that_overrides_how_the_official_emitter_sends_is_refused(base: type[Emitter], name: str) -> None:
+    """Nothing would call it: what it was to hold back, for one, would be sent."""
+    with pytest.raises(ConfigurationError, match=f"Mine.{name}: would never be called; transport="):
+        type("Mine", (base,), {name: lambda *_: 200})
+
+
 def test_input_takes_what_the_official_tracker_hands_over(make: Make) -> None:
     """A dict of the protocol's fields, checked at the door."""
     emitter = make(drain=False)
