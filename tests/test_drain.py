@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -99,6 +100,40 @@ def test_an_empty_or_missing_queue_dir_is_nothing_to_do(run: Run, root: Path) ->
     assert not root.exists()
     root.mkdir()
     assert Exit.EMPTY == run()[0]
+
+
+def test_a_directory_that_may_not_be_read_does_not_keep_the_others_from_being_drained(
+    run: Run, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is reported, by its own exit code."""
+
+    def forbidding(function: Callable[..., Any]) -> Callable[..., Any]:
+        def forbid(path: Any, *arguments: Any) -> Any:
+            if "theirs" in str(path):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+            return function(path, *arguments)
+
+        return forbid
+
+    with Collector() as collector:
+        leave(root, "theirs", 0, 0, 5, url=collector.url, method="post")
+        leave(root, "zz", 0, 5, 5, url=collector.url, method="post")
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "listdir", forbidding(os.listdir))
+            patch.setattr(os, "open", forbidding(os.open))
+            code, out, err = run()
+        assert (Exit.UNREADABLE, 5) == (code, len(collector.eids()))
+        assert "delivered 5, remaining 0" in out
+        assert "theirs" in err
+        assert "Permission denied" in err
+
+
+def test_a_name_that_is_a_files_is_no_queue(run: Run, root: Path) -> None:
+    """It is a usage error, as any name without a queue."""
+    root.mkdir()
+    (root / "notes").touch()
+    code, _, err = run("--name", "notes")
+    assert (Exit.USAGE, True) == (code, "no queue of that name" in err)
 
 
 def test_slots_are_chosen_by_name_by_file_and_by_directory(run: Run, root: Path) -> None:

@@ -71,7 +71,7 @@ def chosen_slots(args: argparse.Namespace) -> list[Slot]:
             raise ConfigurationError(f"{path}: no queue is there")
         slots += found
     for name in args.name:
-        found = [*existing_slots(root / name), *existing_slots(root / safe_name(name))]
+        found = [*_slots_in(root / name), *_slots_in(root / safe_name(name))]
         if not found:
             raise ConfigurationError(f"--name {name}: no queue of that name is in {root}")
         slots += found
@@ -82,16 +82,29 @@ def chosen_slots(args: argparse.Namespace) -> list[Slot]:
 
 
 def _slots_at(path: Path) -> Iterator[Slot]:
-    if path.is_file():
-        for slot in existing_slots(path.parent):
-            if slot.database == path:
-                yield slot
+    try:
+        is_file = path.is_file()
+        directories = sorted(path.iterdir()) if path.is_dir() else []
+    except PermissionError:
+        is_file, directories = False, []
+    if is_file:
+        yield from (slot for slot in _slots_in(path.parent) if slot.database == path)
         return
-    yield from existing_slots(path)
-    if path.is_dir():
-        for directory in sorted(path.iterdir()):
-            if directory.is_dir() and not directory.is_symlink():
-                yield from existing_slots(directory)
+    yield from _slots_in(path)
+    for directory in directories:
+        if directory.is_dir() and not directory.is_symlink():
+            yield from _slots_in(directory)
+
+
+def _slots_in(directory: Path) -> Iterator[Slot]:
+    """Yield a directory's slots; of one that may not be read the first, so that it is reported as unreadable."""
+    try:
+        slots = list(existing_slots(directory))
+    except NotADirectoryError:
+        slots = []
+    except PermissionError:
+        slots = [Slot(directory, 0)]
+    yield from slots
 
 
 def seconds(text: str) -> float:
