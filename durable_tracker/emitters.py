@@ -243,7 +243,7 @@ class Emitter:
     # ── put ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def put(self, payload: bytes) -> None:
-        """Store one finished event: a JSON object without `stm`, as UTF-8.
+        """Store one finished event: a JSON object without `stm`, as UTF-8. It is not checked; `input` checks.
 
         Raises:
             QueueFullError: the queue or the disk is full, and `on_full` is "raise".
