@@ -441,7 +441,7 @@ class Delivery:
     def _call(self, callback: Callable[..., object], *args: object) -> None:
         try:
             callback(*args)
-        except Exception as exc:  # noqa: BLE001 - the user's code; its text may hold a payload
+        except (Exception, SystemExit) as exc:  # noqa: BLE001 - the user's code; its text may hold a payload
             frame = exc.__traceback__ and exc.__traceback__.tb_next
             logger.error(
                 "delivery.callback_failed",
