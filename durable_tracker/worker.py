@@ -80,7 +80,8 @@ class Worker:
         self._empty_orphans: dict[int, tuple[int, ...]] = {}
         self._pid = os.getpid()
         self._has_ended = False
-        self._storage_error: str | None = None
+        self._error: str | None = None  # of the last round, None if it had none
+        self._failures = 0
         self.has_started = False
         self.wake_at = NEVER
 
@@ -127,7 +128,7 @@ class Worker:
         target = self._queue.high_key()
         asked_at = time.monotonic()
         deadline = None if timeout_s is None else asked_at + timeout_s
-        before = self.state
+        before, failures = self.state, self._failures
         listener: queues.SimpleQueue[None] = queues.SimpleQueue()
         self._listeners.append(listener)
         try:
@@ -137,7 +138,8 @@ class Worker:
                 if oldest is None or oldest > target:
                     return True
                 now, state = time.monotonic(), self.state
-                if state.trouble_count > before.trouble_count or not self.has_started or self._has_ended:
+                has_failed = state.trouble_count > before.trouble_count or self._failures > failures
+                if has_failed or not self.has_started or self._has_ended:
                     return False
                 is_declined = state.state in ("backing_off", "blocked") and state.requests == before.requests
                 if (is_declined and now > asked_at + _POKE_GRACE_S) or (deadline is not None and now >= deadline):
@@ -168,7 +170,7 @@ class Worker:
         with self._alive:
             try:
                 while not self._is_stopping():
-                    self._round_if_storage_permits()
+                    self._round_whatever_happens()
             except (QueueClosedError, ForkedError):
                 return  # closed by the emitter, which did not wait; or this is a copy
             finally:
@@ -176,20 +178,31 @@ class Worker:
                 self._delivery.close()
                 self._tell()
 
-    def _round_if_storage_permits(self) -> None:
+    def _round_whatever_happens(self) -> None:
         try:
             self._round()
-            self._storage_error = None
+            self._error = None
         except (QueueClosedError, ForkedError):
             raise
         except (QueueError, OSError) as exc:
             # A full disk or a lack of descriptors fails what tidies up as well. It passes: the thread outlives it.
-            error = f"{type(exc).__name__}: {exc}"
-            if self._storage_error is None:
-                extra = {"slot": str(self._queue.slot.database), "error": error, "fate": "kept, and tried again"}
-                logger.error("worker.storage_failed", extra=extra)
-            self._storage_error = error
-            self._wait(_STORAGE_RETRY_S)
+            self._failed("worker.storage_failed", f"{type(exc).__name__}: {exc}")
+        except Exception as exc:  # noqa: BLE001 - want of memory, or a defect: without the thread nothing is delivered
+            # Its text may hold a payload.
+            traced = exc.__traceback__
+            while traced is not None and traced.tb_next is not None:
+                traced = traced.tb_next
+            place = f" at {traced.tb_frame.f_code.co_filename}:{traced.tb_lineno}" if traced is not None else ""
+            self._failed("worker.failed", f"{type(exc).__name__}{place}")
+
+    def _failed(self, event: str, error: str) -> None:
+        """Say so once, and pause."""
+        self._failures += 1
+        if self._error is None:
+            extra = {"slot": str(self._queue.slot.database), "error": error, "fate": "kept, and tried again"}
+            logger.error(event, extra=extra)
+        self._error = error
+        self._wait(_STORAGE_RETRY_S)
 
     def _round(self) -> None:
         self._is_poked = False  # here, not where it is noticed: this round is the attempt that was asked for

@@ -281,6 +281,36 @@ def test_no_thread_at_shutdown_is_no_error(rig: Callable[..., Rig], monkeypatch:
     wait_until(one.is_empty)
 
 
+@pytest.mark.parametrize("place", ["peek", "ack", "send"])
+def test_the_thread_outlives_what_nobody_foresaw(
+    rig: Callable[..., Rig], place: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Memory can be short for a moment: the flush is told, the events are delivered later, each once."""
+    monkeypatch.setattr(worker_module, "_STORAGE_RETRY_S", 0.2)
+    one = rig()
+    one.worker.start()
+    one.wait_until_asleep()
+    is_short = True
+    owner: Any = Delivery if place == "send" else one.queue
+    name = "_submit" if place == "send" else place
+    real = getattr(owner, name)
+
+    def fail(*arguments: Any, **options: Any) -> Any:
+        if is_short:
+            raise MemoryError("payload")
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(owner, name, fail)
+    one.put(1, 2)
+    assert not one.worker.flush(20)
+    is_short = False
+    assert one.worker.flush(20) or one.worker.flush(20)
+    assert ["1", "2"] == sorted(number for batch in one.transport.batches for number in batch)
+    failures = [vars(record) for record in caplog.records if record.message == "worker.failed"]
+    assert "MemoryError at " in failures[0]["error"]
+    assert "payload" not in str(failures[0]["error"])
+
+
 @pytest.mark.parametrize("error", [QueueFullError("the disk is full"), StorageError("broken"), OSError(24, "too many")])
 def test_the_thread_outlives_an_error_of_the_storage(
     rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception

@@ -157,6 +157,11 @@ class Claims:
         """Read afresh what came back from an outage, together with what was put meanwhile. Nothing is in flight."""
         self._cursor = self._spans.rewind(self._cursor)
 
+    def restart(self) -> None:
+        """Forget what was claimed, and read from the beginning: an exception may have left events in nobody's hands."""
+        self._spans = Spans()
+        self._cursor = 0
+
     def _next_span(self) -> Span | None:
         if self.streak >= CONTROL_AFTER:
             return self._spans.control(self._accepted_last)

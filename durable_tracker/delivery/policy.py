@@ -145,12 +145,13 @@ class Delivery:
                 sleep=self._sleep,
                 give_up=lambda: give_up_on_trouble or self._stopping(),
             )
-        finally:
-            # Only an exception leaves requests in flight; their replies are not waited for, and not believed later.
-            self._put_back()
-            for batch in self._in_flight:
-                self._claims.give_back(batch)
+        except BaseException:
+            # Replies to what is in flight are not waited for, and not believed later.
             self._in_flight.clear()
+            self._ahead = None
+            self._claims.restart()
+            raise
+        self._put_back()
         if isinstance(result, Trouble):
             return Result.STOPPED if self._stopping() else Result.TROUBLE
         return result
