@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from durable_tracker.errors import (
+    DamagedQueueError,
     QueueClosedError,
     QueueFullError,
     SlotBusyError,
@@ -27,7 +28,7 @@ from durable_tracker.store.slots import Slot, make_private_directory
 from durable_tracker.store.sqlite_queue import SqliteQueue
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     OpenQueue = Callable[..., SqliteQueue]
@@ -213,6 +214,24 @@ def test_the_ledger_adds_up_after_any_program(tmp_path_factory: pytest.TempPathF
         assert put == queue.ledger().accepted
         assert_ledger_matches_rows(queue)
     queue.close()
+
+
+def test_a_file_that_is_mended_amid_a_bulk_put_holds_each_event_once(
+    open_queue: OpenQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was stored before the damage was found is not stored again."""
+    queue = open_queue()
+    real, calls = queue.insert_all, iter(range(100))
+
+    def insert_all(payloads: Sequence[bytes], keys: list[int]) -> None:
+        if next(calls) == 2:
+            raise DamagedQueueError("found")
+        real(payloads, keys)
+
+    monkeypatch.setattr(queue, "insert_all", insert_all)
+    payloads = [b"%d" % number for number in range(1000)]
+    queue.put_many(payloads)
+    assert payloads == [row.payload for row in queue.peek(0, 2000, 1 << 30)]
 
 
 def test_dead_letters_tell_why_and_keep_the_bytes(open_queue: OpenQueue) -> None:

@@ -133,18 +133,21 @@ class SqliteQueue:
     def _put_mended(self, payload: bytes) -> None:
         self._group.put(payload)
 
-    @_mending
     def put_many(self, payloads: Sequence[bytes]) -> None:
         """Store events, one commit per chunk of at most 256 events and 1 MiB; see `Queue.put_many`."""
         stored = 0
         for chunk in _chunks(payloads):
             try:
-                with self._file.lock:
-                    self.insert_all(chunk, [])
+                self._put_chunk(chunk)
             except QueueFullError as exc:
                 exc.stored = stored
                 raise
             stored += len(chunk)
+
+    @_mending  # each by itself: those before it are stored already
+    def _put_chunk(self, chunk: Sequence[bytes]) -> None:
+        with self._file.lock:
+            self.insert_all(chunk, [])
 
     def insert_one(self, payload: bytes) -> None:
         """For the group: store one payload. The lock is held."""
