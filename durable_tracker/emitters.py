@@ -234,7 +234,7 @@ class Emitter:
         self._dropped = 0
         self._timer: threading.Timer | None = None
         self._is_closed = False
-        self._is_empty_on_close = True
+        self._is_empty_on_close = False  # nor is it known to be while it is being closed
         self._transport: Transport
         self._pair: tuple[SqliteQueue, Worker] | None
         self._begin()
@@ -384,13 +384,15 @@ class Emitter:
         try:
             if queue.oldest_key() is None:
                 return True
+            if not self._settings.drain:
+                return False
+            worker.start()
+            return worker.flush(timeout)
         except ForkedError:
             self._begin_in_child()
             return self.flush(timeout)
-        if not self._settings.drain:
-            return False
-        worker.start()
-        return worker.flush(timeout)
+        except QueueClosedError:
+            return False  # closed meanwhile, by another thread
 
     def sync_flush(self) -> bool:
         """As `flush`: the official tracker's name for it."""

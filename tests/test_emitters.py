@@ -222,6 +222,36 @@ def test_after_close_a_put_is_refused_and_flush_tells_what_was_left(make: Make) 
         assert {eid(1), eid(3)} == set(collector.eids())
 
 
+def test_a_flush_beside_a_close_does_not_say_that_the_queue_is_empty(make: Make) -> None:
+    """Neither one that began before nor one that begins while the other thread waits for the collector."""
+    gate, entered = threading.Event(), threading.Event()
+
+    class Slow:
+        def send(self, _events: Sequence[bytes]) -> Reply:
+            entered.set()
+            gate.wait(20)
+            return Reply(status=503)
+
+        def close(self) -> None:
+            """Hold nothing."""
+
+    emitter = make(transport=Slow())
+    emitter.put(event(1))
+    assert entered.wait(10)
+    answers: list[bool] = []
+    early = threading.Thread(target=lambda: answers.append(emitter.flush(10)))
+    closer = threading.Thread(target=lambda: answers.append(emitter.close(1)))
+    early.start()
+    wait_until(lambda: bool(emitter._pair and emitter._pair[1]._listeners))
+    closer.start()
+    wait_until(lambda: emitter._is_closed)
+    answers.append(emitter.flush(1))
+    for thread in (early, closer):
+        thread.join(15)
+    gate.set()
+    assert [False] * 3 == answers
+
+
 def test_close_does_not_wait_for_an_outage(make: Make) -> None:
     """Nor for a backoff, nor for longer than it was told while a request hangs."""
     with Collector(script=lambda _: Fault(hang=True)) as collector:
