@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import time
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -109,6 +110,8 @@ def test_exit_is_in_time_and_keeps_what_was_acknowledged(site: Site, way: str, k
         assert took_s < START_UP_S + (SHUTDOWN_S if kind == "hanging" else 0.0)
         site.assert_kept(received(collector), doubled_max=100 if way == "os._exit" else 0)
         assert set(site.noted("ack")) == set(site.noted("try")) or "daemon" in way
+        if sys.version_info >= (3, 12) and "atexit" in way:
+            return  # no thread can be started any more: stored is all that it can be
         if kind == "up" and not any(word in way for word in ("daemon", "late", "os._exit")):
             assert {} == dict(site.stored())
 

@@ -299,6 +299,8 @@ class Program:
 
         self._mark(f"try {number}")
         content = payload(number)
+        # From 3.12 on byte codes are traced only if some frame has asked for it before the trace is set.
+        sys._getframe().f_trace_opcodes = True
         try:
             sys.settrace(trace)
             store.put(content)
