@@ -26,6 +26,7 @@ from durable_tracker.errors import (
     QueueClosedError,
     QueueError,
     QueueFullError,
+    SlotBusyError,
 )
 from durable_tracker.log import logger
 from durable_tracker.payload import finished
@@ -355,7 +356,11 @@ class Emitter:
         if queue is not None and not queue.could_hold(len(payload)):
             raise error  # no room would ever be enough
         if self._settings.on_full == "drop_oldest":
-            if queue is None or not queue.evict(len(payload)):
+            try:
+                has_room = queue is not None and queue.evict(len(payload)) > 0
+            except SlotBusyError:
+                has_room = False  # in a signal handler that interrupted a read, which locks the table
+            if not has_room:
                 raise error
         elif queue is not None and queue.is_held_by_this_thread():
             raise error  # in a signal handler that interrupted a put: whoever makes room waits for that put

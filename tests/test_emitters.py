@@ -17,7 +17,13 @@ from durable_tracker import AsyncEmitter, Emitter, Ledger
 from durable_tracker.collector import Collector, Fault
 from durable_tracker.delivery.http_transport import HttpTransport
 from durable_tracker.delivery.transport import Reply
-from durable_tracker.errors import ConfigurationError, InvalidEventError, QueueClosedError, QueueFullError
+from durable_tracker.errors import (
+    ConfigurationError,
+    InvalidEventError,
+    QueueClosedError,
+    QueueFullError,
+    SlotBusyError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -589,6 +595,26 @@ def test_a_blocking_put_in_a_signal_handler_inside_a_put_raises(make: Make) -> N
     assert pair is not None
     with pair[0]._file.lock, pytest.raises(QueueFullError):
         emitter.put(event(2))
+
+
+def test_dropping_the_oldest_in_a_signal_handler_inside_a_statement_raises(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing can be removed before the interrupted statement is done, so the handler is told that there is no room."""
+    emitter = make(buffer_capacity=1, on_full="drop_oldest", drain=False)
+    emitter.put(event(1))
+    pair = emitter._pair
+    assert pair is not None
+
+    def evict(_size: int) -> int:
+        raise SlotBusyError("SQL statements in progress")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pair[0], "evict", evict)
+        with pytest.raises(QueueFullError):
+            emitter.put(event(2))
+    emitter.put(event(3))
+    assert Ledger(accepted=2, pending=1, evicted=1) == emitter.stats().ledger
 
 
 def test_buffer_capacity_bounds_the_number_of_pending_events(make: Make) -> None:

@@ -385,7 +385,7 @@ class SlotFile:
         """
         with self.lock:
             if self.wal_room < 0 and self.headroom.is_there:
-                with contextlib.suppress(QueueFullError):  # the transaction itself will say so
+                with contextlib.suppress(QueueFullError, SlotBusyError):  # the transaction itself will say so
                     self.checkpoint()
             self._are_counts_stale = True  # an error does not tell whether the transaction was committed
             try:
