@@ -824,3 +824,15 @@ def test_settings_are_checked_at_birth(name: str, value: object) -> None:
 def test_eids_of_what_went_out_are_read_by_the_fakes() -> None:
     """The fakes' own reading of a request is sound."""
     assert eids(events(2)) == [1, 2]
+
+
+def test_a_collector_that_refuses_the_little_that_there_is_blocks_the_queue() -> None:
+    """Whoever looks at the state sees that events wait for an operator, or for another event."""
+    made = rig(MemoryQueue(events(2)), ScriptedCollector(lambda *_: refusal(400)))
+    assert made.delivery.run() is Result.SUSPECTS
+    assert "blocked" == made.delivery.state.state
+    made.transport.answer = lambda *_: OK
+    made.queue.put(event(3))
+    while made.delivery.run() is Result.SUSPECTS:
+        made.clock.advance(3600)
+    assert "idle" == made.delivery.state.state

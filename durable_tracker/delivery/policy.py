@@ -199,7 +199,9 @@ class Delivery:
         self._queue.release()
         due = self._claims.probe_at if result is Result.SUSPECTS else None
         self._update(suspects=self._claims.suspects, next_attempt_at=due)
-        if result is not Result.STOPPED or not self._state.consecutive_troubles:
+        if result is Result.SUSPECTS:
+            self._update(state="blocked", consecutive_troubles=0)
+        elif result is not Result.STOPPED or not self._state.consecutive_troubles:
             self._update(state="idle", consecutive_troubles=0)
         return result
 
