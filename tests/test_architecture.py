@@ -19,7 +19,7 @@ SOLE_IMPORTERS = {
     "urllib3": {"delivery.http_transport", "delivery.exchange"},
     "tenacity": {"delivery.retry"},
     "sqlite3": {"store.connection"},
-    "sqlitedict": {"store.connection"},
+    "sqlitedict": {"store.tables"},
     "filelock": {"store.slots"},
     "platformdirs": {"store.slots"},
     "tqdm": {"commands.progress"},

@@ -2,21 +2,18 @@
 
 SqliteDict's own connection runs in a thread that a failed commit kills, sets `synchronous=OFF` and hands one caller's
 error to another. This one has no thread: whoever calls executes, under one lock, in autocommit. It is the only module
-that imports sqlite3 and sqlitedict.
+that imports sqlite3; `tables` puts it under SqliteDict.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
-import json
 import os
 import resource
 import sqlite3
 import threading
 from typing import TYPE_CHECKING, Any, Final, NoReturn
-
-from sqlitedict import SqliteDict
 
 from durable_tracker.errors import (
     DamagedQueueError,
@@ -475,53 +472,6 @@ class Connection:
         return f"<Connection {self.path}>"
 
 
-class Table(SqliteDict):  # type: ignore[misc]
-    """A SqliteDict on a `Connection`. Values are never pickled."""
-
-    def __init__(self, connection: Connection, name: str, *, is_readonly: bool = False) -> None:
-        self._connection = connection
-        self._is_readonly = is_readonly
-        super().__init__(
-            filename=str(connection.path),
-            tablename=name,
-            flag="c",
-            autocommit=False,
-            journal_mode="WAL",
-            encode=_encode,
-            decode=_decode,
-            encode_key=lambda key: key,
-            decode_key=lambda key: key.decode() if isinstance(key, bytes) else key,
-            timeout=0,
-            outer_stack=False,
-        )
-
-    def _new_conn(self) -> Connection:
-        return self._connection
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        self._refuse_if_readonly()
-        super().__setitem__(key, value)
-
-    def update(self, *args: Any, **kwargs: Any) -> None:
-        """As a dict's, unless the table is read-only."""
-        self._refuse_if_readonly()
-        super().update(*args, **kwargs)
-
-    def _refuse_if_readonly(self) -> None:
-        if self._is_readonly:
-            # SqliteDict's REPLACE would overwrite an acknowledged row when two writers meet on a key.
-            raise TypeError(f"{self.tablename} is written by the queue alone")
-
-    def _refused(self, *_args: Any, **_kwargs: Any) -> NoReturn:
-        raise TypeError(f"{self.tablename} is written by the queue alone")
-
-    # There is nothing to close: see `Connection.close`. A C function, since an exception out of a signal handler that
-    # came in a finaliser's bytecode would be printed and lost.
-    __del__ = object
-
-    clear = pop = popitem = setdefault = terminate = __delitem__ = _refused
-
-
 def _is_readable(header: bytes) -> bool:
     """Return whether the constants of SQLite's header are those of a file that was made here."""
     versions, schema_format, encoding = header[18:20], header[44:48], header[56:60]
@@ -532,14 +482,6 @@ def _is_readable(header: bytes) -> bool:
         and int.from_bytes(schema_format, "big") <= 4  # noqa: PLR2004 (the highest there is)
         and int.from_bytes(encoding, "big") <= 1
     )
-
-
-def _encode(value: Any) -> Any:
-    return value if isinstance(value, int | bytes) else json.dumps(value).encode()
-
-
-def _decode(value: Any) -> Any:
-    return value
 
 
 _INSERT_ONE: Final = "INSERT INTO events (key, value) VALUES (?, ?)"

@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from durable_tracker.errors import DamagedQueueError, QueueError, QueueFullError, SlotBusyError, StorageError
 from durable_tracker.log import logger
 from durable_tracker.store import dead_letters, interval_sync, salvage
-from durable_tracker.store.connection import PAGE_SIZE, Connection, Table
+from durable_tracker.store.connection import PAGE_SIZE, Connection
 from durable_tracker.store.headroom import Headroom
 from durable_tracker.store.pages import wal_frames
 from durable_tracker.store.queue import Ledger
 from durable_tracker.store.records import payload_of
 from durable_tracker.store.slots import sync_directory, sync_path
+from durable_tracker.store.tables import Table
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -28,7 +28,7 @@ from durable_tracker.errors import (
 )
 from durable_tracker.log import logger
 from durable_tracker.store import dead_letters
-from durable_tracker.store.connection import MULTI_ROW_MAX, PAGE_SIZE, Connection, KeyTakenError, Table
+from durable_tracker.store.connection import MULTI_ROW_MAX, PAGE_SIZE, Connection, KeyTakenError
 from durable_tracker.store.group_commit import GROUP_SIZE_MAX, GroupCommit
 from durable_tracker.store.queue import Ledger, Row
 from durable_tracker.store.records import DeadLetter, dead_letter_of, payload_of, record
@@ -38,6 +38,8 @@ from durable_tracker.store.slots import SLOTS_MAX, Slot
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
+
+    from durable_tracker.store.tables import Table
 
 _KEY_TRIES: Final = 100
 _ROW_SIZE_MIN: Final = 256  # what a small row frees, roughly, when it is evicted
