@@ -836,3 +836,23 @@ def test_a_collector_that_refuses_the_little_that_there_is_blocks_the_queue() ->
     while made.delivery.run() is Result.SUSPECTS:
         made.clock.advance(3600)
     assert "idle" == made.delivery.state.state
+
+
+def test_a_long_run_of_poison_at_the_head_does_not_hold_up_what_is_behind_it() -> None:
+    """The newest events are tried as controls, so the good ones need not wait for a backoff."""
+    poison = set(range(1, 601))
+    clock = VirtualClock()
+    started_at = clock.monotonic()
+    good_at: list[float] = []
+
+    def answer(_n: int, eids: list[int]) -> Reply:
+        if poison.intersection(eids):
+            return refusal(400)
+        good_at.extend(clock.monotonic() - started_at for _ in eids)
+        return OK
+
+    made = rig(MemoryQueue(events(700)), ScriptedCollector(answer), clock=clock, batch_size=50)
+    made.delivery.run()
+    assert 100 == len(good_at)
+    assert max(good_at) < 60
+    check(made)

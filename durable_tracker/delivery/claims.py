@@ -90,8 +90,9 @@ class Claims:
             QueueError: the queue could not be read. Nothing is lost.
         """
         while True:
-            # Controls come from both sides in turn: from what was refused as a whole, and from beyond the cursor.
-            batch = self._fresh(1) if self.streak >= CONTROL_AFTER and self.streak % 2 else None
+            # Controls come from both sides in turn: from what was refused as a whole, and from the end of the queue,
+            # which is farthest from whatever the run of refused events at its head may be.
+            batch = self._newest() if self.streak >= CONTROL_AFTER and self.streak % 2 else None
             if batch is not None:
                 return batch
             span = self._next_span()
@@ -198,6 +199,16 @@ class Claims:
             self._cursor = last
             if rows:
                 return self._batch(rows, Span(first=rows[0].key, last=rows[-1].key, count=len(rows)))
+
+    def _newest(self) -> Batch | None:
+        """Claim the newest event; what lies before it becomes a span that waits for its turn."""
+        newest = self._queue.high_key()
+        if newest <= self._cursor:
+            return None
+        if newest > self._cursor + 1:
+            self._spans.add(Span(first=self._cursor + 1, last=newest - 1, count=self._settings.batch_size))
+        self._cursor = newest
+        return self._again(Span(first=newest, last=newest, count=1))
 
     def _again(self, span: Span) -> Batch | None:
         """Read a span's events from the queue again; None if none of them is there any more."""

@@ -84,11 +84,11 @@ class Spans:
         untried = [span for span in self._by_first.values() if not span.alone]
         if not untried:
             return self.oldest(accepted_last)
-        span = max(untried, key=lambda one: (one.count, one.first))
+        span = max(untried, key=lambda one: (one.last - one.first, one.first))
         del self._by_first[span.first]
-        if span.count == 1:
+        if span.first == span.last:
             return span
-        self.add(replace(span, last=span.last - 1, count=span.count - 1))
+        self.add(replace(span, last=span.last - 1, count=min(span.count, span.last - span.first)))
         return replace(span, first=span.last, count=1)
 
     def last_resort(self, accepted_last: int, size_accepted_min: int) -> Span | None:
