@@ -6,8 +6,9 @@
                  A returns ──► wakes B ──► B inserts B and C in one statement ──► both return
 
 There is no leader that others depend on. `_is_busy` only spares callers from queueing at the lock: a stale value costs
-a short sleep, never a hang, since whoever wakes up unserved takes the lock and serves itself. The usual shape, in which
-all wait at the lock and find their work done, reached 1.6 times the throughput of one thread; this one, 5 times.
+a short sleep, never a hang, since whoever wakes up unserved takes the lock and serves itself. In the usual
+shape all wait at the lock and find their work done one after the other, which gains little; benchmarks/RESULTS.md has
+what this one gains.
 """
 
 from __future__ import annotations
