@@ -11,7 +11,7 @@ import pytest
 from damage import LAST_WORDS, PAGE_SIZE, Files, Lines, copy_slot, drained, healthy, judge, observe, payload
 
 from durable_tracker.errors import QueueError, UnknownFormatError
-from durable_tracker.store import salvage
+from durable_tracker.store import acked, salvage
 from durable_tracker.store.slot_file import SlotFile
 from durable_tracker.store.slots import Slot
 from durable_tracker.store.sqlite_queue import SqliteQueue, open_free_slot
@@ -36,6 +36,15 @@ def closed() -> Files:
 def crashed() -> Files:
     """A slot whose process was killed: half of it stands in the WAL."""
     return healthy(crashed=True)
+
+
+@pytest.fixture
+def marked(monkeypatch: pytest.MonkeyPatch) -> Files:
+    """A slot that was closed with rows in it that are delivered and not swept. Delivering the rest marks, too."""
+    monkeypatch.setattr(acked, "MARK_MIN", 1)
+    files = healthy(crashed=False)
+    assert all(payload(number) in files.database for number in (1, 2, 3, 6, 7))
+    return files
 
 
 def flip_each(files: Files, positions: Iterable[int], folder: Path, rng: random.Random) -> list[str]:
@@ -68,9 +77,11 @@ def kept(slot: Slot) -> list[Path]:
 # ── flipped bits ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_files_without_damage_lose_nothing_and_are_not_touched(closed: Files, crashed: Files, tmp_path: Path) -> None:
+def test_files_without_damage_lose_nothing_and_are_not_touched(
+    closed: Files, crashed: Files, marked: Files, tmp_path: Path
+) -> None:
     """The check of the check: no loss, no line in the log, nothing set aside."""
-    for name, files in (("closed", closed), ("crashed", crashed)):
+    for name, files in (("closed", closed), ("crashed", crashed), ("marked", marked)):
         slot, seen = opened(files, tmp_path / name)
         assert [] == judge(files, seen, lost_max=0)
         assert set() == set(seen.out) & files.gone
@@ -78,7 +89,7 @@ def test_files_without_damage_lose_nothing_and_are_not_touched(closed: Files, cr
         assert [] == kept(slot)
 
 
-@pytest.mark.parametrize("state", ["closed", "crashed"])
+@pytest.mark.parametrize("state", ["closed", "crashed", "marked"])
 def test_a_flipped_bit_costs_one_event_at_most(state: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """Anywhere in the database or the WAL."""
     files: Files = request.getfixturevalue(state)
@@ -98,7 +109,7 @@ def test_a_flipped_bit_in_a_header_costs_one_event_at_most(closed: Files, crashe
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("state", ["closed", "crashed"])
+@pytest.mark.parametrize("state", ["closed", "crashed", "marked"])
 def test_thousands_of_flipped_bits_cost_one_event_each_at_most(
     state: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
@@ -235,7 +246,7 @@ def test_a_wal_of_another_file_lets_no_altered_bytes_out(crashed: Files, tmp_pat
         ),
     ],
 )
-@pytest.mark.parametrize("state", ["closed", "crashed"])
+@pytest.mark.parametrize("state", ["closed", "crashed", "marked"])
 def test_a_page_of_sqlites_own_may_be_lost(
     damage: Callable[[bytes], bytes], state: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

@@ -21,7 +21,7 @@ from durable_tracker.errors import (
     UnknownFormatError,
 )
 from durable_tracker.store import connection as connection_module
-from durable_tracker.store import dead_letters
+from durable_tracker.store import dead_letters, salvage
 from durable_tracker.store import slot_file as slot_file_module
 from durable_tracker.store.queue import Ledger
 from durable_tracker.store.slots import Slot, make_private_directory
@@ -51,7 +51,7 @@ def keys(queue: SqliteQueue) -> list[int]:
 def assert_ledger_matches_rows(queue: SqliteQueue) -> None:
     """Compare the counts with an independent count of the rows."""
     ledger = queue.ledger()
-    assert ledger.pending == len(queue.events)
+    assert ledger.pending == sum(key > queue._file.acked for key in queue.events)
     assert ledger.dead == len(queue.dead_letters(1_000_000))
     assert ledger.accepted == (
         ledger.delivered
@@ -468,6 +468,151 @@ def test_only_rows_that_were_named_are_acked(open_queue: OpenQueue) -> None:
     queue.ack([300, *range(299, 1, -2)[1:], 5, 300])
     assert keys(queue) == [*range(2, 299, 2), 299]
     assert queue.ledger().delivered == 150
+    assert_ledger_matches_rows(queue)
+
+
+def marked(open_queue: OpenQueue, *, pending: int = 200, **settings: Any) -> SqliteQueue:
+    """Return a queue of which 300 rows are delivered and still in the table, and the next ones are pending."""
+    queue = open_queue(**settings)
+    queue.put_many([b"x" * 500] * (300 + pending))
+    for _ in range(3):
+        queue.ack(keys(queue)[:100])
+    assert queue._file.acked == 300
+    assert 300 + pending == len(queue.events)
+    return queue
+
+
+def test_rows_that_were_acked_are_gone_for_all_who_ask(open_queue: OpenQueue) -> None:
+    """Though they are still in the table; also for a second ack, for whoever opens the queue next, and for `evict`."""
+    queue = marked(open_queue)
+    for _ in range(2):
+        assert (300, 200) == (queue.ledger().delivered, queue.ledger().pending)
+        assert 301 == queue.oldest_key() == keys(queue)[0]
+        assert (row := queue.oldest()) is not None
+        assert 301 == row.key
+        queue.ack(range(101, 201))
+        queue.expire([7, 8])
+        queue.reject([9], 400, "refused")
+        assert_ledger_matches_rows(queue)
+        queue.close()
+        queue = open_queue()
+    queue.evict(1)
+    assert 302 == queue.oldest_key()
+    queue.put(b"after")
+    assert payloads(queue)[-1] == b"after"
+    assert_ledger_matches_rows(queue)
+
+
+def test_rows_that_were_acked_leave_the_table_when_nothing_is_pending(open_queue: OpenQueue) -> None:
+    """At once, with a few pages of log."""
+    queue = marked(open_queue, pending=100)
+    queue.ack(keys(queue))
+    assert [] == queue.peek(0, 10, 1000)
+    assert 0 == len(queue.events)
+    assert 400 == queue.ledger().delivered
+    queue.put(b"next")
+    assert [401] == keys(queue)
+
+
+def test_rows_that_were_acked_leave_the_table_when_the_queue_is_closed(open_queue: OpenQueue) -> None:
+    """However many there are, since no put can wait for it."""
+    queue = open_queue()
+    queue.put_many([b"x" * 4000] * 6000)
+    while rows := queue.peek(0, 500, 1 << 30):
+        queue.ack([row.key for row in rows])
+    assert 5000 < len(queue.events)
+    queue.close()
+    queue = open_queue()
+    assert 0 == len(queue.events)
+    assert (6000, 0) == (queue.ledger().delivered, queue.ledger().pending)
+
+
+def test_a_put_that_comes_in_between_is_not_swept(open_queue: OpenQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal handler can put after it was seen that nothing is pending, and before the table is emptied."""
+    queue = marked(open_queue, pending=100)
+    queue.ack(keys(queue))
+    real = connection_module.Connection.script
+
+    def script(connection: Any, statements: str) -> None:
+        if statements.endswith("DELETE FROM events"):
+            monkeypatch.undo()
+            queue.put(b"in between")
+        real(connection, statements)
+
+    monkeypatch.setattr(connection_module.Connection, "script", script)
+    assert [] == queue.peek(400, 10, 1000)
+    assert [b"in between"] == payloads(queue)
+    assert_ledger_matches_rows(queue)
+
+
+def test_what_is_acked_out_of_turn_is_deleted(open_queue: OpenQueue) -> None:
+    """A mark says that all before it is delivered."""
+    queue = open_queue()
+    queue.put_many(events(1, 1000))
+    queue.ack(range(101, 201))
+    assert 0 == queue._file.acked
+    assert 900 == len(queue.events)
+    queue.ack(range(1, 101))
+    assert 100 == queue._file.acked
+    queue.ack(range(201, 301))
+    assert 300 == queue._file.acked
+    assert 900 == len(queue.events)
+    assert_ledger_matches_rows(queue)
+
+
+def test_a_full_queue_makes_room_of_what_was_acked(open_queue: OpenQueue) -> None:
+    """Before it refuses or evicts anything."""
+    queue = open_queue(max_queue_bytes=512 << 10)
+    with pytest.raises(QueueFullError):
+        queue.put_many([b"x" * 500] * 5000)
+    queue.ack(keys(queue)[:300])
+    assert 300 == queue._file.acked
+    for _ in range(250):
+        queue.put(b"x" * 500)
+    assert_ledger_matches_rows(queue)
+
+
+def test_shrinking_sweeps_first(open_queue: OpenQueue) -> None:
+    """Also while others are pending: some rows at a time."""
+    queue = marked(open_queue)
+    assert queue.shrink()
+    assert 200 == len(queue.events)
+    assert keys(queue) == list(range(301, 501))
+
+
+@pytest.mark.parametrize("name", ["acked", "acked_check"])
+@pytest.mark.parametrize("bit", [0, 7, 20, 60])
+def test_an_altered_mark_hides_nothing(open_queue: OpenQueue, name: str, bit: int) -> None:
+    """What was delivered is delivered again, and the ledger agrees with the rows."""
+    queue = marked(open_queue)
+    connection = queue._connection
+    (value,) = connection.select_one("SELECT value FROM meta WHERE key = ?", (name,)) or (0,)
+    connection.execute("UPDATE meta SET value = ? WHERE key = ?", (value ^ (1 << bit), name))
+    queue.close()
+    queue = open_queue()
+    assert list(range(1, 501)) == keys(queue)
+    assert (0, 500) == (queue.ledger().delivered, queue.ledger().pending)
+    assert_ledger_matches_rows(queue)
+
+
+def test_a_mark_hides_nothing_that_is_salvaged_into_its_file(open_queue: OpenQueue) -> None:
+    """A full disk can interrupt taking rows over; what is put meanwhile is delivered, and the mark moves past them."""
+    old = marked(open_queue)
+    slot = old.slot
+    old.close()
+    salvage.set_aside(slot)
+    (aside,) = salvage.pending(slot)
+    hidden = aside.with_name("elsewhere")
+    aside.rename(hidden)
+    new = open_queue()
+    new.put_many(events(1, 1000))
+    for first in range(1, 901, 100):
+        new.ack(range(first, first + 100))
+    assert 900 == new._file.acked
+    new.close()
+    hidden.rename(aside)
+    queue = open_queue()
+    assert [*range(301, 501), *range(901, 1001)] == keys(queue)
     assert_ledger_matches_rows(queue)
 
 

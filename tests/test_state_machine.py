@@ -34,6 +34,7 @@ from hypothesis.stateful import (
 from durable_tracker.delivery.policy import Delivery, DeliverySettings, Result
 from durable_tracker.delivery.retry import Backoff
 from durable_tracker.errors import QueueError, QueueFullError
+from durable_tracker.store import acked
 from durable_tracker.store.records import dead_letter_of, payload_of
 from durable_tracker.store.slots import Slot, make_private_directory
 from durable_tracker.store.sqlite_queue import SqliteQueue
@@ -196,7 +197,7 @@ class QueueMachine(RuleBasedStateMachine):
         PLAN.is_paused = True
         try:
             select = self.queue._connection.select
-            events = select("SELECT key, value FROM events")
+            events = select("SELECT key, value FROM events WHERE key > (SELECT value FROM meta WHERE key = 'acked')")
             letters = select("SELECT key, value FROM dead_letters")
         finally:
             PLAN.is_paused = False
@@ -216,9 +217,16 @@ class QueueMachine(RuleBasedStateMachine):
 
     # ── rules ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    @initialize(durability=st.sampled_from(["always", "interval"]))
-    def begin(self, durability: Any) -> None:
+    @initialize(
+        durability=st.sampled_from(["always", "interval"]),
+        mark_min=st.sampled_from([1, acked.MARK_MIN]),
+        at_once=st.sampled_from([0, acked.AT_ONCE]),
+    )
+    def begin(self, durability: Any, mark_min: int, at_once: int) -> None:
+        """Few rows and small batches do all that a long backlog does."""
         self.durability = durability
+        for name, value in (("MARK_MIN", mark_min), ("AT_ONCE", at_once), ("SOME", 5 if mark_min == 1 else acked.SOME)):
+            self.patches.enter_context(mock.patch.object(acked, name, value))
         self.open()
 
     @rule(pad=st.sampled_from([0, 0, 0, 700, 5000, 40_000]))

@@ -27,7 +27,7 @@ _DISCARD_MAX: Final = 100  # in one transaction
 
 def bury(file: SlotFile, key: int, status: int | None, reason: str) -> None:
     """Move a refused row to the dead letters. Does nothing if there is no such row."""
-    row = file.connection.select_one("SELECT value FROM events WHERE key = ?", (key,))
+    row = file.connection.select_one("SELECT value FROM events WHERE key = ? AND key > ?", (key, file.acked))
     if row is not None:
         letter = DeadLetter(key, status, reason, time.time_ns() // 1_000_000, row[0][OVERHEAD:])
         _move(file, key, letter, "dead", RECORD_HIGH)

@@ -92,6 +92,14 @@ class Found:
     high: int = 0
     meta: dict[str, int | bytes] = field(default_factory=dict)
 
+    @property
+    def acked(self) -> int:
+        """Events with keys up to this one were delivered (see `acked`)."""
+        match (self.meta.get("acked"), self.meta.get("acked_check")):
+            case (int(key), int(check)) if key == -check:
+                return key
+        return 0
+
 
 def survey(database: Path) -> Found:
     """Read what has to be known before rows are taken over."""

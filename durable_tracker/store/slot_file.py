@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from durable_tracker.errors import DamagedQueueError, QueueError, QueueFullError, SlotBusyError, StorageError
 from durable_tracker.log import logger
-from durable_tracker.store import dead_letters, interval_sync, salvage
+from durable_tracker.store import acked, dead_letters, interval_sync, salvage
 from durable_tracker.store.connection import PAGE_SIZE, Connection
 from durable_tracker.store.headroom import Headroom
 from durable_tracker.store.pages import wal_frames
@@ -46,7 +46,8 @@ MAX_QUEUE_BYTES: Final = 1 << 30
 MAX_QUEUE_BYTES_MIN: Final = 128 << 10
 
 _COUNTS: Final = ("delivered", "dead", "expired", "evicted", "damaged", "discarded")
-_INTEGERS: Final = (*_COUNTS, "high", "requeued", "dead_size")
+_INTEGERS: Final = (*_COUNTS, "high", "requeued", "dead_size", "acked", "acked_check")
+_MARKS: Final = ("acked", "acked_check")
 _COUNT_ABOVE_HIGH: Final = "SELECT count(*) FROM events WHERE key > (SELECT value FROM meta WHERE key = 'high')"
 _KEY_MAX: Final = 1 << 62  # beyond it, a key is a flipped bit
 _VACUUM_PAGES: Final = 256
@@ -163,6 +164,11 @@ class SlotFile:
             rows = ", ".join(f"('{name}', 0)" for name in _INTEGERS)
             self.connection.script(f"INSERT OR IGNORE INTO meta (key, value) VALUES {rows}")
         self.read_counts()
+        if self.counts["acked"] != -self.counts["acked_check"]:
+            # What was delivered and not swept is pending again, which is better than to hide what is pending.
+            self.transaction(acked.moved(0))
+            self._recount()
+            self.note(logging.ERROR, "queue.mark_altered", fate="some events may be delivered once more")
         while (row := self._last_row()) is not None and (row[0] >= _KEY_MAX or payload_of(*row) is None):
             # A flipped bit in the highest key would make every later key wrong. The keys above the recorded high have
             # no gaps, so their number tells what the highest was.
@@ -258,7 +264,7 @@ class SlotFile:
             self.read_counts()
             self.reread_high()
             pending = self.ledger().pending
-            row = self.connection.select_one("SELECT min(key) FROM events")
+            row = self.connection.select_one("SELECT min(key) FROM events WHERE key > ?", (self.acked,))
             if pending == 0 or row is None or row[0] is not None:
                 return
             self.check_soundness(f"no row is found where {pending} are counted")
@@ -269,7 +275,7 @@ class SlotFile:
         """Make the counts agree with the rows: what was accepted and is nowhere counts as damaged."""
         self.read_counts()
         self.reread_high()
-        (pending,) = self.connection.select_one("SELECT count(*) FROM events") or (0,)
+        (pending,) = self.connection.select_one("SELECT count(*) FROM events WHERE key > ?", (self.acked,)) or (0,)
         dead, size = self.connection.select_one(
             "SELECT count(CASE WHEN key > 0 THEN 1 END), coalesce(sum(length(value)), 0) FROM dead_letters"
         ) or (0, 0)
@@ -306,10 +312,18 @@ class SlotFile:
     def _take_over(self, aside: Path) -> None:
         """Put the intact rows of a damaged file into this one. Can be repeated after a crash."""
         name = aside.name
+        if self.acked:
+            with self.lock:
+                # The rows that are to come may have keys below the mark of this file.
+                while acked.sweep(self):
+                    pass
+                self.transaction(acked.moved(0))
+        found = salvage.survey(aside)
         if (self.meta.get("taking_over") or b"").decode() != name:
-            self._begin_take_over(aside, name)
+            self._begin_take_over(found, name)
         taken = 0
-        rows = salvage.intact_rows(aside)
+        delivered = found.acked
+        rows = (row for row in salvage.intact_rows(aside) if row[0] > delivered or row[2])
         try:
             while chunk := list(islice(rows, _TAKE_OVER_ROWS)):
                 taken += self._take_rows(chunk)
@@ -323,15 +337,14 @@ class SlotFile:
         lost = self.counts["damaged"]
         self.note(logging.WARNING, "queue.file_salvaged", kept_as=str(aside), rows=taken, damaged=lost)
 
-    def _begin_take_over(self, aside: Path, name: str) -> None:
+    def _begin_take_over(self, found: salvage.Found, name: str) -> None:
         """Take over the counts. Every row is presumed damaged until it is found."""
-        found = salvage.survey(aside)
         # This file may have rows and counts already: of another damaged file, or put since a full disk interrupted.
         self.read_counts()
         counts = dict(self.counts)
         for key in _INTEGERS:
             value = found.meta.get(key)
-            if isinstance(value, int) and value < _KEY_MAX:
+            if isinstance(value, int) and value < _KEY_MAX and key not in _MARKS:
                 counts[key] = max(counts[key], value)  # they only grow
         counts["high"] = max(self.high, counts["high"], found.high if found.high < _KEY_MAX else 0)
         statements = [f"UPDATE meta SET value = {counts[key]} WHERE key = '{key}'" for key in _INTEGERS]
@@ -377,12 +390,13 @@ class SlotFile:
 
     # ── transactions and bounds ──────────────────────────────────────────────────────────────────────────────────
 
-    def transaction(self, statements: str, size: int = 0) -> None:
+    def transaction(self, statements: str, size: int = 0, *, pages: int = 4) -> None:
         """Run statements as one transaction, beyond the quota, and with the headroom if the disk is full.
 
         Args:
             statements: SQL.
-            size: about how many bytes they write.
+            size: about how many bytes of rows they write.
+            pages: about how many pages they write besides.
         """
         with self.lock:
             if self.wal_room < 0 and self.headroom.is_there:
@@ -401,7 +415,7 @@ class SlotFile:
                 except QueueFullError:
                     self._doubt_full_disk()
                     raise
-            self.wal_room -= 4 * PAGE_SIZE + size
+            self.wal_room -= pages * PAGE_SIZE + size
             self.is_dirty = True
             if not self.headroom.is_there:
                 self._regain_headroom()
@@ -452,6 +466,16 @@ class SlotFile:
                 # Locked by a statement of this very thread, if a signal handler interrupted it: the next put does it.
                 self.checkpoint()
 
+    def has_swept(self) -> bool:
+        """On a full queue: delete some rows that were delivered. Return whether there is room for more puts by that."""
+        try:
+            if not acked.sweep(self):
+                return False
+        except SlotBusyError:
+            return False  # in a signal handler that interrupted a read, which locks the table
+        self.make_room()
+        return True
+
     def could_hold(self, size: int) -> bool:
         """Return whether an event of `size` bytes would fit if there was no other; dead letters stay."""
         dead, count = self.counts["dead_size"], self.counts["dead"]
@@ -479,6 +503,9 @@ class SlotFile:
         """Give free pages back to the file system; see `SqliteQueue.shrink`."""
         while pages_max > 0:
             with self.lock:
+                if acked.sweep(self, max(pages_max, acked.AT_ONCE)):
+                    pages_max -= max(acked.SOME // 8, 1)
+                    continue
                 free = int(self.connection.pragma("freelist_count"))
                 if free <= _FREE_PAGES_KEPT:
                     return True
@@ -507,6 +534,14 @@ class SlotFile:
             logger.error("queue.sync_failed", extra={"slot": str(self.slot.database), "error": exc.strerror})
 
     # ── the ledger, and the rest ─────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def acked(self) -> int:
+        """The mark: rows with keys up to this one were delivered, if they are still there (see `acked`)."""
+        if self._are_counts_stale:
+            self.read_counts()
+        key = self.counts["acked"]
+        return key if key == -self.counts["acked_check"] else 0
 
     def read_counts(self) -> None:
         """Read the counts from disk.
@@ -545,6 +580,9 @@ class SlotFile:
         """Sync, checkpoint, close, and release the slot. May be called twice."""
         interval_sync.discard(self)
         if self._pid == os.getpid():
+            with contextlib.suppress(QueueError), self.lock:  # what cannot be swept now is swept by the next owner
+                if self.counts["acked"] and self.ledger().pending == 0:
+                    acked.sweep(self, self.max_queue_bytes)
             self.sync()
             self.connection.close_for_good()
         self.forget()

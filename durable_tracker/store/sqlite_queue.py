@@ -1,6 +1,6 @@
 """The queue on disk: one slot, one owner, one SQLite file.
 
-    track() ─► put ─► events ──ack──► (gone, `delivered` + 1)
+    track() ─► put ─► events ──ack──► (gone, or marked to go; `delivered` + 1)
                         │ └──reject──► dead_letters ──requeue──► events
                         └──expire, evict──► (gone, counted)
 
@@ -27,7 +27,7 @@ from durable_tracker.errors import (
     UnknownFormatError,
 )
 from durable_tracker.log import logger
-from durable_tracker.store import dead_letters
+from durable_tracker.store import acked, dead_letters
 from durable_tracker.store.connection import MULTI_ROW_MAX, PAGE_SIZE, Connection, KeyTakenError
 from durable_tracker.store.group_commit import GROUP_SIZE_MAX, GroupCommit
 from durable_tracker.store.queue import Ledger, Row
@@ -163,6 +163,8 @@ class SqliteQueue:
             except KeyTakenError:
                 file.reread_high()
             except QueueFullError as exc:
+                if file.has_swept():
+                    continue
                 full = file.explain_full(exc, len(payload))
                 break
             else:
@@ -191,6 +193,8 @@ class SqliteQueue:
             except KeyTakenError:
                 file.reread_high()
             except QueueFullError as exc:
+                if file.has_swept():
+                    continue
                 full = file.explain_full(exc, sum(map(len, payloads)))
                 break
             else:
@@ -226,12 +230,15 @@ class SqliteQueue:
                 return rows
             if not found:
                 self._file.check_emptiness()
+                with self._file.lock:
+                    acked.sweep(self._file)
                 return rows
             after = found[-1][0]
 
     def _claim(self, after: int, count_max: int, size_max: int) -> list[tuple[int, object]]:
         """Read rows, and keep them from being evicted."""
         with self._file.lock:
+            after = max(after, self._file.acked)
             found = self._connection.select(
                 "SELECT key, value FROM events WHERE key > ? ORDER BY key LIMIT ?",
                 (after, count_max),
@@ -266,9 +273,9 @@ class SqliteQueue:
         with self._file.lock:
             low, high = self._claimed or (0, -1)
             found = self._connection.select(
-                "SELECT key, coalesce(length(value), 0) FROM events WHERE key NOT BETWEEN ? AND ?"
+                "SELECT key, coalesce(length(value), 0) FROM events WHERE key > ? AND key NOT BETWEEN ? AND ?"
                 " ORDER BY key LIMIT 1000",
-                (low, high),
+                (self._file.acked, low, high),
             )
             keys = []
             for key, length in found:
@@ -280,21 +287,24 @@ class SqliteQueue:
         return len(keys)
 
     def _remove(self, keys: Iterable[int], count: str) -> None:
+        file = self._file
         for part in _parts(sorted(set(keys))):
-            deletes = ";".join(
-                f"DELETE FROM events WHERE key BETWEEN {first} AND {last};"
-                f"UPDATE meta SET value = value + changes() WHERE key = '{count}'"
-                for first, last in part
-            )
             expected = sum(last - first + 1 for first, last in part)
-            with self._file.lock:
-                before = self._file.counts[count]
-                self._file.transaction(f"{dead_letters.RECORD_HIGH};{deletes}", expected * 512)
-                missing = expected - (self._file.counts[count] - before)
+            with file.lock:
+                gone = file.acked
+                before = file.counts[count]
+                if count != "delivered" or len(part) > 1 or not acked.mark(file, *part[0]):
+                    deletes = ";".join(
+                        f"DELETE FROM events WHERE key BETWEEN {max(first, gone + 1)} AND {last};"
+                        f"UPDATE meta SET value = value + changes() WHERE key = '{count}'"
+                        for first, last in part
+                    )
+                    file.transaction(f"{dead_letters.RECORD_HIGH};{deletes}", expected * 512)
+                missing = expected - (file.counts[count] - before)
             if missing:
                 # They were seen. That they cannot be found is how a damaged page shows: they would be sent for ever.
-                self._file.check_soundness(f"{missing} rows that were read cannot be found")
-                self._file.note(logging.ERROR, "queue.rows_missing", count=missing, counted_as=count)
+                file.check_soundness(f"{missing} rows that were read cannot be found")
+                file.note(logging.ERROR, "queue.rows_missing", count=missing, counted_as=count)
 
     @_mending
     def reject(self, keys: Sequence[int], status: int | None, reason: str) -> None:
@@ -318,7 +328,7 @@ class SqliteQueue:
     @_mending
     def oldest_key(self) -> int | None:
         """Return the lowest pending key; see `Queue.oldest_key`."""
-        row = self._connection.select_one("SELECT min(key) FROM events")
+        row = self._connection.select_one("SELECT min(key) FROM events WHERE key > ?", (self._file.acked,))
         if row is None or row[0] is None:
             self._file.check_emptiness()
             return None
@@ -327,7 +337,9 @@ class SqliteQueue:
     @_mending
     def oldest(self) -> Row | None:
         """Return the oldest pending row, in O(1), without claiming it."""
-        row = self._connection.select_one("SELECT key, value FROM events ORDER BY key LIMIT 1")
+        row = self._connection.select_one(
+            "SELECT key, value FROM events WHERE key > ? ORDER BY key LIMIT 1", (self._file.acked,)
+        )
         payload = None if row is None else payload_of(*row)
         return None if row is None or payload is None else Row(row[0], payload)
 

@@ -89,12 +89,12 @@ def _look(connection: Connection, verdict: Verdict) -> None:
     rows = connection.select(f"PRAGMA integrity_check({_PROBLEMS_MAX})")
     verdict.problems += [f"SQLite: {_text(text)}" for (text,) in rows if text != b"ok"]
     damaged = {"events": 0, "dead_letters": 0}
-    for key, value in _walk(connection, "events", verdict):
+    for key, value in _walk(connection, "events", verdict, _acked(connection, verdict)):
         if payload_of(key, value) is None:
             damaged["events"] += 1
         else:
             verdict.pending += 1
-    for key, value in _walk(connection, "dead_letters", verdict):
+    for key, value in _walk(connection, "dead_letters", verdict, _KEY_MIN):
         if dead_letter_of(key, value) is None:
             damaged["dead_letters"] += 1
         elif key > 0:
@@ -105,8 +105,17 @@ def _look(connection: Connection, verdict: Verdict) -> None:
     _compare_counts(connection, verdict, damaged)
 
 
-def _walk(connection: Connection, table: str, verdict: Verdict) -> Iterator[tuple[Any, Any]]:
-    after = _KEY_MIN
+def _acked(connection: Connection, verdict: Verdict) -> int:
+    """Return the key up to which rows were delivered, and are not pending if they are still there."""
+    marks = dict(connection.select("SELECT key, value FROM meta WHERE key IN ('acked', 'acked_check')"))
+    match (marks.get(b"acked", 0), marks.get(b"acked_check", 0)):
+        case (int(key), int(check)) if key == -check:
+            return key or _KEY_MIN
+    verdict.problems.append("the mark up to which events were delivered is altered")
+    return _KEY_MIN
+
+
+def _walk(connection: Connection, table: str, verdict: Verdict, after: int) -> Iterator[tuple[Any, Any]]:
     while True:
         rows = connection.select(
             f"SELECT key, value FROM {table} WHERE key > ? ORDER BY key LIMIT ?",  # noqa: S608 (one of two names)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from durable_tracker.store import interval_sync, slot_file
+from durable_tracker.store import acked, interval_sync, slot_file
 from durable_tracker.store.slots import Slot, make_private_directory
 from durable_tracker.store.sqlite_queue import SqliteQueue
 
@@ -42,6 +42,7 @@ class QueueSubject:
             durability = "interval"
         elif self.variant == "small_wal":
             slot_file.WAL_SIZE_MAX = _SMALL_WAL  # type: ignore[misc]
+            acked.MARK_MIN, acked.SOME = 1, 3  # type: ignore[misc]
         directory = folder / "queue" / "emitter"
         make_private_directory(directory)
         return SqliteQueue.take(Slot(directory, 0), durability=durability, byte_limit=_BYTE_LIMIT)

@@ -102,7 +102,7 @@ def subject(name: str) -> Subject:
     """Return a subject by its name.
 
     "standin", "standin:<a flaw's name>"; the product's queue as "queue", "queue:interval", or "queue:small_wal", which
-    checkpoints after a few events instead of after thousands.
+    checkpoints, marks and sweeps after a few events instead of after hundreds or thousands.
     """
     kind, _, variant = name.partition(":")
     if kind == "standin":
