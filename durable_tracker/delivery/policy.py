@@ -216,7 +216,7 @@ class Delivery:
                 return
             following = self._claims.next(idle=False) if self._is_clear else None
             batch, self._ahead = self._ahead, following
-            self._submit(batch)
+            self._submit(batch, alone=not (self._ahead or self._owed))
         if self._ahead is None and self._is_clear:
             self._ahead = self._claims.next(idle=False)
 
@@ -254,17 +254,17 @@ class Delivery:
 
     # What comes back.
 
-    def _submit(self, batch: Batch) -> None:
+    def _submit(self, batch: Batch, *, alone: bool) -> None:
         if self._state.state == "idle":
             self._update(state="sending")
         self._in_flight.add(batch)
-        self._pipeline.submit(batch, alone=not (self._ahead or self._owed))
+        self._pipeline.submit(batch, alone=alone)
 
     def _send_on(self) -> None:
         """Send what was read ahead, if all goes well."""
         if self._ahead is not None and self._is_clear and not self._stopping():
             batch, self._ahead = self._ahead, None
-            self._submit(batch)
+            self._submit(batch, alone=False)  # the next one is read meanwhile
 
     def _put_back(self) -> None:
         """Undo reading ahead."""
