@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+    from durable_tracker.delivery.pace import Pace
     from durable_tracker.delivery.transport import Transport
     from durable_tracker.store.queue import Row
 
@@ -565,7 +566,8 @@ class Emitter:
                 # A signal handler may have opened another slot meanwhile, or raised.
                 if self._pair is None or self._pair[0] is not queue:
                     queue.close()
-            if self._settings.drain:
+            # After the exit handler only a flush delivers: the interpreter would end amid the request.
+            if self._settings.drain and _exiting_pid != os.getpid():
                 self._pair[1].start()
             return self._pair
 
@@ -606,7 +608,7 @@ class Emitter:
         )
 
     def _make_delivery(
-        self, queue: SqliteQueue, *, wait: Callable[[float], bool], stopping: Callable[[], bool]
+        self, queue: SqliteQueue, *, wait: Callable[[float], bool], stopping: Callable[[], bool], pace: Pace
     ) -> Delivery:
         return Delivery(
             queue,
@@ -614,6 +616,7 @@ class Emitter:
             settings=self._delivery_settings,
             wait=wait,
             stopping=stopping,
+            pace=pace,
             on_success=self.on_success,
             on_failure=self.on_failure,
         )
@@ -675,8 +678,13 @@ _emitters: weakref.WeakSet[Emitter] = weakref.WeakSet()
 _fork_locks: dict[int, Any] = {}  # by pid: a lock of another process may be held for ever
 
 
+_exiting_pid = 0
+
+
 def _close_all_at_exit() -> None:
-    """Give every emitter one bounded attempt, within one deadline. A later put opens its slot again."""
+    """Give every emitter one bounded attempt, within one deadline. A later put opens its slot again, and stores."""
+    global _exiting_pid  # noqa: PLW0603 (there is one exit)
+    _exiting_pid = os.getpid()
     started_at = time.monotonic()
     for emitter in list(_emitters):
         with contextlib.suppress(QueueError):

@@ -16,6 +16,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+from durable_tracker.delivery.pace import Pace
 from durable_tracker.delivery.policy import Delivery, Result
 from durable_tracker.errors import QueueClosedError, QueueError
 from durable_tracker.log import logger
@@ -59,14 +60,13 @@ class Worker:
 
         Args:
             queue: what it drains.
-            make_delivery: called with a queue, `wait` and `stopping`.
+            make_delivery: called with a queue, `wait`, `stopping` and `pace`.
             linger_s: how long the first event waits for others.
             gather: how many waiting events end the linger.
             open_orphan: opens a slot, whose lock is held, as a queue.
         """
         self._queue = queue
         self._make_delivery = make_delivery
-        self._delivery = make_delivery(queue, wait=self._wait, stopping=self._is_stopping)
         self._linger_s = linger_s
         self._gather = gather
         self._open_orphan = open_orphan
@@ -79,6 +79,8 @@ class Worker:
         self._next_adoption = 0.0
         self._empty_orphans: dict[int, tuple[int, ...]] = {}
         self._pid = os.getpid()
+        self._pace = Pace(queue.high_key, lambda: self._is_stopped or bool(self._listeners))
+        self._delivery = make_delivery(queue, wait=self._wait, stopping=self._is_stopping, pace=self._pace)
         self._has_ended = False
         self._error: str | None = None  # of the last round, None if it had none
         self._failures = 0
@@ -298,7 +300,7 @@ class Worker:
         if orphan.oldest_key() is None:
             return True
         logger.info("worker.orphan_adopted", extra={"slot": str(orphan.slot.database), **_counts(orphan)})
-        delivery = self._make_delivery(orphan, wait=self._wait, stopping=is_over)
+        delivery = self._make_delivery(orphan, wait=self._wait, stopping=is_over, pace=self._pace)
         try:
             result = delivery.run(give_up_on_trouble=True)
             orphan.shrink()

@@ -17,6 +17,8 @@ from durable_tracker.store.queue import Ledger, Row
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from durable_tracker.delivery.pace import Pace
+
 EPOCH_MS = 1_700_000_000_000
 
 OK = Reply(status=200)
@@ -235,6 +237,7 @@ def rig(
     *,
     clock: VirtualClock | None = None,
     uniform: Callable[[float, float], float] = lambda _low, high: high,
+    pace: Pace | None = None,
     **settings: Any,
 ) -> Rig:
     """Put a delivery together. The jitter is fixed at its upper bound."""
@@ -252,5 +255,6 @@ def rig(
         wall_ms=clock.wall_ms,
         monotonic=clock.monotonic,
         backoff=Backoff(max_retry_delay_seconds=checked.max_retry_delay_seconds, uniform=uniform),
+        pace=pace,
     )
     return made

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from durable_tracker.delivery.batches import EVENT_OVERHEAD, Batch, body_size
+from durable_tracker.delivery.pace import PIECE
 from durable_tracker.delivery.spans import Span, Spans
 from durable_tracker.delivery.transport import ENVELOPE_SIZE
 from durable_tracker.errors import QueueError
@@ -18,6 +19,7 @@ from durable_tracker.errors import QueueError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from durable_tracker.delivery.pace import Pace
     from durable_tracker.delivery.state import DeliverySettings
     from durable_tracker.store.queue import Queue, Row
 
@@ -37,6 +39,7 @@ class Claims:
         without_old: returns the rows that are not too old to be sent, having dealt with the others.
         wall_ms: the clock for `stm`.
         monotonic: the clock for waiting.
+        pace: when to read in pieces; None: never.
     """
 
     def __init__(
@@ -47,6 +50,7 @@ class Claims:
         without_old: Callable[[list[Row]], list[Row]],
         wall_ms: Callable[[], int],
         monotonic: Callable[[], float],
+        pace: Pace | None = None,
     ) -> None:
         self.streak = 0
         """Refusals since the last acceptance."""
@@ -57,6 +61,7 @@ class Claims:
         self._without_old = without_old
         self._wall_ms = wall_ms
         self._monotonic = monotonic
+        self._pace = pace
         self._spans = Spans()
         self._cursor = 0
         self._clock = 0  # counts requests made and refusals, to say which came first
@@ -189,7 +194,7 @@ class Claims:
         """Claim the oldest events that were not claimed yet."""
         while True:
             expected = min(count_max, self._rows_expected)
-            rows = self._queue.peek(self._cursor, count_max, self._payload_size_max(expected))
+            rows = self._read(count_max, self._payload_size_max(expected))
             if not rows:
                 return None
             rows = self._fit(rows)
@@ -199,6 +204,21 @@ class Claims:
             self._cursor = last
             if rows:
                 return self._batch(rows, Span(first=rows[0].key, last=rows[-1].key, count=len(rows)))
+
+    def _read(self, count_max: int, size_max: int) -> list[Row]:
+        pace = self._pace
+        if pace is None or not pace.is_gentle:
+            return self._queue.peek(self._cursor, count_max, size_max)
+        rows: list[Row] = []
+        while len(rows) < count_max and size_max > 0:
+            piece = min(PIECE, count_max - len(rows))
+            found = self._queue.peek(rows[-1].key if rows else self._cursor, piece, size_max)
+            rows += found
+            if len(found) < piece:
+                break
+            size_max -= sum(len(row.payload) for row in found)
+            pace.rest()
+        return rows
 
     def _newest(self) -> Batch | None:
         """Claim the newest event; what lies before it becomes a span that waits for its turn."""

@@ -34,6 +34,7 @@ from durable_tracker.log import logger
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from durable_tracker.delivery.pace import Pace
     from durable_tracker.delivery.transport import Reply, Transport
     from durable_tracker.store.queue import Queue, Row
 
@@ -67,6 +68,7 @@ class Delivery:
         wall_ms: the wall clock, in milliseconds since the epoch: for `stm`, and read once for `max_age`.
         monotonic: the clock for everything else, in seconds.
         backoff: how long to wait after a trouble; by default full jitter up to the settings' maximum.
+        pace: when to rest beside an application that tracks; None: never.
 
     What the callbacks raise is logged and goes no further.
 
@@ -87,6 +89,7 @@ class Delivery:
         wall_ms: Callable[[], int] = _wall_ms,
         monotonic: Callable[[], float] = time.monotonic,
         backoff: Backoff | None = None,
+        pace: Pace | None = None,
     ) -> None:
         self._queue = queue
         self._settings = settings
@@ -108,8 +111,9 @@ class Delivery:
             else AgeLimit(settings.max_age, queue.high_key(), wall_ms=wall_ms, monotonic=monotonic)
         )
         self._claims = Claims(
-            queue, settings=settings, without_old=self._without_old, wall_ms=wall_ms, monotonic=monotonic
+            queue, settings=settings, without_old=self._without_old, wall_ms=wall_ms, monotonic=monotonic, pace=pace
         )
+        self._pace = pace
         self._not_before = -math.inf
         self._hitch: Trouble | None = None  # what ends this attempt once all replies are in
         self._said: str | None = None  # the trouble that was logged last, so that it is logged once
@@ -255,6 +259,8 @@ class Delivery:
     # What comes back.
 
     def _submit(self, batch: Batch, *, alone: bool) -> None:
+        if self._pace is not None and self._pace.is_gentle and self._settings.senders == 1:
+            alone = True  # two threads would be in the way of the others more often than one
         if self._state.state == "idle":
             self._update(state="sending")
         self._in_flight.add(batch)
@@ -280,6 +286,8 @@ class Delivery:
 
     def _collect(self) -> None:
         batch, reply = self._pipeline.collect()
+        if self._pace is not None:
+            self._pace.rest()
         if batch not in self._in_flight:
             return  # of a run that an exception ended; the events are pending again
         self._in_flight.discard(batch)
@@ -317,6 +325,9 @@ class Delivery:
         )
         self._owed.append(batch)
         self._pay()
+        if self._pace is not None:
+            self._pace.delivered(len(batch.rows))
+            self._pace.rest()
         self._send_on()
         if self._said is not None:
             self._said = None
