@@ -192,6 +192,11 @@ class ScriptedCollector:
                 self.received += numbers
         return reply
 
+    def send_and(self, events: Sequence[bytes], meanwhile: Callable[[], object]) -> Reply:
+        reply = self.send(events)
+        meanwhile()
+        return reply
+
     def close(self) -> None:
         self.closed = True
 

@@ -27,10 +27,12 @@ from fakes import (
 
 from durable_tracker.delivery.policy import Delivery, DeliverySettings, DeliveryState, Result
 from durable_tracker.delivery.transport import ENVELOPE_SIZE, Reply
-from durable_tracker.errors import ConfigurationError, QueueClosedError
+from durable_tracker.errors import ConfigurationError, QueueClosedError, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from durable_tracker.store.queue import Row
 
 
 def events(count: int, **fields: int) -> list[bytes]:
@@ -633,6 +635,68 @@ def test_an_interrupt_in_a_request_loses_nothing(batch_size: int) -> None:
     assert made.delivery.run() is Result.EMPTY
     made.delivery.close()
     assert made.queue.delivered == [1, 2, 3]
+
+
+@pytest.mark.parametrize("error", [StorageError("unreadable"), MemoryError()])
+def test_an_error_in_reading_ahead_does_not_decide_about_the_request(error: Exception) -> None:
+    """What was accepted is acked; then the error is dealt with as at any other time."""
+    queue = MemoryQueue(events(9))
+    real = queue.peek
+
+    def peek(after: int, count_max: int, size_max: int) -> list[Row]:
+        if after == 3 and len(made.transport.requests) == 1:
+            queue.peek = real  # type: ignore[method-assign]
+            raise error
+        return real(after, count_max, size_max)
+
+    queue.peek = peek  # type: ignore[method-assign]
+    made = rig(queue, ScriptedCollector(), batch_size=3)
+    if isinstance(error, MemoryError):
+        with pytest.raises(MemoryError):
+            made.delivery.run()
+        assert queue.delivered == [1, 2, 3]
+    assert made.delivery.run() is Result.EMPTY
+    assert made.transport.received == list(range(1, 10))
+    assert made.delivery.state.trouble_count == isinstance(error, StorageError)
+
+
+def test_an_interrupt_in_reading_ahead_loses_nothing() -> None:
+    """The batch that was in flight goes out once more, and nothing else does."""
+    queue = MemoryQueue(events(9))
+    real = queue.peek
+
+    def peek(after: int, count_max: int, size_max: int) -> list[Row]:
+        if after == 3:
+            queue.peek = real  # type: ignore[method-assign]
+            raise KeyboardInterrupt
+        return real(after, count_max, size_max)
+
+    queue.peek = peek  # type: ignore[method-assign]
+    made = rig(queue, ScriptedCollector(), batch_size=3)
+    with pytest.raises(KeyboardInterrupt):
+        made.delivery.run()
+    assert made.delivery.run() is Result.EMPTY
+    assert made.transport.requests == [[1, 2, 3], [1, 2, 3], [4, 5, 6], [7, 8, 9]]
+    assert queue.delivered == list(range(1, 10))
+
+
+def test_a_transport_that_cannot_tell_when_a_request_is_out_will_do() -> None:
+    """Then nothing is read ahead."""
+
+    class Plain:
+        def __init__(self) -> None:
+            self.sent: list[int] = []
+
+        def send(self, events: Sequence[bytes]) -> Reply:
+            self.sent += eids(events)
+            return OK
+
+        def close(self) -> None:
+            pass
+
+    made = rig(MemoryQueue(events(10)), Plain(), batch_size=3)
+    assert made.delivery.run() is Result.EMPTY
+    assert made.transport.sent == list(range(1, 11)) == made.queue.delivered
 
 
 # Age.

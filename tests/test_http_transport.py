@@ -104,6 +104,55 @@ def test_connections_are_kept(transports: Make) -> None:
     assert (replies, server.connections) == ({200}, 1)
 
 
+@pytest.mark.parametrize("method", ["post", "get"])
+def test_the_time_until_the_answer_can_be_used(transports: Make, method: str) -> None:
+    """The call comes when the request is out, and before its answer is waited for."""
+    called = threading.Event()
+    order: list[str] = []
+
+    def after_the_call(peer: Peer) -> None:
+        order.append("received")
+        assert called.wait(5)
+        answer()(peer)
+
+    def meanwhile() -> None:
+        deadline = time.monotonic() + 5
+        while not order and time.monotonic() < deadline:
+            time.sleep(0.001)
+        order.append("called")
+        called.set()
+
+    with FaultyServer([after_the_call]) as server:
+        assert transports(server.url, method=method).send_and(EVENTS[:1], meanwhile) == Reply(status=200)
+    assert order == ["received", "called"]
+
+
+def test_it_is_used_once_though_the_request_is_sent_twice(transports: Make) -> None:
+    """On a stale connection; and not at all if the request never gets out."""
+    calls: list[int] = []
+    with FaultyServer([answer(), Peer.hang_up, answer()]) as server:
+        transport = transports(server.url)
+        assert transport.send(EVENTS).status == 200
+        assert transport.send_and(EVENTS, lambda: calls.append(1)).status == 200
+    assert (len(server.requests), calls) == (3, [1])
+    assert transport.send_and(EVENTS, lambda: calls.append(2)).status is None
+    assert calls == [1]
+
+
+def test_an_interrupt_meanwhile_costs_the_connection_and_nothing_else(transports: Make) -> None:
+    """The answer that was not read must not pass for that of the next request."""
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    with FaultyServer([answer(503), answer(200)]) as server:
+        transport = transports(server.url)
+        with pytest.raises(KeyboardInterrupt):
+            transport.send_and(EVENTS, interrupt)
+        assert transport.send(EVENTS).status == 200
+    assert server.connections == 2
+
+
 def silent(peer: Peer) -> None:
     peer.over.wait(10)
 

@@ -25,6 +25,8 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from _typeshed import WriteableBuffer
 
 TLS_PIECE = 16_384
@@ -41,14 +43,24 @@ class Exchange:
     `abort` alone may be called from another thread.
 
     Attributes:
+        meanwhile: called once, when the request is out and before its answer is read.
         query: appended to the request's target below the pool, which logs the target at DEBUG: the GET form
             carries the event there.
         reused: whether the request went out on a connection that had carried another one before.
         received: bytes received so far.
     """
 
-    def __init__(self, *, deadline_s: float, read_timeout_s: float, reply_size_max: int, query: str = "") -> None:
+    def __init__(
+        self,
+        *,
+        deadline_s: float,
+        read_timeout_s: float,
+        reply_size_max: int,
+        query: str = "",
+        meanwhile: Callable[[], object] | None = None,
+    ) -> None:
         self.query = query
+        self.meanwhile = meanwhile
         self.reused = True
         self.received = 0
         self._deadline = time.monotonic() + deadline_s
@@ -161,6 +173,13 @@ class _Bounded:
         for piece in pieces:
             exchange.arm(self.sock)
             super().send(piece)  # type: ignore[misc]
+
+    def getresponse(self) -> Any:
+        exchange = current.get()
+        meanwhile, exchange.meanwhile = exchange.meanwhile, None
+        if meanwhile is not None:
+            meanwhile()
+        return super().getresponse()  # type: ignore[misc]
 
 
 class _BoundedHTTPConnection(_Bounded, HTTPConnection):

@@ -168,14 +168,21 @@ class HttpTransport:
         Raises:
             ValueError: the method is "get" and there is not exactly one event.
         """
+        return self._send(events, None)
+
+    def send_and(self, events: Sequence[bytes], meanwhile: Callable[[], object]) -> Reply:
+        """As `send`; see `OverlappingTransport.send_and`."""
+        return self._send(events, meanwhile)
+
+    def _send(self, events: Sequence[bytes], meanwhile: Callable[[], object] | None) -> Reply:
         request, query = self._request(events)
         deadline = time.monotonic() + self._deadline_s
-        exchange = self._exchange(deadline, query)
+        exchange = self._exchange(deadline, query, meanwhile)
         reply = self._attempt(request, exchange)
         if reply is None:
             # Others that were idle as long are as dead; without this the second try would get one of them.
             self._adapter.close()
-            reply = self._attempt(request, self._exchange(deadline, query), fresh=True)
+            reply = self._attempt(request, self._exchange(deadline, query, exchange.meanwhile), fresh=True)
         return reply or Reply(status=None, error="the connection failed")
 
     def close(self) -> None:
@@ -188,12 +195,13 @@ class HttpTransport:
         self._adapter.close_pools()
         self._adapter.close()
 
-    def _exchange(self, deadline: float, query: str) -> Exchange:
+    def _exchange(self, deadline: float, query: str, meanwhile: Callable[[], object] | None) -> Exchange:
         return Exchange(
             deadline_s=deadline - time.monotonic(),
             read_timeout_s=self._read_timeout_s,
             reply_size_max=REPLY_SIZE_MAX,
             query=query,
+            meanwhile=meanwhile,
         )
 
     def _request(self, events: Sequence[bytes]) -> tuple[requests.PreparedRequest, str]:

@@ -103,6 +103,7 @@ class Delivery:
         self._pipeline: Pipeline[Batch] = Pipeline(transport, settings.senders)
         self._in_flight: set[Batch] = set()
         self._ahead: Batch | None = None  # claimed after all others, and not sent yet
+        self._unread: Exception | None = None  # why nothing could be claimed ahead
         self._owed: list[Batch] = []  # accepted by the collector, but not yet removed from the queue
         # What is put between now and the first run is new as well, hence the queue is asked here.
         self._age_limit = (
@@ -151,8 +152,9 @@ class Delivery:
             )
         except BaseException:
             # Replies to what is in flight are not waited for, and not believed later.
+            self._pipeline.withdraw()
             self._in_flight.clear()
-            self._ahead = None
+            self._ahead = self._unread = None
             self._claims.restart()
             raise
         self._put_back()
@@ -210,7 +212,7 @@ class Delivery:
         return result
 
     def _fill(self) -> None:
-        """Have as many requests in flight as may be and, while all goes well, the next batch at hand."""
+        """Have as many requests in flight as may be."""
         if not self._is_clear:
             self._put_back()
         while self._pipeline.in_flight < self._window:
@@ -218,11 +220,18 @@ class Delivery:
                 self._ahead = self._claims.next(idle=not self._pipeline.in_flight)
             if self._ahead is None:
                 return
-            following = self._claims.next(idle=False) if self._is_clear else None
-            batch, self._ahead = self._ahead, following
-            self._submit(batch, alone=not (self._ahead or self._owed))
+            batch, self._ahead = self._ahead, None
+            self._submit(batch)
+
+    def _read_ahead(self) -> None:
+        """While a request is under way and all goes well: have the next batch at hand."""
         if self._ahead is None and self._is_clear:
-            self._ahead = self._claims.next(idle=False)
+            if self._pace is not None:
+                self._pace.rest()
+            try:
+                self._ahead = self._claims.next(idle=False)
+            except Exception as exc:  # noqa: BLE001 - raised when the request is over, whose fate does not depend on it
+                self._unread = exc
 
     @property
     def _is_clear(self) -> bool:
@@ -258,19 +267,11 @@ class Delivery:
 
     # What comes back.
 
-    def _submit(self, batch: Batch, *, alone: bool) -> None:
-        if self._pace is not None and self._pace.is_gentle and self._settings.senders == 1:
-            alone = True  # two threads would be in the way of the others more often than one
+    def _submit(self, batch: Batch) -> None:
         if self._state.state == "idle":
             self._update(state="sending")
         self._in_flight.add(batch)
-        self._pipeline.submit(batch, alone=alone)
-
-    def _send_on(self) -> None:
-        """Send what was read ahead, if all goes well."""
-        if self._ahead is not None and self._is_clear and not self._stopping():
-            batch, self._ahead = self._ahead, None
-            self._submit(batch, alone=False)  # the next one is read meanwhile
+        self._pipeline.submit(batch)
 
     def _put_back(self) -> None:
         """Undo reading ahead."""
@@ -285,7 +286,7 @@ class Delivery:
             self._collect()
 
     def _collect(self) -> None:
-        batch, reply = self._pipeline.collect()
+        batch, reply = self._pipeline.collect(self._read_ahead)
         if self._pace is not None:
             self._pace.rest()
         if batch not in self._in_flight:
@@ -303,6 +304,9 @@ class Delivery:
             else:
                 self._claims.give_back(batch)
                 self._hitched(outcome, reply.retry_after_s)
+            if self._unread is not None:
+                unread, self._unread = self._unread, None
+                raise unread
         except QueueClosedError:
             raise
         except QueueError as exc:
@@ -328,7 +332,6 @@ class Delivery:
         if self._pace is not None:
             self._pace.delivered(len(batch.rows))
             self._pace.rest()
-        self._send_on()
         if self._said is not None:
             self._said = None
             logger.info("delivery.recovered", extra={"fate": "events are being delivered again"})

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 PAYLOAD_DATA_HEAD = b'{"schema":"iglu:com.snowplowanalytics.snowplow/payload_data/jsonschema/1-0-4","data":['
 """What a POST body has before its events, which are joined by one comma each."""
@@ -45,3 +45,11 @@ class Transport(Protocol):
 
     def close(self) -> None:
         """Give connections back. May be called twice, and while another thread is in `send`."""
+
+
+@runtime_checkable
+class OverlappingTransport(Transport, Protocol):
+    """One that can say when a request is out, so that the time until its answer can be used."""
+
+    def send_and(self, events: Sequence[bytes], meanwhile: Callable[[], object]) -> Reply:
+        """As `send`; call `meanwhile` at most once, after the last byte has left and before the answer is read."""
