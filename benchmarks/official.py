@@ -22,14 +22,14 @@ _NEVER = 1 << 60
 _logger = logging.getLogger("snowplow_tracker.emitters")
 
 
-def make_emitter(port: int = 9, session: requests.Session | None = None) -> Any:
-    """Return an emitter that keeps all events and sends when it is told to, and whose log is silent.
+def make_emitter(port: int = 9, session: requests.Session | None = None, batch_size: int = _NEVER) -> Any:
+    """Return an emitter that keeps `batch_size` events before it sends, and whose log is silent.
 
-    With `port` 9 nobody listens, so it must not be told. Its log would be a line or three for each request.
+    With `port` 9 nobody listens, so it must not send. Its log would be a line or three for each request.
     """
     _logger.setLevel(logging.ERROR)
     store = InMemoryEventStore(logger=_logger, buffer_capacity=_NEVER)
-    return Emitter("127.0.0.1", protocol="http", port=port, batch_size=_NEVER, event_store=store, session=session)
+    return Emitter("127.0.0.1", protocol="http", port=port, batch_size=batch_size, event_store=store, session=session)
 
 
 def make_tracker(emitter: Any) -> Any:

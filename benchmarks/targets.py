@@ -208,6 +208,18 @@ TARGETS: Final = (
         at_least=2,
     ),
     _ratio(
+        "the limit of that: prebuilt bodies, posted and forgotten",
+        "(no target)",
+        _drain(drain.PREBUILT),
+        _drain(drain.OFFICIAL),
+    ),
+    _ratio(
+        "drain, one connection, to the official's tracking and sending",
+        "(no target)",
+        _drain(drain.OURS),
+        _drain(drain.OFFICIAL_WHOLE),
+    ),
+    _ratio(
         "drain at 100 ms round trip, `senders=8`",
         "≥ 6 × one sender",
         _senders(8),
