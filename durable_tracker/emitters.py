@@ -437,6 +437,8 @@ class Emitter:
         queue, worker = pair
         deadline = time.monotonic() + timeout_s
         with contextlib.suppress(QueueError):
+            if self._settings.drain and queue.oldest_key() is not None:
+                worker.start()  # which it is, unless the slot was opened after the exit handler
             if worker.has_started and worker.state.state in ("idle", "sending"):
                 worker.flush(timeout_s)
         worker.stop()

@@ -79,7 +79,7 @@ class Queue(Protocol):
         """Take note that nothing that was peeked is in flight any more, so that a full queue may evict it."""
 
     def ack(self, keys: Sequence[int]) -> None:
-        """Remove rows that were delivered."""
+        """Remove rows that were delivered: from now on nobody sees them, whenever the storage gets rid of them."""
 
     def reject(self, keys: Sequence[int], status: int | None, reason: str) -> None:
         """Move rows that were refused for what they are to the dead letters, with the reason."""
