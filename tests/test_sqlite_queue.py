@@ -28,7 +28,7 @@ from durable_tracker.store.slots import Slot, make_private_directory
 from durable_tracker.store.sqlite_queue import SqliteQueue
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     OpenQueue = Callable[..., SqliteQueue]
@@ -105,15 +105,18 @@ def test_a_large_backlog_of_large_rows_is_not_read_into_memory(open_queue: OpenQ
     read: list[int] = []
     real = connection_module._fetch_up_to
 
-    def counting(cursor: Any, size_max: int) -> Any:
-        rows = real(cursor, size_max)
-        read.append(len(rows))
-        return rows
+    def counting(cursor: Any, *bounds: int) -> Any:
+        def rows() -> Iterator[Any]:
+            for row in cursor:
+                read.append(row[0])
+                yield row
+
+        return real(rows(), *bounds)  # type: ignore[arg-type]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(connection_module, "_fetch_up_to", counting)
-        queue.peek(0, 500, 1_000_000)
-    assert [2] == read
+        assert [1] == [row.key for row in queue.peek(0, 500, 1_000_000)]
+    assert [1, 2] == read
 
 
 def test_keys_are_never_given_out_twice(open_queue: OpenQueue) -> None:

@@ -54,7 +54,7 @@ class Batch:
 
 def body_size(rows: Sequence[Row], envelope_size: int) -> int:
     """Return the bytes of the body that carries `rows`, to within a comma."""
-    return envelope_size + EVENT_OVERHEAD * len(rows) + sum(len(row.payload) for row in rows)
+    return envelope_size + EVENT_OVERHEAD * len(rows) + sum([len(payload) for _, payload in rows])
 
 
 def device_time_ms(payload: bytes) -> int | None:

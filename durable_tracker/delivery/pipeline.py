@@ -38,12 +38,14 @@ class Pipeline(Generic[P]):
         senders: how many requests are in flight at most. Daemon threads are made when they are first needed, if there
             are several; if one cannot be made (the interpreter is shutting down, or the process has too many), sending
             falls back to the caller's thread.
+        pause: called in the caller's thread between making a request's events and sending them.
     """
 
-    def __init__(self, transport: Transport, senders: int) -> None:
+    def __init__(self, transport: Transport, senders: int, pause: Callable[[], object]) -> None:
         self._transport = transport
         self._overlapping = transport if isinstance(transport, OverlappingTransport) else None
         self._senders = senders
+        self._pause = pause
         self._threads = 0
         self._own: deque[P] = deque()
         self._waiting: queue.SimpleQueue[P | None] = queue.SimpleQueue()
@@ -110,8 +112,12 @@ class Pipeline(Generic[P]):
 
     def _send(self, parcel: P, meanwhile: Callable[[], object] | None) -> Reply:
         try:
-            if meanwhile is not None and self._overlapping is not None:
-                return self._overlapping.send_and(parcel.events(), meanwhile)
-            return self._transport.send(parcel.events())
+            events = parcel.events()
+            if meanwhile is None:
+                return self._transport.send(events)
+            self._pause()
+            if self._overlapping is None:
+                return self._transport.send(events)
+            return self._overlapping.send_and(events, meanwhile)
         except Exception as exc:  # noqa: BLE001 - a transport of the user's own may do anything; its text too
             return Reply(status=None, error=f"the transport raised {type(exc).__name__}")

@@ -100,7 +100,7 @@ class Delivery:
         self._wall_ms = wall_ms
         self._monotonic = monotonic
         self._backoff = backoff or Backoff(max_retry_delay_seconds=settings.max_retry_delay_seconds)
-        self._pipeline: Pipeline[Batch] = Pipeline(transport, settings.senders)
+        self._pipeline: Pipeline[Batch] = Pipeline(transport, settings.senders, self._rest)
         self._in_flight: set[Batch] = set()
         self._ahead: Batch | None = None  # claimed after all others, and not sent yet
         self._unread: Exception | None = None  # why nothing could be claimed ahead
@@ -226,8 +226,7 @@ class Delivery:
     def _read_ahead(self) -> None:
         """While a request is under way and all goes well: have the next batch at hand."""
         if self._ahead is None and self._is_clear:
-            if self._pace is not None:
-                self._pace.rest()
+            self._rest()
             try:
                 self._ahead = self._claims.next(idle=False)
             except Exception as exc:  # noqa: BLE001 - raised when the request is over, whose fate does not depend on it
@@ -287,8 +286,7 @@ class Delivery:
 
     def _collect(self) -> None:
         batch, reply = self._pipeline.collect(self._read_ahead)
-        if self._pace is not None:
-            self._pace.rest()
+        self._rest()
         if batch not in self._in_flight:
             return  # of a run that an exception ended; the events are pending again
         self._in_flight.discard(batch)
@@ -331,7 +329,7 @@ class Delivery:
         self._pay()
         if self._pace is not None:
             self._pace.delivered(len(batch.rows))
-            self._pace.rest()
+        self._rest()
         if self._said is not None:
             self._said = None
             logger.info("delivery.recovered", extra={"fate": "events are being delivered again"})
@@ -429,6 +427,10 @@ class Delivery:
             logger.error("delivery.collector_blocked", extra=extra)
         else:
             logger.warning("delivery.interrupted", extra=extra)
+
+    def _rest(self) -> None:
+        if self._pace is not None:
+            self._pace.rest()
 
     def _plan(self, trouble: Trouble) -> float:
         delay_s = self._backoff.delay_s(trouble)

@@ -250,20 +250,23 @@ class Connection:
         for item in items:
             self._call(sql, item)
 
-    def select(self, sql: str, arg: Sequence[Any] = (), *, size_max: int | None = None) -> list[tuple[Any, ...]]:
+    def select(
+        self, sql: str, arg: Sequence[Any] = (), *, size_max: int | None = None, overhead: int = 0
+    ) -> list[tuple[Any, ...]]:
         """Return rows. The caller bounds their number with LIMIT, and their size with `size_max`.
 
         Args:
             sql: the statement.
             arg: its parameters.
-            size_max: stop after the row with which the second columns have more than that many bytes together.
+            size_max: stop before the second columns have more than that many bytes together, but not before the first.
+            overhead: bytes of each second column that do not count.
         """
         with self.lock:
             raw = self._ready()
             cursor = raw.cursor()
             try:
                 cursor.execute(sql, arg or ())
-                return cursor.fetchall() if size_max is None else _fetch_up_to(cursor, size_max)
+                return cursor.fetchall() if size_max is None else _fetch_up_to(cursor, size_max, overhead)
             except sqlite3.Error as exc:
                 cursor.close()  # before the connection is dropped: a half-read cursor would keep it open
                 error = self._failed(exc)
@@ -502,14 +505,16 @@ def _not_open(*_args: object) -> NoReturn:
     raise sqlite3.ProgrammingError("not open")
 
 
-def _fetch_up_to(cursor: sqlite3.Cursor, size_max: int) -> list[tuple[Any, ...]]:
-    rows = []
+def _fetch_up_to(cursor: sqlite3.Cursor, size_max: int, overhead: int) -> list[tuple[Any, ...]]:
+    rows: list[tuple[Any, ...]] = []
     size = 0
     for row in cursor:
+        value = row[1]
+        if isinstance(value, bytes):  # a flipped bit can make it NULL or a number
+            size += len(value) - overhead
+            if size > size_max and rows:
+                break
         rows.append(row)
-        size += len(row[1]) if isinstance(row[1], bytes) else 0  # a flipped bit can make it NULL or a number
-        if size > size_max:
-            break
     return rows
 
 

@@ -31,7 +31,7 @@ from durable_tracker.store import acked, dead_letters
 from durable_tracker.store.connection import MULTI_ROW_MAX, PAGE_SIZE, Connection, KeyTakenError
 from durable_tracker.store.group_commit import GROUP_SIZE_MAX, GroupCommit
 from durable_tracker.store.queue import Ledger, Row
-from durable_tracker.store.records import DeadLetter, dead_letter_of, payload_of, record
+from durable_tracker.store.records import OVERHEAD, DeadLetter, dead_letter_of, intact, payload_of, record
 from durable_tracker.store.slot_file import BYTE_LIMIT, MAX_QUEUE_BYTES, Durability, SlotFile
 from durable_tracker.store.slots import SLOTS_MAX, Slot
 
@@ -220,12 +220,10 @@ class SqliteQueue:
         while True:
             found = self._claim(after, count_max, size_max)
             # Outside the lock, since it takes as long as the reading: puts pass in between.
-            rows = [Row(key, payload) for key, value in found if (payload := payload_of(key, value)) is not None]
+            rows = intact(found)
             if len(rows) < len(found):
                 with self._file.lock:
                     dead_letters.set_aside(self._file, [key for key, value in found if payload_of(key, value) is None])
-            if len(rows) > 1 and sum(len(row.payload) for row in rows) > size_max:
-                rows.pop()  # not more than one: the reading stopped at the first row that was too much
             if rows:
                 return rows
             if not found:
@@ -243,6 +241,7 @@ class SqliteQueue:
                 "SELECT key, value FROM events WHERE key > ? ORDER BY key LIMIT ?",
                 (after, count_max),
                 size_max=size_max,
+                overhead=OVERHEAD,
             )
             if found:
                 first, last = found[0][0], found[-1][0]
