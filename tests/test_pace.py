@@ -62,7 +62,7 @@ def test_a_drain_that_disturbs_nobody_does_not_rest(site: Site) -> None:
     assert not site.pace.is_gentle
 
 
-def test_beside_an_application_a_drain_takes_a_tenth_of_a_core(site: Site) -> None:
+def test_beside_an_application_a_drain_takes_a_twentieth_of_a_core(site: Site) -> None:
     """Whatever the size of the pieces."""
     site.batch(came=1)
     assert site.pace.is_gentle
@@ -71,7 +71,7 @@ def test_beside_an_application_a_drain_takes_a_tenth_of_a_core(site: Site) -> No
     for piece_s in [0.0002, 0.001, 0.0001, 0.0015] * 50:
         site.batch(came=1)
         site.work(piece_s)
-    assert (site.cpu_s - worked_s) / (site.now_s - start_s) == pytest.approx(0.1, rel=0.15)
+    assert (site.cpu_s - worked_s) / (site.now_s - start_s) == pytest.approx(0.05, rel=0.15)
 
 
 def test_the_collectors_time_counts_as_rest(site: Site) -> None:
@@ -87,7 +87,7 @@ def test_one_long_request_does_not_pay_for_all_that_follow(site: Site) -> None:
     site.batch(came=1)
     site.work(0.0001, waiting=100.0)
     site.batch(came=1)
-    assert sum(site.work(0.001) for _ in range(20)) > 0.1
+    assert sum(site.work(0.001) for _ in range(20)) > 0.2
     site.batch(came=1)
     site.cpu_s += 100.0
     assert 0 < site.work(0.0) < 0.1

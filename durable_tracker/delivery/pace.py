@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-PIECE: Final = 64
+PIECE: Final = 48
 """Rows that are read between two rests."""
 
-_SHARE: Final = 0.1
+_SHARE: Final = 0.05
 _ACTIVE_S: Final = 0.25
 _REST_MIN_S: Final = 0.0002  # enough for a thread that waits to have its turn
-_BALANCE_MAX_S: Final = 0.02
+_BALANCE_MAX_S: Final = 0.04
 
 
 class Pace:
