@@ -18,10 +18,12 @@ if TYPE_CHECKING:
 
     from benchmarks.options import Options
     from benchmarks.results import Results
+    from benchmarks.stores import Level
     from durable_tracker import Emitter
 
 LOOPBACK: Final = "loopback, one connection"
-OURS: Final = "ours, from disk"
+OURS: Final = "ours, from disk, always"
+OURS_INTERVAL: Final = "ours, from disk, interval"
 PREBUILT: Final = "prebuilt bodies, one requests.Session (limit)"
 OFFICIAL: Final = "official tracker, from memory"
 OFFICIAL_SESSION: Final = "official tracker, from memory, with a Session"
@@ -47,13 +49,13 @@ def per_request() -> int:
     return (150_000 - len(PAYLOAD_DATA_HEAD) - len(PAYLOAD_DATA_TAIL)) // stamped
 
 
-def backlog(directory: Path, count: int, port: int, **settings: Any) -> Emitter:
+def backlog(directory: Path, count: int, port: int, level: Level = "always", **settings: Any) -> Emitter:
     """Return an emitter with a backlog on disk, which has not started to send."""
     event = payload()
-    with make_emitter(directory, "always", port=port) as emitter:
+    with make_emitter(directory, level, port=port) as emitter:
         emitter.put_many([event] * count)
     # Until it is used, an emitter does not open its queue.
-    return make_emitter(directory, "always", port=port, drain=True, **settings)
+    return make_emitter(directory, level, port=port, drain=True, **settings)
 
 
 def _loopback(results: Results, options: Options) -> None:
@@ -62,7 +64,8 @@ def _loopback(results: Results, options: Options) -> None:
     with Sink() as sink:
         for _ in range(options.rounds):
             for name, seconds in (
-                (OURS, _ours(options, count, sink)),
+                (OURS, _ours(options, count, sink, "always")),
+                (OURS_INTERVAL, _ours(options, count, sink, "interval")),
                 (PREBUILT, _prebuilt(count // batch, batch, sink)),
                 (OFFICIAL, _official(count // batch, batch, sink, None)),
                 (OFFICIAL_SESSION, _official(count // batch, batch, sink, requests.Session())),
@@ -76,10 +79,10 @@ def _loopback(results: Results, options: Options) -> None:
     )
 
 
-def _ours(options: Options, count: int, sink: Sink) -> float:
+def _ours(options: Options, count: int, sink: Sink, level: Level) -> float:
     with options.scratch() as directory:
         before = sink.count()
-        with backlog(directory, count, sink.port) as emitter:
+        with backlog(directory, count, sink.port, level) as emitter:
             start = perf_counter()
             assert emitter.flush(_TIMEOUT_S)
         took = perf_counter() - start

@@ -208,6 +208,13 @@ TARGETS: Final = (
         at_least=2,
     ),
     _ratio(
+        "drain, one connection, `interval`",
+        "≥ 2 × the official from memory",
+        _drain(drain.OURS_INTERVAL),
+        _drain(drain.OFFICIAL),
+        at_least=2,
+    ),
+    _ratio(
         "the limit of that: prebuilt bodies, posted and forgotten",
         "(no target)",
         _drain(drain.PREBUILT),
