@@ -11,7 +11,7 @@ import pytest
 from damage import LAST_WORDS, PAGE_SIZE, Files, Lines, copy_slot, drained, healthy, judge, observe, payload
 
 from durable_tracker.errors import QueueError, UnknownFormatError
-from durable_tracker.store import acked, salvage
+from durable_tracker.store import acked, salvage, take_over
 from durable_tracker.store.slot_file import SlotFile
 from durable_tracker.store.slots import Slot
 from durable_tracker.store.sqlite_queue import SqliteQueue, open_free_slot
@@ -334,7 +334,7 @@ def test_a_crash_in_the_middle_of_taking_over_loses_nothing(
     for nth in range(1, steps + 1):
         slot = files.write(tmp_path / f"slot-{nth}")
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("durable_tracker.store.slot_file._TAKE_OVER_ROWS", 40)
+            patch.setattr("durable_tracker.store.take_over._ROWS", 40)
             die_at(patch, owner, name, nth)
             try:
                 SqliteQueue.take(slot).close()
@@ -348,8 +348,8 @@ def test_a_second_damage_while_the_first_is_being_mended_loses_nothing(closed: F
     """The disk was full when the first was taken over, and then the new file was damaged too."""
     slot = replace(closed, database=bytes(100) + closed.database[100:]).write(tmp_path / "slot")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("durable_tracker.store.slot_file._TAKE_OVER_ROWS", 30)
-        die_at(patch, SlotFile, "_take_rows", 3)
+        patch.setattr("durable_tracker.store.take_over._ROWS", 30)
+        die_at(patch, take_over, "_take", 3)
         with pytest.raises(Killed):
             SqliteQueue.take(slot)
         slot.release()

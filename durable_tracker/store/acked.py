@@ -22,6 +22,9 @@ from durable_tracker.store.connection import KeyTakenError
 if TYPE_CHECKING:
     from durable_tracker.store.slot_file import SlotFile
 
+NAMES: Final = ("acked", "acked_check")
+"""The mark, and its negative: a flipped bit in either must not hide rows."""
+
 MARK_MIN: Final = 64
 """Fewer rows are deleted at once: a mark has to be swept later, which is one more commit."""
 
@@ -55,9 +58,8 @@ def mark(file: SlotFile, first: int, last: int) -> bool:
 
 
 def moved(key: int) -> str:
-    """Return the SQL that moves the mark. It stands there twice: a flipped bit in it must not hide rows."""
-    value = f"CASE key WHEN 'acked' THEN {key} ELSE -{key} END"
-    return f"UPDATE meta SET value = {value} WHERE key IN ('acked', 'acked_check')"
+    """Return the SQL that moves the mark."""
+    return f"UPDATE meta SET value = CASE key WHEN 'acked' THEN {key} ELSE -{key} END WHERE key IN {NAMES}"
 
 
 def sweep(file: SlotFile, pages_max: int = AT_ONCE) -> bool:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 OVERHEAD: Final = 4
+KEY_MAX: Final = 1 << 62
+"""Beyond it, a key is a flipped bit."""
+
 _DEAD_LETTER_SEED: Final = 0xDEAD  # a dead letter must never pass for an event, nor an event for a dead letter
 
 _new_row = functools.partial(tuple.__new__, Row)  # as Row._make, which is a call into Python

@@ -14,7 +14,6 @@ import json
 import logging
 import os
 from collections import deque
-from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from durable_tracker.errors import DamagedQueueError, QueueError, QueueFullError, SlotBusyError, StorageError
@@ -24,13 +23,12 @@ from durable_tracker.store.connection import PAGE_SIZE, Connection
 from durable_tracker.store.headroom import Headroom
 from durable_tracker.store.pages import wal_frames
 from durable_tracker.store.queue import Ledger
-from durable_tracker.store.records import payload_of
+from durable_tracker.store.records import KEY_MAX, payload_of
 from durable_tracker.store.slots import sync_directory, sync_path
 from durable_tracker.store.tables import Table
+from durable_tracker.store.take_over import insert_beyond, take_over
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from durable_tracker.store.slots import Slot
 
 Durability = Literal["always", "interval"]
@@ -46,17 +44,14 @@ MAX_QUEUE_BYTES: Final = 1 << 30
 MAX_QUEUE_BYTES_MIN: Final = 128 << 10
 
 _COUNTS: Final = ("delivered", "dead", "expired", "evicted", "damaged", "discarded")
-_INTEGERS: Final = (*_COUNTS, "high", "requeued", "dead_size", "acked", "acked_check")
-_MARKS: Final = ("acked", "acked_check")
+_INTEGERS: Final = (*_COUNTS, "high", "requeued", "dead_size", *acked.NAMES)
 _COUNT_ABOVE_HIGH: Final = "SELECT count(*) FROM events WHERE key > (SELECT value FROM meta WHERE key = 'high')"
-_KEY_MAX: Final = 1 << 62  # beyond it, a key is a flipped bit
 _VACUUM_PAGES: Final = 256
 _FREE_PAGES_KEPT: Final = 32
 _WAL_ROOM_FOR_PUTS: Final = WAL_SIZE_MAX // 8
 _EMPTY_SIZE: Final = 8 * PAGE_SIZE  # of a file without events, and a little more
 _BEYOND_QUOTA: Final = 16 << 20
 _MENDS_MAX: Final = 8
-_TAKE_OVER_ROWS: Final = 256
 _GAP_CHECK_PAGES: Final = 4096  # 16 MiB, which SQLite checks in some 20 ms
 
 
@@ -122,7 +117,7 @@ class SlotFile:
         except DamagedQueueError as exc:
             self._set_aside(exc)
         for aside in salvage.pending(self.slot):
-            self._take_over(aside)
+            take_over(self, aside)
         self._record_durability()
         self.log()
 
@@ -148,7 +143,7 @@ class SlotFile:
         self._recover()
         if len(frames) > connection.frames_recovered and self.meta.get("durability") == b'"always"':
             rows, is_damage = salvage.rows_beyond(self.slot.database, frames, connection.frames_recovered)
-            self._insert_beyond([(key, value) for key, value in rows if key > self.high], is_damage=is_damage)
+            insert_beyond(self, [(key, value) for key, value in rows if key > self.high], is_damage=is_damage)
         connection.call_when_open(self._opened)
 
     def _new_connection(self) -> Connection:
@@ -167,9 +162,9 @@ class SlotFile:
         if self.counts["acked"] != -self.counts["acked_check"]:
             # What was delivered and not swept is pending again, which is better than to hide what is pending.
             self.transaction(acked.moved(0))
-            self._recount()
+            self.recount()
             self.note(logging.ERROR, "queue.mark_altered", fate="some events may be delivered once more")
-        while (row := self._last_row()) is not None and (row[0] >= _KEY_MAX or payload_of(*row) is None):
+        while (row := self._last_row()) is not None and (row[0] >= KEY_MAX or payload_of(*row) is None):
             # A flipped bit in the highest key would make every later key wrong. The keys above the recorded high have
             # no gaps, so their number tells what the highest was.
             above = self.connection.select_one(_COUNT_ABOVE_HIGH) or (0,)
@@ -227,7 +222,7 @@ class SlotFile:
             self.connection.drop()
             self._set_aside(cause)
             for aside in salvage.pending(self.slot):
-                self._take_over(aside)
+                take_over(self, aside)
 
     def check_soundness(self, suspicion: str) -> None:
         """Have SQLite look at every page.
@@ -268,10 +263,10 @@ class SlotFile:
             if pending == 0 or row is None or row[0] is not None:
                 return
             self.check_soundness(f"no row is found where {pending} are counted")
-            self._recount()
+            self.recount()
             self.note(logging.ERROR, "queue.counts_corrected", counted=pending, found=0)
 
-    def _recount(self) -> None:
+    def recount(self) -> None:
         """Make the counts agree with the rows: what was accepted and is nowhere counts as damaged."""
         self.read_counts()
         self.reread_high()
@@ -308,85 +303,6 @@ class SlotFile:
         else:
             self.connection.call_when_open(self._opened)  # the same object, and lock, on the new file
             self._recover()
-
-    def _take_over(self, aside: Path) -> None:
-        """Put the intact rows of a damaged file into this one. Can be repeated after a crash."""
-        name = aside.name
-        if self.acked:
-            with self.lock:
-                # The rows that are to come may have keys below the mark of this file.
-                while acked.sweep(self):
-                    pass
-                self.transaction(acked.moved(0))
-        found = salvage.survey(aside)
-        if (self.meta.get("taking_over") or b"").decode() != name:
-            self._begin_take_over(found, name)
-        taken = 0
-        delivered = found.acked
-        rows = (row for row in salvage.intact_rows(aside) if row[0] > delivered or row[2])
-        try:
-            while chunk := list(islice(rows, _TAKE_OVER_ROWS)):
-                taken += self._take_rows(chunk)
-        except QueueFullError as exc:
-            # What is there stays there: the next opening tries again.
-            self.note(logging.ERROR, "queue.salvage_interrupted", error=str(exc), kept_as=str(aside), rows=taken)
-            return
-        self._recount()
-        salvage.mark_done(aside)
-        self.transaction("DELETE FROM meta WHERE key = 'taking_over'")
-        lost = self.counts["damaged"]
-        self.note(logging.WARNING, "queue.file_salvaged", kept_as=str(aside), rows=taken, damaged=lost)
-
-    def _begin_take_over(self, found: salvage.Found, name: str) -> None:
-        """Take over the counts. Every row is presumed damaged until it is found."""
-        # This file may have rows and counts already: of another damaged file, or put since a full disk interrupted.
-        self.read_counts()
-        counts = dict(self.counts)
-        for key in _INTEGERS:
-            value = found.meta.get(key)
-            if isinstance(value, int) and value < _KEY_MAX and key not in _MARKS:
-                counts[key] = max(counts[key], value)  # they only grow
-        counts["high"] = max(self.high, counts["high"], found.high if found.high < _KEY_MAX else 0)
-        statements = [f"UPDATE meta SET value = {counts[key]} WHERE key = '{key}'" for key in _INTEGERS]
-        origin = found.meta.get("origin")
-        if isinstance(origin, bytes):
-            statements.append(f"INSERT OR REPLACE INTO meta (key, value) VALUES ('origin', x'{origin.hex()}')")
-        statements.append(f"INSERT OR REPLACE INTO meta (key, value) VALUES ('taking_over', x'{name.encode().hex()}')")
-        self.transaction(";".join(statements))
-        self._recount()
-
-    def _take_rows(self, rows: list[tuple[int, bytes, bool]]) -> int:
-        statements = []
-        for key, value, is_dead in rows:
-            table = "dead_letters" if is_dead else "events"
-            statements.append(f"INSERT OR IGNORE INTO {table} (key, value) VALUES ({key}, x'{value.hex()}')")
-            if not is_dead:
-                statements.append("UPDATE meta SET value = value - changes() WHERE key = 'damaged'")
-            elif key > 0:
-                statements.append(
-                    "UPDATE meta SET value = value + CASE key WHEN 'dead' THEN changes() ELSE -changes() END"
-                    " WHERE key IN ('dead', 'damaged')"
-                )
-        before = self.counts["damaged"]
-        self.transaction(";".join(statements), sum(len(value) for _, value, _ in rows))
-        return before - self.counts["damaged"]
-
-    def _insert_beyond(self, rows: list[tuple[int, bytes]], *, is_damage: bool) -> None:
-        """Store rows that SQLite's recovery left behind a frame of the WAL that is damaged, or was never whole."""
-        if not rows:
-            return
-        high = rows[-1][0]
-        missing = high - self.high - len(rows)
-        # What was cut short was never accepted: accepted is the highest key less what counts as requeued.
-        count = "damaged" if is_damage else "requeued"
-        self.transaction(
-            ";".join(f"INSERT INTO events (key, value) VALUES ({key}, x'{value.hex()}')" for key, value in rows)
-            + f";UPDATE meta SET value = value + {missing} WHERE key = '{count}'",
-            sum(len(value) for _, value in rows),
-        )
-        self.reread_high()
-        event = "queue.wal_damaged" if is_damage else "queue.wal_cut_short"
-        self.note(logging.ERROR, event, rows_salvaged=len(rows), rows_missing=missing)
 
     # ── transactions and bounds ──────────────────────────────────────────────────────────────────────────────────
 
