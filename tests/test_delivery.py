@@ -660,6 +660,25 @@ def test_an_error_in_reading_ahead_does_not_decide_about_the_request(error: Exce
     assert made.delivery.state.trouble_count == isinstance(error, StorageError)
 
 
+def test_a_storage_that_fails_is_one_trouble() -> None:
+    """Also when both the reading ahead and the ack find it out."""
+    queue = MemoryQueue(events(9))
+    real = queue.peek
+
+    def peek(after: int, count_max: int, size_max: int) -> list[Row]:
+        if after == 3:
+            queue.peek = real  # type: ignore[method-assign]
+            queue.failing["ack"] = 1
+            raise StorageError("unreadable")
+        return real(after, count_max, size_max)
+
+    queue.peek = peek  # type: ignore[method-assign]
+    made = rig(queue, ScriptedCollector(), batch_size=3)
+    assert made.delivery.run() is Result.EMPTY
+    assert made.delivery.state.trouble_count == 1
+    assert queue.delivered == list(range(1, 10))
+
+
 def test_an_interrupt_in_reading_ahead_loses_nothing() -> None:
     """The batch that was in flight goes out once more, and nothing else does."""
     queue = MemoryQueue(events(9))

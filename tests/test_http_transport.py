@@ -139,6 +139,13 @@ def test_it_is_used_once_though_the_request_is_sent_twice(transports: Make) -> N
     assert calls == [1]
 
 
+def test_the_time_that_is_used_is_not_the_peers(transports: Make) -> None:
+    """An answer that came long ago is read, though the deadline passed in the meantime."""
+    with FaultyServer() as server:
+        transport = transports(server.url, deadline_s=0.3)
+        assert transport.send_and(EVENTS, lambda: time.sleep(0.5)) == Reply(status=200)
+
+
 def test_an_interrupt_meanwhile_costs_the_connection_and_nothing_else(transports: Make) -> None:
     """The answer that was not read must not pass for that of the next request."""
 

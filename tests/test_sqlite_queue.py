@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import stat
 import threading
@@ -537,7 +538,7 @@ def test_a_put_that_comes_in_between_is_not_swept(open_queue: OpenQueue, monkeyp
     real = connection_module.Connection.script
 
     def script(connection: Any, statements: str) -> None:
-        if statements.endswith("DELETE FROM events"):
+        if "DELETE FROM events;" in statements:
             monkeypatch.undo()
             queue.put(b"in between")
         real(connection, statements)
@@ -596,6 +597,72 @@ def test_an_altered_mark_hides_nothing(open_queue: OpenQueue, name: str, bit: in
     assert list(range(1, 501)) == keys(queue)
     assert (0, 500) == (queue.ledger().delivered, queue.ledger().pending)
     assert_ledger_matches_rows(queue)
+
+
+def test_the_mark_does_not_pass_rows_that_are_counted_and_cannot_be_seen(open_queue: OpenQueue) -> None:
+    """A damaged page hides them, and whoever salvages it goes by the mark."""
+    queue = open_queue()
+    queue.put_many(events(1, 1000))
+    queue._connection.execute("DELETE FROM events WHERE key <= 100")  # as if they were hidden
+    queue.ack(range(101, 301))
+    assert 0 == queue._file.acked
+    assert 200 == queue.ledger().delivered
+
+
+def test_no_key_below_the_mark_is_given_out(open_queue: OpenQueue) -> None:
+    """Though a flipped bit made the recorded highest key a lower one, and nothing else tells of it."""
+    queue = marked(open_queue, pending=100)
+    queue.ack(keys(queue))
+    queue._connection.execute("DELETE FROM events WHERE key > 300")
+    queue._connection.execute("UPDATE meta SET value = 9 WHERE key = 'high'")
+    queue.close()
+    queue = open_queue()
+    for event in events(1, 10):
+        queue.put(event)
+    queue.shrink()
+    assert events(1, 10) == payloads(queue)
+
+
+@pytest.mark.parametrize("bit", [0, 5, 12])
+def test_the_mark_outlives_a_correction_of_the_counts(open_queue: OpenQueue, bit: int) -> None:
+    """What was delivered does not come back."""
+    queue = marked(open_queue)
+    (value,) = queue._connection.select_one("SELECT value FROM meta WHERE key = 'delivered'") or (0,)
+    queue._connection.execute("UPDATE meta SET value = ? WHERE key = 'delivered'", (value ^ (1 << bit),))
+    queue.close()
+    queue = open_queue()
+    delivered = []
+    while rows := queue.peek(0, 100, 1 << 20):
+        delivered += [row.key for row in rows]
+        queue.ack([row.key for row in rows])
+    assert list(range(301, 501)) == delivered
+    assert queue.oldest_key() is None
+    assert 0 == queue.ledger().pending
+    assert_ledger_matches_rows(queue)
+
+
+def test_a_damaged_row_that_was_delivered_is_not_counted_again(open_queue: OpenQueue) -> None:
+    """It is the last one in the table, where the highest key is looked up."""
+    queue = marked(open_queue, pending=100)
+    queue.ack(keys(queue))
+    assert 300 == queue._file.acked == len(queue.events)
+    queue._connection.execute("UPDATE events SET value = x'00' WHERE key = 300")
+    copy = Slot(queue.slot.directory.with_name("copy"), 0)
+    shutil.copytree(queue.slot.directory, copy.directory)
+    with SqliteQueue.take(copy) as again:
+        ledger = again.ledger()
+        assert (400, 0, 0) == (ledger.delivered, ledger.damaged, ledger.pending)
+
+
+def test_a_file_of_a_version_without_a_mark_is_taken_as_it_is(open_queue: OpenQueue) -> None:
+    """Nothing is set aside."""
+    queue = open_queue()
+    queue.put_many(events(1, 10))
+    queue._connection.execute("DELETE FROM meta WHERE key IN ('acked', 'acked_check')")
+    queue.close()
+    queue = open_queue()
+    assert events(1, 10) == payloads(queue)
+    assert not [path for path in queue.slot.directory.iterdir() if "salvaged" in path.name]
 
 
 def test_a_mark_hides_nothing_that_is_salvaged_into_its_file(open_queue: OpenQueue) -> None:

@@ -91,6 +91,10 @@ class Exchange:
         if self.received > self._reply_size_max:
             raise ReplyTooLargeError("reply too large")
 
+    def extend(self, seconds: float) -> None:
+        """Move the deadline: the time was not the peer's."""
+        self._deadline += seconds
+
     def left_s(self) -> float:
         """Return the seconds until the deadline, at least a moment, so that it can be a timeout."""
         return max(self._deadline - time.monotonic(), 0.001)
@@ -178,7 +182,9 @@ class _Bounded:
         exchange = current.get()
         meanwhile, exchange.meanwhile = exchange.meanwhile, None
         if meanwhile is not None:
+            started_at = time.monotonic()
             meanwhile()
+            exchange.extend(time.monotonic() - started_at)
         return super().getresponse()  # type: ignore[misc]
 
 

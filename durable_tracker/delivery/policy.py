@@ -286,6 +286,7 @@ class Delivery:
 
     def _collect(self) -> None:
         batch, reply = self._pipeline.collect(self._read_ahead)
+        unread, self._unread = self._unread, None
         self._rest()
         if batch not in self._in_flight:
             return  # of a run that an exception ended; the events are pending again
@@ -302,13 +303,14 @@ class Delivery:
             else:
                 self._claims.give_back(batch)
                 self._hitched(outcome, reply.retry_after_s)
-            if self._unread is not None:
-                unread, self._unread = self._unread, None
+            if isinstance(unread, QueueError):
                 raise unread
         except QueueClosedError:
             raise
         except QueueError as exc:
             self._storage_failed(exc)
+        if unread is not None and not isinstance(unread, QueueError):
+            raise unread
         if self._progress is not None:
             self._progress(self._state)
 

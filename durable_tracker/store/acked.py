@@ -47,6 +47,8 @@ def mark(file: SlotFile, first: int, last: int) -> bool:
     count = last - first + 1
     if count < MARK_MIN or file.high - last < count or not file.headroom.is_there or _first(file, file.acked) != first:
         return False
+    if file.ledger().pending > file.high - first + 1:
+        return False  # a damaged page hides rows before these: they must not come to stand below the mark
     file.transaction(
         f"{dead_letters.RECORD_HIGH};"
         "UPDATE meta SET value = value +"
@@ -72,7 +74,7 @@ def sweep(file: SlotFile, pages_max: int = AT_ONCE) -> bool:
     oldest = _first(file, 0) if acked else None
     if oldest is None or oldest > acked:
         return False
-    if file.headroom.is_there and _first(file, acked) is None:
+    if file.headroom.is_there and _first(file, acked) is None and file.ledger().pending == 0:
         pages = file.connection.used_pages()
         if pages <= pages_max and _empty(file, acked, pages):
             return True
@@ -94,7 +96,7 @@ def _empty(file: SlotFile, acked: int, pages: int) -> bool:
         file.transaction(
             "INSERT INTO meta (key, value)"
             f" SELECT 'high', 0 WHERE (SELECT max(key) FROM events) > {acked};"
-            "DELETE FROM events",
+            f"DELETE FROM events;{moved(0)}",
             pages=8 + pages // _PAGES_ON_A_LIST,
         )
     except (KeyTakenError, QueueFullError):

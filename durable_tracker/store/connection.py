@@ -268,7 +268,8 @@ class Connection:
                 cursor.execute(sql, arg or ())
                 return cursor.fetchall() if size_max is None else _fetch_up_to(cursor, size_max, overhead)
             except sqlite3.Error as exc:
-                cursor.close()  # before the connection is dropped: a half-read cursor would keep it open
+                with contextlib.suppress(sqlite3.ProgrammingError):  # a signal handler's put dropped the connection
+                    cursor.close()  # before the connection is dropped: a half-read cursor would keep it open
                 error = self._failed(exc)
             finally:
                 with contextlib.suppress(sqlite3.ProgrammingError):  # the connection was dropped

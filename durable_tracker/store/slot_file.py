@@ -158,13 +158,20 @@ class SlotFile:
         if self.connection.select_one("SELECT 1 FROM meta WHERE key = 'high'") is None:
             rows = ", ".join(f"('{name}', 0)" for name in _INTEGERS)
             self.connection.script(f"INSERT OR IGNORE INTO meta (key, value) VALUES {rows}")
+        elif self.connection.select_one(f"SELECT 1 FROM meta WHERE key IN {acked.NAMES}") is None:
+            # Of a version that had no mark.
+            rows = ", ".join(f"('{name}', 0)" for name in acked.NAMES)
+            self.connection.script(f"INSERT OR IGNORE INTO meta (key, value) VALUES {rows}")
         self.read_counts()
         if self.counts["acked"] != -self.counts["acked_check"]:
             # What was delivered and not swept is pending again, which is better than to hide what is pending.
             self.transaction(acked.moved(0))
             self.recount()
             self.note(logging.ERROR, "queue.mark_altered", fate="some events may be delivered once more")
-        while (row := self._last_row()) is not None and (row[0] >= KEY_MAX or payload_of(*row) is None):
+        self.high = max(self.high, self.acked)  # whatever has become of the record: no key below the mark is given out
+        while (row := self._last_row()) is not None and (
+            row[0] >= KEY_MAX or (row[0] > self.acked and payload_of(*row) is None)
+        ):
             # A flipped bit in the highest key would make every later key wrong. The keys above the recorded high have
             # no gaps, so their number tells what the highest was.
             above = self.connection.select_one(_COUNT_ABOVE_HIGH) or (0,)
@@ -274,7 +281,11 @@ class SlotFile:
         dead, size = self.connection.select_one(
             "SELECT count(CASE WHEN key > 0 THEN 1 END), coalesce(sum(length(value)), 0) FROM dead_letters"
         ) or (0, 0)
-        counts = {name: value if name == "requeued" else max(value, 0) for name, value in self.counts.items()}
+        counts = {
+            name: value if name == "requeued" else max(value, 0)
+            for name, value in self.counts.items()
+            if name not in acked.NAMES
+        }
         gone = counts["delivered"] + counts["expired"] + counts["evicted"] + counts["discarded"]
         missing = self.high - counts["requeued"] - gone - pending - dead
         # More rows than were accepted: some came back that were counted as gone. They will be delivered again.
@@ -454,10 +465,11 @@ class SlotFile:
     @property
     def acked(self) -> int:
         """The mark: rows with keys up to this one were delivered, if they are still there (see `acked`)."""
-        if self._are_counts_stale:
-            self.read_counts()
-        key = self.counts["acked"]
-        return key if key == -self.counts["acked_check"] else 0
+        with self.lock:
+            if self._are_counts_stale:
+                self.read_counts()
+            key = self.counts["acked"]
+            return key if key == -self.counts["acked_check"] else 0
 
     def read_counts(self) -> None:
         """Read the counts from disk.
@@ -465,14 +477,15 @@ class SlotFile:
         Raises:
             DamagedQueueError: they are unreadable.
         """
-        rows = dict(self.connection.select("SELECT key, value FROM meta"))
-        try:
-            self.counts = {name: int(rows[name.encode()]) for name in _INTEGERS}
-        except (KeyError, ValueError, TypeError):
-            raise DamagedQueueError(f"{self.slot.database}: the counts are unreadable") from None
-        self._are_counts_stale = False
-        if min(self.counts[name] for name in _COUNTS if name != "damaged") < 0:  # which is, for a while, in a take-over
-            raise DamagedQueueError(f"{self.slot.database}: a count is negative")
+        with self.lock:  # else those that another thread has just read would be replaced by older ones
+            rows = dict(self.connection.select("SELECT key, value FROM meta"))
+            try:
+                self.counts = {name: int(rows[name.encode()]) for name in _INTEGERS}
+            except (KeyError, ValueError, TypeError):
+                raise DamagedQueueError(f"{self.slot.database}: the counts are unreadable") from None
+            self._are_counts_stale = False
+            if min(self.counts[name] for name in _COUNTS if name != "damaged") < 0:  # it is for a while, in a take-over
+                raise DamagedQueueError(f"{self.slot.database}: a count is negative")
 
     def set_meta(self, name: str, value: object) -> None:
         """Record something other than a count, as JSON, unless it is on record already."""
@@ -495,13 +508,16 @@ class SlotFile:
     def close(self) -> None:
         """Sync, checkpoint, close, and release the slot. May be called twice."""
         interval_sync.discard(self)
-        if self._pid == os.getpid():
-            with contextlib.suppress(QueueError), self.lock:  # what cannot be swept now is swept by the next owner
-                if self.counts["acked"] and self.ledger().pending == 0:
-                    acked.sweep(self, self.max_queue_bytes)
-            self.sync()
-            self.connection.close_for_good()
-        self.forget()
+        try:
+            if self._pid == os.getpid():
+                with contextlib.suppress(QueueError), self.lock:  # what cannot be swept now is swept by the next owner
+                    if self.counts["acked"] and self.ledger().pending == 0:
+                        acked.sweep(self, self.max_queue_bytes)
+                self.sync()
+        finally:
+            if self._pid == os.getpid():
+                self.connection.close_for_good()
+            self.forget()
 
     def forget(self) -> None:
         """Close the descriptors; in a forked child: those that it inherited, which frees nothing of the parent's."""
