@@ -107,6 +107,15 @@ def test_a_flipped_bit_in_a_header_costs_one_event_at_most(closed: Files, crashe
     assert [] == flip_each(crashed, [*range(wal, wal + 32, 3), *rng.sample(frames, 30)], tmp_path, rng)
 
 
+@pytest.mark.parametrize("bit", range(8))
+def test_a_flipped_bit_in_where_a_pages_rows_begin_costs_nothing(closed: Files, tmp_path: Path, bit: int) -> None:
+    """On the last page of the events SQLite would write the next one over others."""
+    last = closed.database.index(payload(119)) // PAGE_SIZE * PAGE_SIZE
+    for position in (last + 5, last + 6):
+        slot = closed.flipped(position, bit).write(tmp_path / f"slot-{position}")
+        assert [] == judge(closed, observe(slot), lost_max=0)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("state", ["closed", "crashed", "marked"])

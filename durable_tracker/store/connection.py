@@ -46,7 +46,7 @@ MULTI_ROW_MAX: Final = 256
 
 META_PAGE: Final = 5
 
-_TABLES: Final = {
+TABLES: Final = {
     3: "CREATE TABLE events (key INTEGER PRIMARY KEY, value BLOB NOT NULL)",
     4: "CREATE TABLE dead_letters (key INTEGER PRIMARY KEY, value BLOB NOT NULL)",
     META_PAGE: "CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL)",
@@ -55,7 +55,7 @@ _TABLES: Final = {
 
 _SCHEMA: Final = f"""
 BEGIN IMMEDIATE;
-{";".join(_TABLES.values()).replace("TABLE", "TABLE IF NOT EXISTS")};
+{";".join(TABLES.values()).replace("TABLE", "TABLE IF NOT EXISTS")};
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {FORMAT};
 COMMIT;
@@ -467,7 +467,7 @@ class Connection:
                 raise UnknownFormatError(f"{self.path} is a database of something else. It was left untouched.")
             raw.executescript(_SCHEMA)
             pragma("wal_checkpoint(TRUNCATE)", 0)
-        elif raw.execute(_TABLES_FOUND).fetchall() != [(page, sql.encode()) for page, sql in _TABLES.items()]:
+        elif raw.execute(_TABLES_FOUND).fetchall() != [(page, sql.encode()) for page, sql in TABLES.items()]:
             # SqliteDict would make a table whose name was altered anew, and its rows would never be seen again.
             raise DamagedQueueError(f"{self.path} lacks one of its tables")
         pragma(f"max_page_count={_pages(self._size_max)}")

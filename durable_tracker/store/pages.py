@@ -26,6 +26,9 @@ _PTRMAP_FREE: Final = 2
 _PTRMAP_OVERFLOW_FIRST: Final = 3
 _PTRMAP_OVERFLOW_NEXT: Final = 4
 _BLOB: Final = 12
+_INTERIOR: Final = 5
+_LEAF: Final = 13
+_DEPTH_MAX: Final = 20
 _CONSTANTS: Final = (8, 9)  # kinds that stand for the integers 0 and 1
 _SIZES: Final = (0, 1, 2, 3, 4, 6, 8, 8, 0, 0)
 
@@ -153,6 +156,31 @@ class Pages:
             parts.append(image[4 : 4 + min(left, PAGE_SIZE - 4)])
             left -= PAGE_SIZE - 4
         return b"".join(parts)
+
+
+def would_overwrite(database: Path, frames: list[Frame], root: int) -> bool:
+    """Return whether the next row of a table would be written over others.
+
+    SQLite puts it on the last leaf, below where the page's header says that the cells begin, and believes it. Pages
+    that are in the WAL are not looked at: they have checksums.
+    """
+    in_log = {frame.page for frame in frames}
+    pages = Pages(database, [])
+    try:
+        number = root
+        for _ in range(_DEPTH_MAX):
+            if number in in_log or not 0 < number <= pages.count:
+                return False
+            image = pages.page(number)
+            if image[0] == _INTERIOR:
+                (number,) = struct.unpack_from(">I", image, 8)
+                continue
+            cells, begin = struct.unpack_from(">HH", image, 3)
+            pointers = min(cells, (PAGE_SIZE - 8) // 2)
+            return image[0] == _LEAF and any(at < begin for at in struct.unpack_from(f">{pointers}H", image, 8))
+    finally:
+        pages.close()
+    return False
 
 
 def _columns(payload: bytes) -> list[int | bytes | None]:

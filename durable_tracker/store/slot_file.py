@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from durable_tracker.errors import DamagedQueueError, QueueError, QueueFullError, SlotBusyError, StorageError
 from durable_tracker.log import logger
 from durable_tracker.store import acked, dead_letters, interval_sync, salvage
-from durable_tracker.store.connection import PAGE_SIZE, Connection
+from durable_tracker.store.connection import PAGE_SIZE, TABLES, Connection
 from durable_tracker.store.headroom import Headroom
-from durable_tracker.store.pages import wal_frames
+from durable_tracker.store.pages import wal_frames, would_overwrite
 from durable_tracker.store.queue import Ledger
 from durable_tracker.store.records import KEY_MAX, payload_of
 from durable_tracker.store.slots import sync_directory, sync_path
@@ -130,6 +130,12 @@ class SlotFile:
         if self.slot.database.stat().st_size == 0 and self.slot.wal.exists() and self.slot.wal.stat().st_size:
             raise DamagedQueueError(f"{self.slot.database} is empty, but its WAL is not")
         frames = wal_frames(self.slot.wal)
+        try:
+            is_unsafe = any(would_overwrite(self.slot.database, frames, root) for root in TABLES)
+        except OSError as exc:
+            raise StorageError(f"{self.slot.database}: {exc.strerror}") from None
+        if is_unsafe:
+            raise DamagedQueueError(f"{self.slot.database}: a page's header does not say where its rows are")
         try:
             connection = self._new_connection()
         except QueueFullError:
