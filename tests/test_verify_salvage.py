@@ -69,7 +69,7 @@ def test_a_queue_that_was_killed_is_sound(crashed: Files, tmp_path: Path) -> Non
         pytest.param(lambda content: bytes(100) + content[100:], "no SQLite header", id="header"),
         pytest.param(hide_rows, "are counted, and", id="hidden rows"),
         pytest.param(alter_row, "1 rows of events fail their checksum", id="altered row"),
-        pytest.param(lambda content: content[: 9 * PAGE_SIZE], "malformed", id="cut short"),
+        pytest.param(lambda content: content[: 9 * PAGE_SIZE], "the last page of table", id="cut short"),
         pytest.param(lambda content: content[:68] + b"\xff\xff" + content[70:], "left untouched", id="not ours"),
     ],
 )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from durable_tracker.commands.options import Exit, add_slot_options, chosen_slots
-from durable_tracker.errors import ConfigurationError, QueueError, SlotBusyError
+from durable_tracker.errors import ConfigurationError, QueueError, QueueFullError, SlotBusyError
 from durable_tracker.store import salvage
 from durable_tracker.store.sqlite_queue import SqliteQueue
 from durable_tracker.store.verification import verify
@@ -105,6 +106,8 @@ def _salvage(slot: Slot, args: argparse.Namespace) -> Exit:
         salvage.set_aside(slot)
     names = sorted(path.name for path in {*before, *salvage.pending(slot)})
     with SqliteQueue(slot) as queue:
+        with contextlib.suppress(QueueFullError):
+            queue.take_over_all()
         ledger = queue.ledger()
         waiting = salvage.pending(slot)
     print(f"{slot.database}: {json.dumps(asdict(ledger))}")

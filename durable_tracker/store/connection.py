@@ -24,6 +24,7 @@ from durable_tracker.errors import (
     StorageError,
     UnknownFormatError,
 )
+from durable_tracker.store.raw import PAGE_SIZE, open_raw, read_piece
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -33,12 +34,15 @@ APPLICATION_ID: Final = 0x44545251
 """Marks a file as ours in SQLite's header (https://www.sqlite.org/fileformat.html, offset 68)."""
 
 FORMAT: Final = 1
-"""Version of the tables, in SQLite's `user_version`. A file with a higher one is refused, untouched."""
+"""Version of the tables, in SQLite's `user_version`. A file with a higher one is refused, untouched.
+
+Formats have numbers with an odd number of bits set (1, 2, 4, 7, 8, 11, ...), so that one flipped bit never makes a
+format of another one: any other number is damage.
+"""
 
 _FORMAT_MAX: Final = 1000
-"""No format will have such a number: one above it is a flipped bit."""
+"""No format will have a number above it: that is damage too."""
 
-PAGE_SIZE: Final = 4096
 _REWRITE_SIZE: Final = 1 << 20
 
 MULTI_ROW_MAX: Final = 256
@@ -77,6 +81,10 @@ _ERRORS: Final[dict[int, type[QueueError]]] = {
 }
 
 
+_UNREADABLE: Final = {sqlite3.SQLITE_IOERR | kind << 8 for kind in (32, 33)}
+"""SQLITE_IOERR_DATA and SQLITE_IOERR_CORRUPTFS: a piece of the file is lost (https://www.sqlite.org/rescode.html)."""
+
+
 class KeyTakenError(QueueError):
     """A row with that key exists. Internal: the owner reads the highest key again and retries."""
 
@@ -98,13 +106,17 @@ class Connection:
     autocommit = False
     """For SqliteDict: there is never anything to commit."""
 
-    def __init__(self, path: Path, *, sync_every_commit: bool, size_max: int) -> None:
+    def __init__(
+        self, path: Path, *, sync_every_commit: bool, size_max: int, inspect: Callable[[], object] | None = None
+    ) -> None:
         """Open the database.
 
         Args:
             path: the database file. Its directory exists and belongs to the caller.
             sync_every_commit: `synchronous=FULL`; otherwise NORMAL.
             size_max: bound of the database file, in bytes. Reaching it is a QueueFullError.
+            inspect: called before each opening, while nothing of this process has the file open; raises
+                DamagedQueueError if SQLite must not open it.
 
         Raises:
             SlotBusyError: another connection has it open.
@@ -118,9 +130,9 @@ class Connection:
         # The lock guards everything below.
         self._sync_every_commit = sync_every_commit
         self._size_max = size_max
+        self._inspect = inspect
         self._pid = os.getpid()
         self._closed = False
-        self.frames_recovered = 0  # of the WAL that was found at the last opening
         self._raw: sqlite3.Connection | None = None
         self._cursor: sqlite3.Cursor | None = None
         self._insert: Callable[[str, tuple[int, bytes]], object] = _not_open
@@ -341,6 +353,8 @@ class Connection:
 
     def _open(self) -> None:
         is_new = self._check_header()
+        if self._inspect is not None:
+            self._inspect()
         self._rewrite_wal()
         try:
             raw = sqlite3.connect(
@@ -399,7 +413,10 @@ class Connection:
             raise StorageError(f"{self.path}-wal: {exc.strerror}") from None
         try:
             offset = 0
-            while chunk := os.pread(descriptor, _REWRITE_SIZE, offset):
+            while (piece := read_piece(descriptor, _REWRITE_SIZE, offset))[0]:
+                chunk, is_hole = piece
+                if is_hole:
+                    raise DamagedQueueError(f"{self.path}-wal: a piece of it cannot be read")
                 offset += os.pwrite(descriptor, chunk, offset)
             os.fsync(descriptor)
         except OSError as exc:
@@ -410,12 +427,15 @@ class Connection:
     def _check_header(self) -> bool:
         """Return whether the file has to be made; refuse what is not ours without touching it."""
         try:
-            with self.path.open("rb") as file:
-                header = file.read(100)
+            descriptor = open_raw(self.path)
         except FileNotFoundError:
-            header = b""
-        except OSError as exc:
-            raise StorageError(f"{self.path}: {exc.strerror}") from None
+            return True
+        try:
+            header, is_hole = read_piece(descriptor, 100, 0)
+        finally:
+            os.close(descriptor)
+        if is_hole:
+            raise DamagedQueueError(f"{self.path}: its header cannot be read")
         if not header:
             return True
         if len(header) < 100 or not header.startswith(b"SQLite format 3\0"):  # noqa: PLR2004 (header's size)
@@ -423,7 +443,8 @@ class Connection:
         user_version = int.from_bytes(header[60:64], "big")
         application_id = int.from_bytes(header[68:72], "big")
         is_ours = (application_id ^ APPLICATION_ID).bit_count() <= 1
-        if is_ours and (application_id != APPLICATION_ID or not _is_readable(header) or user_version > _FORMAT_MAX):
+        is_altered = application_id != APPLICATION_ID or not _is_readable(header) or not is_format(user_version)
+        if is_ours and is_altered:
             # SQLite would say that it cannot write, or does not know the format: true, but no reason to stop.
             raise DamagedQueueError(f"{self.path} has a damaged header")
         if application_id not in (0, APPLICATION_ID) or user_version > FORMAT:
@@ -449,7 +470,6 @@ class Connection:
             pragma(f"page_size={PAGE_SIZE}")
             pragma("auto_vacuum=INCREMENTAL")
         pragma("journal_mode=WAL", b"wal")
-        (_, self.frames_recovered, _) = _row(raw, "PRAGMA wal_checkpoint(PASSIVE)")
         pragma(f"synchronous={'FULL' if self._sync_every_commit else 'NORMAL'}")
         pragma("synchronous", 2 if self._sync_every_commit else 1)
         pragma("wal_autocheckpoint=0", 0)  # its errors would be swallowed: the queue checkpoints
@@ -474,6 +494,11 @@ class Connection:
 
     def __repr__(self) -> str:
         return f"<Connection {self.path}>"
+
+
+def is_format(user_version: int) -> bool:
+    """Return whether some release may have written this number; see `FORMAT`."""
+    return user_version <= _FORMAT_MAX and user_version.bit_count() % 2 == 1
 
 
 def _is_readable(header: bytes) -> bool:
@@ -529,8 +554,10 @@ def _pages(size_max: int) -> int:
 
 
 def _mapped(exc: sqlite3.Error, path: Path) -> QueueError:
-    code = getattr(exc, "sqlite_errorcode", 0) & 0xFF
+    extended = getattr(exc, "sqlite_errorcode", 0)
+    code = extended & 0xFF
     if code == sqlite3.SQLITE_CONSTRAINT:
         return KeyTakenError(f"{path}: {exc}")
     name = getattr(exc, "sqlite_errorname", type(exc).__name__)
-    return _ERRORS.get(code, StorageError)(f"{path}: {exc} ({name})")
+    kind = DamagedQueueError if extended in _UNREADABLE else _ERRORS.get(code, StorageError)
+    return kind(f"{path}: {exc} ({name})")

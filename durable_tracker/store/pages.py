@@ -1,4 +1,4 @@
-"""Reading records out of SQLite's pages directly, for files that SQLite itself can no longer read.
+"""Reading records out of SQLite's pages directly, for files that SQLite can no longer read, or should not open yet.
 
 It follows https://www.sqlite.org/fileformat.html and trusts nothing: every length is checked against the page, and what
 cannot be parsed is skipped. Whether a row is intact is for the caller to say, by its checksum. Nothing is written.
@@ -6,40 +6,33 @@ cannot be parsed is skipped. Whether a row is intact is for the caller to say, b
 
 from __future__ import annotations
 
+import os
 import struct
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from durable_tracker.store.raw import PAGE_SIZE, open_raw, read_piece
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-PAGE_SIZE: Final = 4096
+    from durable_tracker.store.wal import Frame
+
 _HEADER_SIZE: Final = 100
-_WAL_HEADER_SIZE: Final = 32
-_FRAME_HEADER_SIZE: Final = 24
-_FRAME_SIZE: Final = _FRAME_HEADER_SIZE + PAGE_SIZE
+_FREELIST_FIELDS: Final = 32  # where the header names the first trunk page and the number of free pages
 _LOCAL_MAX: Final = PAGE_SIZE - 35
 _LOCAL_MIN: Final = (PAGE_SIZE - 12) * 32 // 255 - 23
 _PAYLOAD_SIZE_MAX: Final = 1 << 24  # events have at most 1 MB; a damaged length must not have the whole file read
 _PTRMAP_ENTRIES: Final = PAGE_SIZE // 5
 _PTRMAP_FREE: Final = 2
-_PTRMAP_OVERFLOW_FIRST: Final = 3
-_PTRMAP_OVERFLOW_NEXT: Final = 4
+_PTRMAP_KINDS: Final = range(1, 6)
+_TRUNK_ENTRIES: Final = PAGE_SIZE // 4 - 2
 _BLOB: Final = 12
 _INTERIOR: Final = 5
 _LEAF: Final = 13
 _DEPTH_MAX: Final = 20
 _CONSTANTS: Final = (8, 9)  # kinds that stand for the integers 0 and 1
 _SIZES: Final = (0, 1, 2, 3, 4, 6, 8, 8, 0, 0)
-
-
-class Frame(NamedTuple):
-    """One page as a write-ahead log has it: its place there, and whether a transaction ends with it."""
-
-    place: int
-    page: int
-    commits: bool
-    image: bytes
 
 
 class Record(NamedTuple):
@@ -49,66 +42,74 @@ class Record(NamedTuple):
     columns: list[int | bytes | None]
 
 
-def wal_frames(path: Path) -> list[Frame]:
-    """Return the frames of a WAL's present generation, in order, also beyond the one at which SQLite stops.
-
-    SQLite stops at the first frame whose checksum is wrong. Those after it with the same salts were committed too.
-    """
-    try:
-        content = path.read_bytes()
-    except OSError:
-        return []
-    frames = []
-    (salts,) = struct.unpack_from(">Q", content.ljust(_WAL_HEADER_SIZE + 16, b"\0"), _WAL_HEADER_SIZE + 8)
-    for start in range(_WAL_HEADER_SIZE, len(content) - _FRAME_SIZE + 1, _FRAME_SIZE):
-        (own,) = struct.unpack_from(">Q", content, start + 8)
-        if (own ^ salts).bit_count() > 1:
-            continue  # of an older generation; half of its salts are random, so one bit is damage
-        number, size = struct.unpack_from(">II", content, start)
-        place = (start - _WAL_HEADER_SIZE) // _FRAME_SIZE
-        frames.append(Frame(place, number, size != 0, content[start + _FRAME_HEADER_SIZE : start + _FRAME_SIZE]))
-    return frames
-
-
 class Pages:
-    """The pages of a database file as they would be with its WAL applied."""
+    """The pages of a database file as they would be with some frames of its WAL applied.
 
-    def __init__(self, database: Path, frames: list[Frame]) -> None:
-        """Open a database; the caller closes it with `close`."""
-        self._file = database.open("rb")
-        size = self._file.seek(0, 2)
+    The file must not be open in a connection of this process; see `raw`.
+    """
+
+    def __init__(self, database: Path, frames: Iterable[Frame] = ()) -> None:
+        """Open a database; the caller closes it with `close`.
+
+        Raises:
+            StorageError: it cannot be opened.
+        """
+        try:
+            self._descriptor: int | None = open_raw(database)
+        except FileNotFoundError:
+            self._descriptor = None  # a WAL without its database
+        size = 0 if self._descriptor is None else os.fstat(self._descriptor).st_size
+        frames = list(frames)
         # A page beyond what these frames can have added is a flipped bit, and would be walked to.
         page_max = -(-size // PAGE_SIZE) + len(frames)
-        self._overlay = {frame.page: frame.image for frame in frames if frame.page <= page_max}
+        self._overlay = {frame.page: frame.image for frame in frames if 0 < frame.page <= page_max}
+        self._maps: dict[int, bytes] = {}
         self.count = max([-(-size // PAGE_SIZE), *self._overlay])
+        self._free = _FreeList(self)
 
     def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        """Close the file. May be called twice."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+
+    def is_in_wal(self, number: int) -> bool:
+        """Return whether a page comes from the WAL."""
+        return number in self._overlay
 
     def page(self, number: int) -> bytes:
-        """Return a page, filled with zeros where the file is cut short."""
+        """Return a page, with zeros where the file is cut short or cannot be read.
+
+        Raises:
+            StorageError: reading fails for another reason than a lost piece of the medium.
+        """
         image = self._overlay.get(number)
         if image is None:
-            self._file.seek((number - 1) * PAGE_SIZE)
-            image = self._file.read(PAGE_SIZE).ljust(PAGE_SIZE, b"\0")
+            image, _ = (b"", False) if self._descriptor is None else self._read(self._descriptor, number)
+            image = image.ljust(PAGE_SIZE, b"\0")
         return image
 
-    def records(self) -> Iterator[Record]:
-        """Yield every record on every leaf of a table that is not known to be free."""
-        for number in range(1, self.count + 1):
-            if not self._is_free(number):
-                yield from self.leaf(number, self.page(number))
+    @staticmethod
+    def _read(descriptor: int, number: int) -> tuple[bytes, bool]:
+        return read_piece(descriptor, PAGE_SIZE, (number - 1) * PAGE_SIZE)
 
-    def leaf(self, number: int, image: bytes) -> Iterator[Record]:
+    def records(self, number: int) -> Iterator[Record]:
+        """Yield the records on a page, none if it is known to be free: what stands on it was deleted before."""
+        if not self.is_free(number):
+            yield from self.leaf(self.page(number))
+
+    def leaf(self, image: bytes) -> Iterator[Record]:
         """Yield the records of one page, read as a leaf whatever it says it is: its type may be what was damaged.
 
-        Neither the number of cells nor a pointer is believed by itself: the array of pointers ends where the first
-        cell begins, or after that number, whichever is later.
+        If the page's header fits its cells, those are its records. Else neither the number of cells nor a pointer is
+        believed by itself: the array of pointers ends where the first cell begins, or after that number, whichever is
+        later.
         """
-        start = (_HEADER_SIZE if number == 1 else 0) + 8
+        start = (_HEADER_SIZE if image.startswith(b"SQLite format 3\0") else 0) + 8
         (cells,) = struct.unpack_from(">H", image, start - 5)
         end, counted = PAGE_SIZE, min(start + 2 * cells, PAGE_SIZE)
+        if start == 8 and is_consistent_leaf(image):  # noqa: PLR2004 (any page but the first)
+            end = 0
         position = start
         while position + 2 <= max(end, counted):
             (offset,) = struct.unpack_from(">H", image, position)
@@ -116,41 +117,78 @@ class Pages:
             try:
                 size, content = _varint(image, offset)
                 rowid, content = _varint(image, content)
-                yield Record(rowid, _columns(self._payload(number, image, content, size)))
+                yield Record(rowid, _columns(self._payload(image, content, size)))
             except (IndexError, struct.error):
                 continue
             end = min(end, offset)
 
-    def _is_free(self, number: int) -> bool:
-        """Return whether the pointer map says that a page is free: what stands on it was deleted before."""
-        return self._map_entry(number) == (_PTRMAP_FREE, 0)
+    def table(self, root: int) -> Iterator[Record]:
+        """Yield the records of a small table, as far as its pages lead to one another."""
+        waiting, seen = [(root, 0)], set()
+        while waiting:
+            number, depth = waiting.pop()
+            if number in seen or not 0 < number <= self.count or depth > _DEPTH_MAX:
+                continue
+            seen.add(number)
+            image = self.page(number)
+            if image[0] == _INTERIOR:
+                cells = min(int.from_bytes(image[3:5], "big"), (PAGE_SIZE - 12) // 2)
+                offsets = struct.unpack_from(f">{cells}H", image, 12)
+                children = [int.from_bytes(image[at : at + 4], "big") for at in offsets]
+                waiting += [(child, depth + 1) for child in (*children, int.from_bytes(image[8:12], "big"))]
+            yield from self.leaf(image)  # also if it says that it is none: one bit makes the difference
 
-    def _map_entry(self, number: int) -> tuple[int, int] | None:
+    def last_leaf(self, root: int) -> int | None:
+        """Return the number of a table's last page, on which the highest keys are; None if none is led to."""
+        number = root
+        for _ in range(_DEPTH_MAX):
+            if not 0 < number <= self.count:
+                return None
+            image = self.page(number)
+            if image[0] != _INTERIOR:
+                return number if image[0] == _LEAF else None
+            (number,) = struct.unpack_from(">I", image, 8)
+        return None
+
+    def is_free(self, number: int) -> bool:
+        """Return whether a page is free, by the pointer map, or, where that has no entry, by the freelist."""
+        entry = self.map_entry(number)
+        if entry is None:
+            return False
+        kind, parent = entry
+        return (kind, parent) == (_PTRMAP_FREE, 0) or (kind not in _PTRMAP_KINDS and number in self._free.numbers())
+
+    def map_entry(self, number: int) -> tuple[int, int] | None:
         """Return a page's type and parent by the pointer map, None if it has no entry there."""
         group = (number - 2) // (_PTRMAP_ENTRIES + 1)
         map_page = 2 + group * (_PTRMAP_ENTRIES + 1)
         if number <= 2 or number == map_page:  # noqa: PLR2004 (page 1 has the schema, page 2 is the first map)
             return None
-        kind, parent = struct.unpack_from(">BI", self.page(map_page), 5 * (number - map_page - 1))
+        if map_page not in self._maps:
+            self._maps[map_page] = self.page(map_page)
+        kind, parent = struct.unpack_from(">BI", self._maps[map_page], 5 * (number - map_page - 1))
         return kind, parent
 
-    def _payload(self, number: int, image: bytes, offset: int, size: int) -> bytes:
-        if not 0 < size < min(_PAYLOAD_SIZE_MAX, self.count * PAGE_SIZE):
+    def freelist_problem(self) -> str | None:
+        """Return what is wrong with the list of free pages, None if nothing is.
+
+        SQLite writes new rows over a page that stands in this list, and asks nobody else whether it is free.
+        """
+        return self._free.problem()
+
+    def _payload(self, image: bytes, offset: int, size: int) -> bytes:
+        if not 0 < size < min(_PAYLOAD_SIZE_MAX, (self.count + 1) * PAGE_SIZE):
             raise IndexError(size)
         if size <= _LOCAL_MAX:
             return image[offset : offset + size]
-        local = _LOCAL_MIN + (size - _LOCAL_MIN) % (PAGE_SIZE - 4)
-        if local > _LOCAL_MAX:
-            local = _LOCAL_MIN
+        local = _local_size(size) - 4
         parts = [image[offset : offset + local]]
         (following,) = struct.unpack_from(">I", image, offset + local)
-        expected = (_PTRMAP_OVERFLOW_FIRST, number)
         left = size - local
         while left > 0:
-            # Most of what is read here is no cell at all. The map, which knows whose overflow a page is, tells at once.
-            if not 0 < following <= self.count or self._map_entry(following) != expected:
+            # What is no cell leads nowhere at once, nearly always. The pointer map is not asked: it may be damaged.
+            if not 2 < following <= self.count:  # noqa: PLR2004 (see `map_entry`)
                 raise IndexError(following)
-            expected = (_PTRMAP_OVERFLOW_NEXT, following)
             image = self.page(following)
             (following,) = struct.unpack_from(">I", image, 0)
             parts.append(image[4 : 4 + min(left, PAGE_SIZE - 4)])
@@ -158,29 +196,92 @@ class Pages:
         return b"".join(parts)
 
 
-def would_overwrite(database: Path, frames: list[Frame], root: int) -> bool:
-    """Return whether the next row of a table would be written over others.
+class _FreeList:
+    """The list of free pages: trunk pages, each of which names the next one and up to 1,022 others."""
 
-    SQLite puts it on the last leaf, below where the page's header says that the cells begin, and believes it. Pages
-    that are in the WAL are not looked at: they have checksums.
+    def __init__(self, pages: Pages) -> None:
+        self._pages = pages
+        self._numbers: set[int] | None = None
+        self._problem: str | None = None
+
+    def numbers(self) -> set[int]:
+        """Return the pages in the list, as far as it can be followed."""
+        if self._numbers is None:
+            self._numbers = set()
+            self._follow(self._numbers)
+        return self._numbers
+
+    def problem(self) -> str | None:
+        """Return what is wrong with the list in itself, or by the pointer map."""
+        for number in self.numbers():
+            if self._problem is None and self._pages.map_entry(number) != (_PTRMAP_FREE, 0):
+                self._problem = f"page {number} is in the list of free pages, and is not free by the pointer map"
+        return self._problem
+
+    def _follow(self, numbers: set[int]) -> None:
+        pages = self._pages
+        trunk, total = struct.unpack_from(">II", pages.page(1), _FREELIST_FIELDS)
+        while trunk:
+            if not 2 < trunk <= pages.count or trunk in numbers:  # noqa: PLR2004 (see `map_entry`)
+                self._problem = f"the list of free pages leads to page {trunk}"
+                return
+            numbers.add(trunk)
+            following, count = struct.unpack_from(">II", image := pages.page(trunk), 0)
+            if count > _TRUNK_ENTRIES:
+                self._problem = f"trunk page {trunk} of the list of free pages counts {count} entries"
+                return
+            leaves = struct.unpack_from(f">{count}I", image, 8)
+            if any(not 2 < leaf <= pages.count for leaf in leaves) or len(set(leaves) - numbers) != count:  # noqa: PLR2004
+                self._problem = f"trunk page {trunk} of the list of free pages names a page that cannot be free"
+            numbers.update(leaves)
+            trunk = following
+        if len(numbers) != total:
+            self._problem = f"the list of free pages has {len(numbers)} pages, where {total} are counted"
+
+
+def is_consistent_leaf(image: bytes) -> bool:
+    """Return whether the header of a table's leaf fits its cells and its free blocks, byte for byte.
+
+    Then SQLite adds a row to it without writing over another. The rules are those of section 1.6 of the file format:
+    cells, free blocks and up to 60 bytes of fragments fill the area from where the header says that the cells begin.
     """
-    in_log = {frame.page for frame in frames}
-    pages = Pages(database, [])
-    try:
-        number = root
-        for _ in range(_DEPTH_MAX):
-            if number in in_log or not 0 < number <= pages.count:
-                return False
-            image = pages.page(number)
-            if image[0] == _INTERIOR:
-                (number,) = struct.unpack_from(">I", image, 8)
-                continue
-            cells, begin = struct.unpack_from(">HH", image, 3)
-            pointers = min(cells, (PAGE_SIZE - 8) // 2)
-            return image[0] == _LEAF and any(at < begin for at in struct.unpack_from(f">{pointers}H", image, 8))
-    finally:
-        pages.close()
-    return False
+    if image[0] != _LEAF:
+        return False
+    free, cells, begin, fragments = struct.unpack_from(">HHHB", image, 1)
+    begin = begin or 1 << 16
+    pointers_end = 8 + 2 * cells
+    if not pointers_end <= begin <= PAGE_SIZE or fragments > 60:  # noqa: PLR2004 (see above)
+        return False
+    taken: list[tuple[int, int]] = []
+    for offset in struct.unpack_from(f">{cells}H", image, 8):
+        try:
+            size, content = _varint(image, offset)
+            _, content = _varint(image, content)
+        except IndexError:
+            return False
+        taken.append((offset, max(content + _local_size(size), offset + 4)))
+    while free:
+        following, size = struct.unpack_from(">HH", image, free) if free <= PAGE_SIZE - 4 else (0, 0)
+        if size < 4 or (following and following < free + size):  # noqa: PLR2004 (the least that a free block has)
+            return False
+        taken.append((free, free + size))
+        free = following
+    taken.sort()
+    gaps, position = 0, begin
+    for first, end in taken:
+        if first < position or end > PAGE_SIZE:
+            return False
+        gaps += first - position
+        position = end
+    return bool(gaps + PAGE_SIZE - position == fragments)
+
+
+def _local_size(size: int) -> int:
+    """Return how many bytes of a cell's payload stand on the leaf, with the number of the overflow page behind them."""
+    if size <= _LOCAL_MAX:
+        return size
+    local = _LOCAL_MIN + (size - _LOCAL_MIN) % (PAGE_SIZE - 4)
+    return (local if local <= _LOCAL_MAX else _LOCAL_MIN) + 4
 
 
 def _columns(payload: bytes) -> list[int | bytes | None]:
@@ -220,37 +321,3 @@ def _varint(data: bytes, position: int) -> tuple[int, int]:
             return value, position + index + 1
     value = value << 8 | data[position + 8]
     return (value - (1 << 64) if value >> 63 else value), position + 9
-
-
-def broken_frame(path: Path) -> int | None:
-    """Return the first frame of a WAL at which SQLite stops though a committed one follows; None if there is none.
-
-    It follows section 4.2 of the file format: each frame's checksum continues that of the frame before.
-    """
-    try:
-        content = path.read_bytes()
-    except OSError:
-        return None
-    if len(content) < _WAL_HEADER_SIZE + _FRAME_SIZE:
-        return None
-    order = ">" if content[3] & 1 else "<"
-    sums = _checksum(content[:24], order, (0, 0))
-    whole = 0
-    if sums == struct.unpack_from(">II", content, 24):
-        for start in range(_WAL_HEADER_SIZE, len(content) - _FRAME_SIZE + 1, _FRAME_SIZE):
-            image = content[start + _FRAME_HEADER_SIZE : start + _FRAME_SIZE]
-            sums = _checksum(content[start : start + 8] + image, order, sums)
-            stored = struct.unpack_from(">II", content, start + 16)
-            if content[start + 8 : start + 16] != content[16:24] or sums != stored:
-                break
-            whole += 1
-    beyond = wal_frames(path)[whole:]
-    return whole + 1 if any(frame.commits for frame in beyond) else None
-
-
-def _checksum(data: bytes, order: str, sums: tuple[int, int]) -> tuple[int, int]:
-    first, second = sums
-    for one, other in struct.iter_unpack(f"{order}II", data):
-        first = (first + one + second) & 0xFFFFFFFF
-        second = (second + other + first) & 0xFFFFFFFF
-    return first, second

@@ -91,7 +91,10 @@ class Queue(Protocol):
         """Return the counts, in O(1)."""
 
     def oldest_key(self) -> int | None:
-        """Return the lowest pending key, or None if the queue is empty, in O(1)."""
+        """Return the lowest pending key, or None if the queue is empty, in O(1).
+
+        0 if nothing can be read now, and events are still to come in from a damaged file.
+        """
 
     def high_key(self) -> int:
         """Return the highest key that was ever given out, 0 if none was, in O(1)."""

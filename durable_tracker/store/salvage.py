@@ -1,4 +1,4 @@
-"""What to do with a file that SQLite cannot read: set it aside, and take every intact row out of it.
+"""What to do with a file that SQLite cannot read: set it aside, and read every intact row out of it.
 
     0.sqlite3 (damaged) ──rename──► 0.damaged-<time>.sqlite3 ──intact rows──► 0.sqlite3 (new)
                                              │
@@ -6,28 +6,27 @@
 
 Nothing is deleted. A crash in between leaves a file named `damaged`, and the next opening goes on with it. Rows are
 found by reading pages, whatever state the b-trees above them are in, and a row is taken only if its checksum is right:
-altered bytes never get back into a queue.
+altered bytes never get back into a queue. How the rows get into the new file is the business of `take_over`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import re
 import time
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from durable_tracker.errors import StorageError
-from durable_tracker.store.connection import META_PAGE
-from durable_tracker.store.pages import Pages, wal_frames
-from durable_tracker.store.records import dead_letter_of, payload_of
+from durable_tracker.store.pages import Pages
+from durable_tracker.store.preflight import EVENTS_ROOT, META_ROOT
+from durable_tracker.store.records import KEY_MAX, dead_letter_of, payload_of
 from durable_tracker.store.slots import sync_directory
+from durable_tracker.store.wal import read_wal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from durable_tracker.store.pages import Frame
+    from durable_tracker.store.pages import Record
     from durable_tracker.store.slots import Slot
 
 _PENDING: Final = "damaged"
@@ -64,98 +63,143 @@ def _free_name(slot: Slot) -> Path:
 
 
 def finish_setting_aside(slot: Slot) -> None:
-    """After a crash between the two renames of `set_aside`: move the WAL to its database."""
+    """After a crash between the two renames of `set_aside`: move the WAL to its database.
+
+    Raises:
+        StorageError: it cannot be moved.
+    """
     if slot.wal.exists() and not slot.database.exists():
         for aside in reversed(pending(slot)):
             target = aside.with_name(aside.name + "-wal")
             if not target.exists():
-                slot.wal.rename(target)
-                sync_directory(slot.directory)
+                try:
+                    slot.wal.rename(target)
+                    sync_directory(slot.directory)
+                except OSError as exc:
+                    raise StorageError(f"cannot move {slot.wal} aside: {exc.strerror}") from None
                 return
 
 
 def pending(slot: Slot) -> list[Path]:
-    """Return the files of a slot that were set aside and not yet salvaged, oldest first."""
+    """Return the files of a slot that were set aside and not yet salvaged, oldest first.
+
+    Raises:
+        StorageError: the directory cannot be read.
+    """
     form = re.compile(rf"{slot.index}\.{_PENDING}-[0-9T-]+\.sqlite3")
-    return sorted(path for path in slot.directory.iterdir() if form.fullmatch(path.name))
+    try:
+        return sorted(path for path in slot.directory.iterdir() if form.fullmatch(path.name))
+    except OSError as exc:
+        raise StorageError(f"{slot.directory}: {exc.strerror}") from None
 
 
-@dataclass(slots=True)
-class Found:
-    """What can be read of a damaged database, in one pass.
+class IntactRow(NamedTuple):
+    """A row of a damaged file whose checksum is right."""
 
-    Attributes:
-        high: the highest key of an intact row, 0 if there is none.
-        meta: the counts and the origin, as far as they are readable.
+    key: int
+    value: bytes
+    is_dead: bool
+
+
+class DamagedFile:
+    """A database that was set aside, and its WAL, read without SQLite. Not thread-safe.
+
+    Its pages are those of the database with the WAL's transactions applied, up to the last one that was committed.
+    A frame of the WAL that is damaged is read besides, as it may hold rows that no other page has, and replaces none;
+    so is what was written after the last commit, as that frame may be what was damaged.
     """
 
-    high: int = 0
-    meta: dict[str, int | bytes] = field(default_factory=dict)
+    def __init__(self, database: Path) -> None:
+        """Open it; the caller closes it with `close`.
+
+        Raises:
+            StorageError: it cannot be opened.
+        """
+        self.path = database
+        wal = read_wal(database.with_name(database.name + "-wal"))
+        committed, tail = wal.frames[: wal.committed], wal.frames[wal.committed :]
+        self._pages = Pages(database, [frame for frame in committed if frame.is_whole])
+        self._extra = [(frame.image, 0) for frame in committed if not frame.is_whole]
+        if tail and all(frame.page != META_ROOT for frame in tail):
+            # Of a put: what removes rows, or moves them, changes the counts too.
+            self._extra += [(frame.image, self._last_key()) for frame in tail]
 
     @property
-    def acked(self) -> int:
-        """Events with keys up to this one were delivered (see `acked`)."""
-        match (self.meta.get("acked"), self.meta.get("acked_check")):
+    def places(self) -> int:
+        """How many pages, and frames besides, there are."""
+        return self._pages.count + len(self._extra)
+
+    def rows(self, place: int) -> Iterator[IntactRow]:
+        """Yield the intact rows of one of the `places`, from 0, but for those that were delivered.
+
+        Raises:
+            StorageError: it cannot be read, for a reason other than damage.
+        """
+        number, above = place + 1, self.delivered
+        records: Iterator[Record]
+        if number <= self._pages.count:
+            records = self._pages.records(number)
+        else:
+            image, after = self._extra[number - self._pages.count - 1]
+            records, above = self._pages.leaf(image), max(above, after)
+        for rowid, columns in records:
+            match columns:
+                case [None, bytes(value)] if payload_of(rowid, value) is not None:
+                    if rowid > above:
+                        yield IntactRow(rowid, value, is_dead=False)
+                case [None, bytes(value)] if dead_letter_of(rowid, value) is not None:
+                    yield IntactRow(rowid, value, is_dead=True)
+
+    def meta(self) -> dict[str, int | bytes]:
+        """Return the counts and what else is on record, as far as that is readable."""
+        found: dict[str, int | bytes] = {}
+        for _, columns in self._pages.table(META_ROOT):
+            match columns:
+                case [bytes(name), int() | bytes() as value]:
+                    found[name.decode("utf-8", "replace")] = value
+        return found
+
+    @property
+    def delivered(self) -> int:
+        """The mark: events with keys up to this one were delivered (see `acked`)."""
+        meta = self.meta() if self._meta is None else self._meta
+        self._meta = meta
+        match (meta.get("acked"), meta.get("acked_check")):
             case (int(key), int(check)) if key == -check:
                 return key
         return 0
 
+    _meta: dict[str, int | bytes] | None = None
 
-def survey(database: Path) -> Found:
-    """Read what has to be known before rows are taken over."""
-    found = Found()
-    with contextlib.closing(_pages(database)) as pages:
-        for rowid, columns in pages.records():
-            match columns:
-                case [None, bytes(value)] if payload_of(rowid, value) is not None:
-                    found.high = max(found.high, rowid)
-                case [bytes(name), int() | bytes() as value]:
-                    found.meta[name.decode("utf-8", "replace")] = value
-    return found
+    def high(self) -> int:
+        """Return the highest key that is known to have been given out."""
+        recorded = self.meta().get("high")
+        return max(
+            recorded if isinstance(recorded, int) and recorded < KEY_MAX else 0,
+            self._last_key(),
+            *(
+                row.key
+                for place in range(self._pages.count, self.places)
+                for row in self.rows(place)
+                if not row.is_dead
+            ),
+        )
 
+    def _last_key(self) -> int:
+        """Return the key of the last intact row of events, 0 if their last page has none or is not led to."""
+        last = self._pages.last_leaf(EVENTS_ROOT)
+        if last is None:
+            return 0
+        found = (
+            record.rowid
+            for record in self._pages.leaf(self._pages.page(last))
+            if len(record.columns) == 2 and payload_of(record.rowid, record.columns[1]) is not None  # noqa: PLR2004
+        )
+        return max(found, default=0)
 
-def intact_rows(database: Path) -> Iterator[tuple[int, bytes, bool]]:
-    """Yield key, value and whether it is a dead letter, of every intact row of a closed database and its WAL.
-
-    In no particular order, perhaps one row more than once.
-    """
-    with contextlib.closing(_pages(database)) as pages:
-        for rowid, columns in pages.records():
-            match columns:
-                case [None, bytes(value)] if payload_of(rowid, value) is not None:
-                    yield rowid, value, False
-                case [None, bytes(value)] if dead_letter_of(rowid, value) is not None:
-                    yield rowid, value, True
-
-
-def rows_beyond(database: Path, frames: list[Frame], recovered: int) -> tuple[list[tuple[int, bytes]], bool]:
-    """Return the intact events that a WAL holds beyond the frame at which SQLite stopped, and whether it is damaged.
-
-    With a single transaction there, nobody can say. A power failure may have cut it short, and then it was never
-    acknowledged; or a bit was flipped in it, and then it was. The intact rows of a put are kept in either case; a part
-    of anything else, which always writes counts too, would undo what it left behind. A second transaction was begun
-    only when the first was on disk, so there it is damage that made SQLite stop. That holds for a WAL that was synced
-    with every commit.
-    """
-    beyond = frames[recovered:]
-    commits = sum(frame.commits for frame in beyond)
-    if not commits:
-        return [], False
-    has_gap = [frame.place for frame in beyond] != list(range(recovered, recovered + len(beyond)))
-    if commits == 1 and (has_gap or any(frame.page == META_PAGE for frame in beyond)):
-        return [], False
-    rows: dict[int, bytes] = {}
-    with contextlib.closing(Pages(database, frames)) as pages:
-        for frame in beyond:
-            for rowid, columns in pages.leaf(frame.page, frame.image):
-                match columns:
-                    case [None, bytes(value)] if payload_of(rowid, value) is not None:
-                        rows[rowid] = value
-    return sorted(rows.items()), commits > 1
-
-
-def _pages(database: Path) -> Pages:
-    return Pages(database, wal_frames(database.with_name(database.name + "-wal")))
+    def close(self) -> None:
+        """Close the file. May be called twice."""
+        self._pages.close()
 
 
 def done_name(aside: Path) -> Path:
@@ -164,10 +208,17 @@ def done_name(aside: Path) -> Path:
 
 
 def mark_done(aside: Path) -> None:
-    """Say that all intact rows of a file were taken over."""
+    """Say that all intact rows of a file were taken over.
+
+    Raises:
+        StorageError: it cannot be renamed.
+    """
     done = done_name(aside)
     wal = aside.with_name(aside.name + "-wal")
-    if wal.exists():
-        wal.rename(done.with_name(done.name + "-wal"))
-    aside.rename(done)
-    sync_directory(aside.parent)
+    try:
+        if wal.exists():
+            wal.rename(done.with_name(done.name + "-wal"))
+        aside.rename(done)
+        sync_directory(aside.parent)
+    except OSError as exc:
+        raise StorageError(f"cannot rename {aside}: {exc.strerror}") from None

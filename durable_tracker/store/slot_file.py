@@ -18,15 +18,15 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from durable_tracker.errors import DamagedQueueError, QueueError, QueueFullError, SlotBusyError, StorageError
 from durable_tracker.log import logger
-from durable_tracker.store import acked, dead_letters, interval_sync, salvage
-from durable_tracker.store.connection import PAGE_SIZE, TABLES, Connection
+from durable_tracker.store import acked, dead_letters, interval_sync, preflight, salvage
+from durable_tracker.store.connection import Connection
 from durable_tracker.store.headroom import Headroom
-from durable_tracker.store.pages import wal_frames, would_overwrite
 from durable_tracker.store.queue import Ledger
+from durable_tracker.store.raw import PAGE_SIZE
 from durable_tracker.store.records import KEY_MAX, payload_of
 from durable_tracker.store.slots import sync_directory, sync_path
 from durable_tracker.store.tables import Table
-from durable_tracker.store.take_over import insert_beyond, take_over
+from durable_tracker.store.take_over import TakingOver, insert_beyond
 
 if TYPE_CHECKING:
     from durable_tracker.store.slots import Slot
@@ -46,6 +46,11 @@ MAX_QUEUE_BYTES_MIN: Final = 128 << 10
 _COUNTS: Final = ("delivered", "dead", "expired", "evicted", "damaged", "discarded")
 _INTEGERS: Final = (*_COUNTS, "high", "requeued", "dead_size", *acked.NAMES)
 _COUNT_ABOVE_HIGH: Final = "SELECT count(*) FROM events WHERE key > (SELECT value FROM meta WHERE key = 'high')"
+_NEXT_GENERATION: Final = (
+    "INSERT INTO meta (key, value) VALUES ('generation', 1) ON CONFLICT (key) DO UPDATE SET value = value + 1"
+)
+_COUNT_SOME: Final = "SELECT count(*), max(key) FROM (SELECT key FROM events WHERE key > ? ORDER BY key LIMIT ?)"
+_COUNTED_AT_ONCE: Final = 10_000
 _VACUUM_PAGES: Final = 256
 _FREE_PAGES_KEPT: Final = 32
 _WAL_ROOM_FOR_PUTS: Final = WAL_SIZE_MAX // 8
@@ -92,6 +97,8 @@ class SlotFile:
         self._gap_was_checked = False
         self._are_counts_stale = False
         self._notes: deque[tuple[int, str, dict[str, object]]] = deque()
+        self._beyond: preflight.Rows = []
+        self.taking_over = TakingOver(self, [])
         try:
             self._open()
         except BaseException:
@@ -116,8 +123,7 @@ class SlotFile:
             self._record_durability()
         except DamagedQueueError as exc:
             self._set_aside(exc)
-        for aside in salvage.pending(self.slot):
-            take_over(self, aside)
+        self._begin_taking_over()
         self._record_durability()
         self.log()
 
@@ -127,15 +133,6 @@ class SlotFile:
             self.set_meta("durability", self._durability)
 
     def _connect(self) -> None:
-        if self.slot.database.stat().st_size == 0 and self.slot.wal.exists() and self.slot.wal.stat().st_size:
-            raise DamagedQueueError(f"{self.slot.database} is empty, but its WAL is not")
-        frames = wal_frames(self.slot.wal)
-        try:
-            is_unsafe = any(would_overwrite(self.slot.database, frames, root) for root in TABLES)
-        except OSError as exc:
-            raise StorageError(f"{self.slot.database}: {exc.strerror}") from None
-        if is_unsafe:
-            raise DamagedQueueError(f"{self.slot.database}: a page's header does not say where its rows are")
         try:
             connection = self._new_connection()
         except QueueFullError:
@@ -147,9 +144,6 @@ class SlotFile:
         self.events = Table(connection, "events", is_readonly=True)
         self.meta = Table(connection, "meta")
         self._recover()
-        if len(frames) > connection.frames_recovered and self.meta.get("durability") == b'"always"':
-            rows, is_damage = salvage.rows_beyond(self.slot.database, frames, connection.frames_recovered)
-            insert_beyond(self, [(key, value) for key, value in rows if key > self.high], is_damage=is_damage)
         connection.call_when_open(self._opened)
 
     def _new_connection(self) -> Connection:
@@ -157,7 +151,11 @@ class SlotFile:
             self.slot.database,
             sync_every_commit=self._durability == "always",
             size_max=self.max_queue_bytes,
+            inspect=self._inspect,
         )
+
+    def _inspect(self) -> None:
+        self._beyond = preflight.inspect(self.slot)
 
     def _recover(self) -> None:
         """Read the counts and the highest key, in O(1)."""
@@ -193,6 +191,8 @@ class SlotFile:
     def _opened(self) -> None:
         """Follow the connection, which was just opened, perhaps not for the first time."""
         self.reread_high()
+        beyond, self._beyond = self._beyond, []
+        insert_beyond(self, beyond)
         self._close_wal()
         try:
             # SQLite syncs the directory with the first sync of a new WAL, which at NORMAL may be late.
@@ -234,8 +234,18 @@ class SlotFile:
             self._mends += 1
             self.connection.drop()
             self._set_aside(cause)
-            for aside in salvage.pending(self.slot):
-                take_over(self, aside)
+            self._begin_taking_over()
+
+    def _begin_taking_over(self) -> None:
+        """Let the rows of files that were set aside come into this one; see `take_over`."""
+        self.taking_over.close()
+        self.taking_over = TakingOver(self, salvage.pending(self.slot))
+        self.taking_over.begin()
+
+    @property
+    def is_taking_over(self) -> bool:
+        """Whether rows may still come out of a file that was set aside; until then they count as pending."""
+        return bool(self.taking_over.waiting)
 
     def check_soundness(self, suspicion: str) -> None:
         """Have SQLite look at every page.
@@ -250,15 +260,34 @@ class SlotFile:
     def check_gap(self) -> None:
         """After keys were found that do not follow each other: rows were removed, or a damaged page hides some.
 
-        Once for each opening, and only if the file is small: what is hidden until the queue is empty may be lost, since
-        a page that seems empty is given away; but reading a large file would hold up puts.
+        Hidden rows have to be found before the queue is empty: a page that seems empty is given away, and they with it.
+        A small file is read by SQLite, which holds up puts for some 20 ms. In a large one the rows are counted, in
+        slices, and SQLite reads it only if they are fewer than the ledger says. Once for each opening. The lock must
+        not be held.
 
         Raises:
             DamagedQueueError: a page is damaged.
         """
-        if not self._gap_was_checked and self.connection.used_pages() <= _GAP_CHECK_PAGES:
-            self._gap_was_checked = True
+        if self._gap_was_checked or self.is_taking_over:
+            return
+        self._gap_was_checked = True
+        if self.connection.used_pages() <= _GAP_CHECK_PAGES:
             self.check_soundness("keys are missing")
+        elif self._count_hidden():
+            self.check_soundness("fewer rows are found than are counted")
+
+    def _count_hidden(self) -> int:
+        """Return how many pending rows are counted and cannot be found; 0 if rows were removed while it looked."""
+        with self.lock:
+            gone, after = sum(self.counts[name] for name in _COUNTS), self.acked
+        found = 0
+        while True:
+            with self.lock:
+                count, last = self.connection.select_one(_COUNT_SOME, (after, _COUNTED_AT_ONCE)) or (0, None)
+                if not count:
+                    is_still = gone == sum(self.counts[name] for name in _COUNTS)
+                    return self.ledger().pending - found if is_still else 0
+            found, after = found + count, last
 
     def check_emptiness(self) -> None:
         """After no row was found: compare with the ledger, which knows of rows that a damaged page hides.
@@ -267,7 +296,7 @@ class SlotFile:
             DamagedQueueError: rows are hidden.
         """
         with self.lock:
-            if self.ledger().pending == 0:
+            if self.ledger().pending == 0 or self.is_taking_over:
                 return
             self.read_counts()
             self.reread_high()
@@ -323,13 +352,14 @@ class SlotFile:
 
     # ── transactions and bounds ──────────────────────────────────────────────────────────────────────────────────
 
-    def transaction(self, statements: str, size: int = 0, *, pages: int = 4) -> None:
+    def transaction(self, statements: str, size: int = 0, *, pages: int = 4, may_use_ballast: bool = True) -> None:
         """Run statements as one transaction, beyond the quota, and with the headroom if the disk is full.
 
         Args:
             statements: SQL.
             size: about how many bytes of rows they write.
             pages: about how many pages they write besides.
+            may_use_ballast: whether the headroom may be given up for it.
         """
         with self.lock:
             if self.wal_room < 0 and self.headroom.is_there:
@@ -339,7 +369,7 @@ class SlotFile:
             try:
                 self._beyond_quota(statements)
             except QueueFullError:
-                if not self.headroom.give_up():
+                if not may_use_ballast or not self.headroom.give_up():
                     raise
                 self.note(logging.WARNING, "queue.disk_full")
                 self.connection.checkpoint("TRUNCATE")
@@ -421,8 +451,15 @@ class SlotFile:
         return QueueFullError(f"the disk is full: {exc}")
 
     def checkpoint(self, mode: str = "PASSIVE") -> None:
-        """Write the WAL into the database."""
+        """Write the WAL into the database, and let the WAL start anew.
+
+        SQLite starts it anew with the next write only. Until then its frames are older than the database, and damage
+        in one of them would have a recovery put older pages over newer ones. So the next write is made at once.
+        """
         self.connection.checkpoint(mode)
+        if mode == "PASSIVE":
+            with contextlib.suppress(QueueFullError):
+                self.connection.script(_NEXT_GENERATION)
         self.wal_room = WAL_SIZE_MAX
 
     def checkpoint_soon(self) -> None:
@@ -527,6 +564,7 @@ class SlotFile:
 
     def forget(self) -> None:
         """Close the descriptors; in a forked child: those that it inherited, which frees nothing of the parent's."""
+        self.taking_over.close()
         self._close_wal()
         self.slot.release()
 

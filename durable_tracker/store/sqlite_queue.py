@@ -28,9 +28,10 @@ from durable_tracker.errors import (
 )
 from durable_tracker.log import logger
 from durable_tracker.store import acked, dead_letters
-from durable_tracker.store.connection import MULTI_ROW_MAX, PAGE_SIZE, Connection, KeyTakenError
+from durable_tracker.store.connection import MULTI_ROW_MAX, Connection, KeyTakenError
 from durable_tracker.store.group_commit import GROUP_SIZE_MAX, GroupCommit
 from durable_tracker.store.queue import Ledger, Row
+from durable_tracker.store.raw import PAGE_SIZE
 from durable_tracker.store.records import OVERHEAD, DeadLetter, dead_letter_of, intact, payload_of, record
 from durable_tracker.store.slot_file import BYTE_LIMIT, MAX_QUEUE_BYTES, Durability, SlotFile
 from durable_tracker.store.slots import SLOTS_MAX, Slot
@@ -218,7 +219,10 @@ class SqliteQueue:
     def peek(self, after: int, count_max: int, size_max: int) -> list[Row]:
         """Return the oldest pending rows with a key above `after`; see `Queue.peek`."""
         while True:
-            found = self._claim(after, count_max, size_max)
+            self._take_over()
+            found, has_gap = self._claim(after, count_max, size_max)
+            if has_gap:
+                self._file.check_gap()
             # Outside the lock, since it takes as long as the reading: puts pass in between.
             rows = intact(found)
             if len(rows) < len(found):
@@ -227,14 +231,40 @@ class SqliteQueue:
             if rows:
                 return rows
             if not found:
+                if self._file.is_taking_over:
+                    self._take_over(raises=True)
+                    continue
                 self._file.check_emptiness()
                 with self._file.lock:
                     acked.sweep(self._file)
                 return rows
             after = found[-1][0]
 
-    def _claim(self, after: int, count_max: int, size_max: int) -> list[tuple[int, object]]:
-        """Read rows, and keep them from being evicted."""
+    def _take_over(self, *, raises: bool = False) -> None:
+        """Let some rows come in from a file that was set aside.
+
+        Raises:
+            QueueFullError: there is no room for them, and `raises`.
+        """
+        try:
+            self._file.taking_over.some()
+        except QueueFullError:
+            if raises:  # else there may be room once something was delivered
+                raise
+
+    @_mending
+    def take_over_all(self) -> None:
+        """Let all rows come in from files that were set aside.
+
+        Raises:
+            QueueFullError: there is no room for them.
+        """
+        while self._file.is_taking_over:
+            self._file.taking_over.some()
+
+    def _claim(self, after: int, count_max: int, size_max: int) -> tuple[list[tuple[int, object]], bool]:
+        """Read rows, and keep them from being evicted. Return them, and whether keys are missing between them."""
+        has_gap = False
         with self._file.lock:
             after = max(after, self._file.acked)
             found = self._connection.select(
@@ -247,9 +277,8 @@ class SqliteQueue:
                 first, last = found[0][0], found[-1][0]
                 low, high = self._claimed or (first, 0)
                 self._claimed = (min(low, first), max(high, last))
-                if last - (after or first - 1) != len(found):
-                    self._file.check_gap()
-        return found
+                has_gap = last - (after or first - 1) != len(found)
+        return found, has_gap
 
     def release(self) -> None:
         """Take note that no row is in flight; see `Queue.release`."""
@@ -329,6 +358,8 @@ class SqliteQueue:
         """Return the lowest pending key; see `Queue.oldest_key`."""
         row = self._connection.select_one("SELECT min(key) FROM events WHERE key > ?", (self._file.acked,))
         if row is None or row[0] is None:
+            if self._file.is_taking_over:
+                return 0
             self._file.check_emptiness()
             return None
         return int(row[0])

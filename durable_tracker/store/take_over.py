@@ -1,107 +1,185 @@
-"""Putting rows into a slot's file that were found in a damaged one, or in a damaged log.
+"""Putting rows into a slot's file that were found in a damaged one, or behind a damaged frame of its log.
 
-Every row is presumed damaged until it is found, so that the ledger adds up wherever a crash or a full disk ends this.
-It can be repeated. Where the rows come from is the business of `salvage`.
+    begin   when a file was set aside: its counts and its highest key go into the new file, which takes puts at once
+    some    before each reading of the queue: the intact rows of the next pages, as new rows at the end of the queue
+    finish  when all was read: what was counted and not found is counted as damaged
+
+In between, the rows that were not reached yet are counted as pending. How far it has got is recorded in the same
+transaction as the rows, so that a crash repeats nothing. Where the rows come from is the business of `salvage`.
 """
 
 # ruff: noqa: S608 (what stands in these statements are integers and hexadecimal digits)
 
 from __future__ import annotations
 
+import json
 import logging
-from itertools import islice
-from typing import TYPE_CHECKING, Final
+import threading
+from typing import TYPE_CHECKING, Any, Final
 
-from durable_tracker.errors import QueueFullError
 from durable_tracker.store import acked, salvage
-from durable_tracker.store.records import KEY_MAX
+from durable_tracker.store.records import KEY_MAX, payload_of, record
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from durable_tracker.store.salvage import IntactRow
     from durable_tracker.store.slot_file import SlotFile
 
-_ROWS: Final = 256  # in one transaction
+_ROWS: Final = 256  # in one transaction, or a page more
+_SIZE: Final = 1 << 20
+_PLACES: Final = 256
+_PROGRESS: Final = "taking_over"
 
 
-def take_over(file: SlotFile, aside: Path) -> None:
-    """Put the intact rows of a damaged file, which was set aside, into this one."""
-    if file.acked:
-        with file.lock:
-            # The rows that are to come may have keys below the mark of this file.
-            while acked.sweep(file):
-                pass
-            file.transaction(acked.moved(0))
-    found = salvage.survey(aside)
-    if (file.meta.get("taking_over") or b"").decode() != aside.name:
-        _begin(file, found, aside.name)
-    taken = 0
-    delivered = found.acked
-    rows = (row for row in salvage.intact_rows(aside) if row[0] > delivered or row[2])
+class TakingOver:
+    """The files of a slot that were set aside and are being read, oldest first. Guarded by the slot file's lock.
+
+    One thread at a time reads; the lock is held for its transactions only, so that puts pass in between.
+    """
+
+    def __init__(self, file: SlotFile, waiting: list[Path]) -> None:
+        self._file = file
+        self.waiting = waiting
+        self._source: salvage.DamagedFile | None = None
+        self._reading = threading.Lock()
+        self._seen: set[tuple[bool, int]] = set()
+        self._taken = 0
+
+    def begin(self) -> None:
+        """Take over the counts of files that were just set aside. Does nothing if that was done."""
+        file = self._file
+        if not self.waiting or self.waiting[-1].name in self._progress():
+            return
+        file.read_counts()
+        counts, origin, progress = dict(file.counts), None, self._progress()
+        for path in self.waiting:
+            source = salvage.DamagedFile(path)
+            try:
+                meta, high = source.meta(), source.high()
+            finally:
+                source.close()
+            for key in counts.keys() - set(acked.NAMES):
+                value = meta.get(key)
+                if isinstance(value, int) and 0 <= value < KEY_MAX:
+                    counts[key] = max(counts[key], value)  # they only grow
+            counts["high"] = max(file.high, counts["high"], high)
+            origin = meta.get("origin") or origin
+            progress |= _progress_of(meta.get(_PROGRESS))
+        statements = [f"UPDATE meta SET value = {value} WHERE key = '{key}'" for key, value in counts.items()]
+        if isinstance(origin, bytes):
+            statements.append(f"INSERT OR REPLACE INTO meta (key, value) VALUES ('origin', x'{origin.hex()}')")
+        progress = {path.name: 0 for path in self.waiting} | progress
+        file.transaction(";".join([*statements, _recorded(progress)]))
+        file.reread_high()
+
+    def some(self) -> None:
+        """Take over the intact rows of the next pages.
+
+        Raises:
+            QueueFullError: there is no room for them now. What is there stays there.
+            StorageError: a file cannot be read, for a reason other than damage.
+        """
+        with self._reading:
+            if not self.waiting:
+                return
+            path = self.waiting[0]
+            if self._source is None:
+                self._source = salvage.DamagedFile(path)
+                self._seen.clear()
+            rows, place = self._read(self._source, self._progress().get(path.name, 0))
+            with self._file.lock:
+                self._store(path.name, rows, place)
+                if place >= self._source.places:
+                    self._finish(path)
+
+    def _read(self, source: salvage.DamagedFile, place: int) -> tuple[list[IntactRow], int]:
+        """Return rows that were not seen before, and the place to go on from."""
+        rows: list[IntactRow] = []
+        size, end = 0, min(place + _PLACES, source.places)
+        while place < end and len(rows) < _ROWS and size < _SIZE:
+            for row in source.rows(place):
+                if (row.is_dead, row.key) not in self._seen:  # a page may hold what was moved to another one
+                    self._seen.add((row.is_dead, row.key))
+                    rows.append(row)
+                    size += len(row.value)
+            place += 1
+        return rows, place
+
+    def _store(self, name: str, rows: list[IntactRow], place: int) -> None:
+        """Store rows at the end of the queue, and how far this has got. The lock is held."""
+        file = self._file
+        file.reread_high()
+        statements, key = [], file.high
+        for row in rows:
+            if row.is_dead:
+                value = row.value
+                statements.append(
+                    f"INSERT OR IGNORE INTO dead_letters (key, value) VALUES ({row.key}, x'{value.hex()}')"
+                )
+                continue
+            key += 1
+            value = record(key, payload_of(row.key, row.value) or b"")
+            statements.append(f"INSERT INTO events (key, value) VALUES ({key}, x'{value.hex()}')")
+        count = key - file.high
+        statements.append(f"UPDATE meta SET value = value + {count} WHERE key IN ('high', 'requeued')")
+        statements.append(_recorded(self._progress() | {name: place}))
+        if count:
+            statements.insert(0, f"UPDATE meta SET value = {file.high} WHERE key = 'high'")
+        file.transaction(";".join(statements), sum(len(row.value) for row in rows), may_use_ballast=False)
+        file.high = max(file.high, key)
+        self._taken += len(rows)
+
+    def _finish(self, path: Path) -> None:
+        """Say that a file was read through, and, after the last one, what was not found. The lock is held."""
+        file = self._file
+        if self._source is not None:
+            self._source.close()
+            self._source = None
+        salvage.mark_done(path)
+        del self.waiting[0]
+        if self.waiting:
+            return
+        file.recount()
+        file.transaction(f"DELETE FROM meta WHERE key = '{_PROGRESS}'")
+        lost = file.counts["damaged"]
+        kept = str(salvage.done_name(path))
+        file.note(logging.WARNING, "queue.file_salvaged", kept_as=kept, rows=self._taken, damaged=lost)
+
+    def _progress(self) -> dict[str, int]:
+        """Return how many places of each file were read, of those of which the counts were taken over."""
+        return _progress_of(self._file.meta.get(_PROGRESS))
+
+    def close(self) -> None:
+        """Close the file that is being read."""
+        if self._source is not None:
+            self._source.close()
+
+
+def _progress_of(value: object) -> dict[str, int]:
     try:
-        while chunk := list(islice(rows, _ROWS)):
-            taken += _take(file, chunk)
-    except QueueFullError as exc:
-        # What is there stays there: the next opening tries again.
-        file.note(logging.ERROR, "queue.salvage_interrupted", error=str(exc), kept_as=str(aside), rows=taken)
-        return
-    file.recount()
-    salvage.mark_done(aside)
-    file.transaction("DELETE FROM meta WHERE key = 'taking_over'")
-    lost = file.counts["damaged"]
-    file.note(logging.WARNING, "queue.file_salvaged", kept_as=str(aside), rows=taken, damaged=lost)
+        progress: Any = json.loads(value) if isinstance(value, bytes) else {}
+    except ValueError:
+        return {}  # of a release that did not record how far it had got, or altered
+    return progress if isinstance(progress, dict) else {}
 
 
-def _begin(file: SlotFile, found: salvage.Found, name: str) -> None:
-    """Take over the counts."""
-    # This file may have rows and counts already: of another damaged file, or put since a full disk interrupted.
-    file.read_counts()
-    counts = dict(file.counts)
-    for key in counts.keys() - set(acked.NAMES):
-        value = found.meta.get(key)
-        if isinstance(value, int) and value < KEY_MAX:
-            counts[key] = max(counts[key], value)  # they only grow
-    counts["high"] = max(file.high, counts["high"], found.high if found.high < KEY_MAX else 0)
-    statements = [f"UPDATE meta SET value = {value} WHERE key = '{key}'" for key, value in counts.items()]
-    origin = found.meta.get("origin")
-    if isinstance(origin, bytes):
-        statements.append(f"INSERT OR REPLACE INTO meta (key, value) VALUES ('origin', x'{origin.hex()}')")
-    statements.append(f"INSERT OR REPLACE INTO meta (key, value) VALUES ('taking_over', x'{name.encode().hex()}')")
-    file.transaction(";".join(statements))
-    file.recount()
+def _recorded(progress: dict[str, int]) -> str:
+    text = json.dumps(progress).encode().hex()
+    return f"INSERT OR REPLACE INTO meta (key, value) VALUES ('{_PROGRESS}', x'{text}')"
 
 
-def _take(file: SlotFile, rows: list[tuple[int, bytes, bool]]) -> int:
-    """Store rows, given as key, value and whether it is a dead letter. Return how many were not there yet."""
-    statements = []
-    for key, value, is_dead in rows:
-        table = "dead_letters" if is_dead else "events"
-        statements.append(f"INSERT OR IGNORE INTO {table} (key, value) VALUES ({key}, x'{value.hex()}')")
-        if not is_dead:
-            statements.append("UPDATE meta SET value = value - changes() WHERE key = 'damaged'")
-        elif key > 0:
-            statements.append(
-                "UPDATE meta SET value = value + CASE key WHEN 'dead' THEN changes() ELSE -changes() END"
-                " WHERE key IN ('dead', 'damaged')"
-            )
-    before = file.counts["damaged"]
-    file.transaction(";".join(statements), sum(len(value) for _, value, _ in rows))
-    return before - file.counts["damaged"]
-
-
-def insert_beyond(file: SlotFile, rows: list[tuple[int, bytes]], *, is_damage: bool) -> None:
-    """Store rows that SQLite's recovery left behind a frame of the WAL that is damaged, or was never whole."""
+def insert_beyond(file: SlotFile, rows: list[tuple[int, bytes]]) -> None:
+    """Store events that SQLite's recovery left behind a frame of the WAL that is damaged, or was never whole."""
+    rows = [(key, value) for key, value in rows if key > file.high]
     if not rows:
         return
-    high = rows[-1][0]
-    missing = high - file.high - len(rows)
     # What was cut short was never accepted: accepted is the highest key less what counts as requeued.
-    count = "damaged" if is_damage else "requeued"
+    missing = rows[-1][0] - file.high - len(rows)
     file.transaction(
         ";".join(f"INSERT INTO events (key, value) VALUES ({key}, x'{value.hex()}')" for key, value in rows)
-        + f";UPDATE meta SET value = value + {missing} WHERE key = '{count}'",
+        + f";UPDATE meta SET value = value + {missing} WHERE key = 'requeued'",
         sum(len(value) for _, value in rows),
     )
     file.reread_high()
-    event = "queue.wal_damaged" if is_damage else "queue.wal_cut_short"
-    file.note(logging.ERROR, event, rows_salvaged=len(rows), rows_missing=missing)
+    file.note(logging.ERROR, "queue.wal_cut_short", rows_salvaged=len(rows), rows_missing=missing)

@@ -6,9 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from durable_tracker.errors import DamagedQueueError, UnknownFormatError
-from durable_tracker.store import salvage
+from durable_tracker.store import preflight, salvage
 from durable_tracker.store.connection import Connection
-from durable_tracker.store.pages import broken_frame
 from durable_tracker.store.records import dead_letter_of, payload_of
 from durable_tracker.store.slot_file import MAX_QUEUE_BYTES
 
@@ -60,16 +59,11 @@ def verify(slot: Slot) -> Verdict:
     verdict = Verdict(slot=str(slot.database), waiting=[path.name for path in salvage.pending(slot)])
     if verdict.waiting:
         verdict.problems.append(f"not all rows were taken over yet out of {', '.join(verdict.waiting)}")
-    if slot.database.stat().st_size == 0 and slot.wal.exists() and slot.wal.stat().st_size:
-        verdict.problems.append("the database is empty, but its WAL is not")
-        return verdict
-    if (frame := broken_frame(slot.wal)) is not None:
-        # SQLite would open it, and throw away what stands beyond.
-        verdict.problems.append(f"frame {frame} of the WAL is damaged, and committed ones follow")
-        return verdict
     try:
         size_max = slot.database.stat().st_size + MAX_QUEUE_BYTES
-        connection = Connection(slot.database, sync_every_commit=True, size_max=size_max)
+        connection = Connection(
+            slot.database, sync_every_commit=True, size_max=size_max, inspect=lambda: _inspect(slot)
+        )
     except UnknownFormatError as exc:
         verdict.is_foreign = True
         verdict.problems.append(str(exc))
@@ -83,6 +77,12 @@ def verify(slot: Slot) -> Verdict:
         finally:
             connection.close_for_good()
     return verdict
+
+
+def _inspect(slot: Slot) -> None:
+    if preflight.inspect(slot):
+        # SQLite would open it, and throw away what stands behind.
+        raise DamagedQueueError(f"{slot.wal}: a frame of the WAL is damaged, and events follow")
 
 
 def _look(connection: Connection, verdict: Verdict) -> None:

@@ -1,0 +1,140 @@
+"""Looking at a slot's files before SQLite opens them, for damage that SQLite would make worse without a word.
+
+    a WAL with committed frames behind a damaged one    SQLite stops there, and writes older pages over newer ones
+    a damaged list of free pages                        SQLite writes new rows over a page that is in use
+    a page whose header does not fit its cells          SQLite writes the next row over others
+
+Everything is read before a connection of this process has the file open; see `raw`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Final
+
+from durable_tracker.errors import DamagedQueueError, StorageError
+from durable_tracker.store.pages import Pages, is_consistent_leaf
+from durable_tracker.store.records import payload_of
+from durable_tracker.store.wal import read_wal
+
+if TYPE_CHECKING:
+    from durable_tracker.store.slots import Slot
+    from durable_tracker.store.wal import Frame, Wal
+
+ROOTS: Final = (3, 4, 5)
+META_ROOT: Final = 5
+EVENTS_ROOT: Final = 3
+
+Rows = list[tuple[int, bytes]]
+
+
+def inspect(slot: Slot) -> Rows:
+    """Look at a slot that is about to be opened.
+
+    Returns:
+        The keys and values of the events that SQLite will leave behind, for the caller to put in again.
+
+    Raises:
+        DamagedQueueError: SQLite must not open it.
+        StorageError: it cannot be read, for a reason other than damage.
+    """
+    try:
+        size = slot.database.stat().st_size
+    except FileNotFoundError:
+        size = 0
+    except OSError as exc:
+        raise StorageError(f"{slot.database}: {exc.strerror}") from None
+    wal = read_wal(slot.wal)
+    if size == 0 and (wal.frames or wal.has_holes):
+        raise DamagedQueueError(f"{slot.database} is empty, but its WAL is not")
+    if wal.has_holes:
+        raise DamagedQueueError(f"{slot.wal}: a piece of it cannot be read")
+    if size == 0:
+        return []
+    with contextlib.closing(Pages(slot.database, wal.frames[: wal.recovered])) as pages:
+        if pages.count < max(ROOTS):
+            return []  # made, and killed before it had tables; or SQLite says what it is
+        _check_where_rows_are_added(slot, pages)
+        if not wal.frames[wal.recovered :]:
+            return []
+        return _behind(slot, wal, pages)
+
+
+def _check_where_rows_are_added(slot: Slot, pages: Pages) -> None:
+    for root in ROOTS:
+        last = pages.last_leaf(root)
+        # A page from the WAL has a checksum of its own.
+        if last is None or not (pages.is_in_wal(last) or is_consistent_leaf(pages.page(last))):
+            raise DamagedQueueError(f"{slot.database}: the last page of table {root} does not say where its rows are")
+    if (problem := pages.freelist_problem()) is not None:
+        raise DamagedQueueError(f"{slot.database}: {problem}")
+
+
+def _behind(slot: Slot, wal: Wal, pages: Pages) -> Rows:
+    """Return the events behind a damaged frame, if the frames before it are all that the database has got.
+
+    What stands there is either damage, or the tail of a WAL that a power failure cut short. A tail that was cut short
+    was never synced, and a checkpoint syncs the WAL first: then no page of it is in the database, and what SQLite
+    recovers is consistent. With a sync at every commit, moreover, a transaction is begun only when the one before is
+    on disk, so that no more than one can be cut short.
+    """
+    behind = wal.frames[wal.recovered :]
+    durability = next((value for name, value in _meta(pages) if name == b"durability"), None)
+    damaged = f"{slot.wal}: frame {_first_damaged(wal) + 1} of the WAL is damaged, and committed ones follow"
+    if durability == b'"always"' and wal.commits_behind > 1:
+        raise DamagedQueueError(damaged)
+    if wal.commits_behind and _is_in_database(slot, behind, wal.frames[: wal.recovered]):
+        raise DamagedQueueError(damaged)
+    if durability == b'"always"' and not _is_of_a_put(behind):
+        return []  # a part of an ack would undo what the rest of it was to count
+    return rows_of(slot, wal)
+
+
+def _is_of_a_put(behind: list[Frame]) -> bool:
+    """Return whether frames write rows and no counts, and none is missing between them."""
+    places = [frame.place for frame in behind]
+    return places == list(range(places[0], places[0] + len(places))) and all(
+        frame.page != META_ROOT for frame in behind
+    )
+
+
+def rows_of(slot: Slot, wal: Wal) -> Rows:
+    """Return the intact events behind what SQLite recovers, in the order of their keys.
+
+    The caller keeps only those with keys above the highest that was recovered: the others were there before.
+    """
+    behind = wal.frames[wal.recovered :]
+    images = list({frame.page: frame.image for frame in behind if frame.is_whole}.values())
+    images += [frame.image for frame in behind if not frame.is_whole]
+    rows: dict[int, bytes] = {}
+    with contextlib.closing(Pages(slot.database, wal.frames)) as pages:
+        for image in images:
+            for rowid, columns in pages.leaf(image):
+                match columns:
+                    case [None, bytes(value)] if payload_of(rowid, value) is not None:
+                        rows[rowid] = value
+    return sorted(rows.items())
+
+
+def _is_in_database(slot: Slot, behind: list[Frame], before: list[Frame]) -> bool:
+    """Return whether a page behind the damaged frame was copied into the database, as a checkpoint does."""
+    newest = {frame.page: frame.image for frame in behind}
+    older = {frame.page: frame.image for frame in before}
+    with contextlib.closing(Pages(slot.database)) as pages:
+        return any(
+            0 < number <= pages.count and older.get(number) != pages.page(number) == image
+            for number, image in newest.items()
+        )
+
+
+def _meta(pages: Pages) -> list[tuple[bytes, object]]:
+    found: list[tuple[bytes, object]] = []
+    for _, columns in pages.table(META_ROOT):
+        match columns:
+            case [bytes(name), value]:
+                found.append((name, value))
+    return found
+
+
+def _first_damaged(wal: Wal) -> int:
+    return next((frame.place for frame in wal.frames if not frame.is_whole), wal.recovered)
