@@ -76,10 +76,6 @@ class Files:
         start = 32 + frame * (PAGE_SIZE + 24)
         return offset >= 24 and int.from_bytes(self.wal[start : start + 4], "big") in META_PAGES
 
-    def is_format(self, position: int) -> bool:
-        """Return whether a position is in the number of the file's format."""
-        return 60 <= position < 64 and position < len(self.database)
-
     def write(self, directory: Path) -> Slot:
         """Lay the files out as slot 0 of `directory`, which is made."""
         make_private_directory(directory)

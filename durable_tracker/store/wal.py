@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _HEADER_SIZE: Final = 32
 _FRAME_HEADER_SIZE: Final = 24
 FRAME_SIZE: Final = _FRAME_HEADER_SIZE + PAGE_SIZE
+_MAGIC: Final = b"\x37\x7f\x06"  # and a byte whose lowest bit tells the byte order of the checksums
 _PAIRS: Final = struct.Struct(">II")
 
 
@@ -77,7 +78,7 @@ def read_wal(path: Path) -> Wal:
         return Wal([], 0, has_holes)
     order = ">" if content[3] & 1 else "<"
     sums = _checksum(content[:24], order, (0, 0))
-    is_header_whole = sums == _PAIRS.unpack_from(content, 24)
+    is_header_whole = content[:3] == _MAGIC and sums == _PAIRS.unpack_from(content, 24)  # zeros have a sum of zero
     salts = content[16:24] if is_header_whole else _newest_salts(content)
     frames: list[Frame] = []
     recovered, is_chained = 0, is_header_whole

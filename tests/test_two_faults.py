@@ -1,0 +1,302 @@
+"""A kill at a bad moment and damage at a bad place: only what was hit is lost, and nothing because of SQLite's trust.
+
+The states are made as a kill leaves them: a checkpoint that was finished, or half done, before the WAL began anew;
+an ack of which the last frame was not written. `tests/faults` has the campaign that makes them at every file operation.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import struct
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from damage import LAST_WORDS, PAGE_SIZE, Files, Lines, copy_slot, drained, healthy, judge, observe, payload
+
+from durable_tracker.commands.options import Exit
+from durable_tracker.drain import main as drain
+from durable_tracker.errors import QueueFullError, StorageError
+from durable_tracker.store import raw, slot_file
+from durable_tracker.store.slots import Slot, make_private_directory
+from durable_tracker.store.sqlite_queue import SqliteQueue
+from durable_tracker.store.wal import FRAME_SIZE, read_wal
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from durable_tracker.store.slot_file import Durability
+
+SEED = 20261124
+WAL_HEADER = 32
+
+
+def files_of(slot: Slot, gone: set[int], count: int) -> Files:
+    wal = slot.wal.read_bytes() if slot.wal.exists() else b""
+    pending = frozenset(payload(number) for number in range(1, count + 1) if number not in gone)
+    return Files(
+        slot.database.read_bytes(), wal, pending, frozenset(), frozenset(payload(number) for number in sorted(gone))
+    )
+
+
+def tracked(slot: Slot, durability: Durability) -> tuple[SqliteQueue, set[int]]:
+    """Put, deliver and put: many small transactions, of which each page has many versions in the WAL."""
+    queue = SqliteQueue.take(slot, durability=durability)
+    for number in range(1, 241):
+        queue.put(payload(number))
+    for first in (1, 61):
+        queue.ack(range(first, first + 20))
+        for number in range(first + 240, first + 270):
+            queue.put(payload(number if first == 1 else number - 30))
+    return queue, {*range(1, 21), *range(61, 81)}
+
+
+@pytest.fixture(scope="module", params=["always", "interval"])
+def around_a_checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Files]:
+    """The files before a checkpoint, in the middle of it, and after it, before the WAL is started anew."""
+    folder = tmp_path_factory.mktemp("made")
+    make_private_directory(folder / "slot")
+    queue, gone = tracked(Slot(folder / "slot", 0), request.param)
+    count = queue.high
+    before = files_of(copy_slot(queue.slot, folder / "before"), gone, count)
+    queue._connection.checkpoint()
+    after = files_of(copy_slot(queue.slot, folder / "after"), gone, count)
+    queue.close()
+    half = len(after.database) // PAGE_SIZE // 2 * PAGE_SIZE
+    return {
+        "before": before,
+        "amid": replace(before, database=after.database[:half] + before.database[half:]),
+        "after": after,
+    }
+
+
+@pytest.mark.parametrize("state", ["before", "amid", "after"])
+@pytest.mark.parametrize("flips", [12, pytest.param(400, marks=pytest.mark.slow)])
+def test_a_flipped_bit_in_a_wal_costs_one_event_at_most_whatever_was_checkpointed(
+    around_a_checkpoint: dict[str, Files], state: str, flips: int, tmp_path: Path
+) -> None:
+    """SQLite would stop there, and write older versions of pages over the newer ones that the database has."""
+    files = around_a_checkpoint[state]
+    rng = random.Random(SEED)
+    found: list[str] = []
+    for number in range(flips):
+        position = len(files.database) + rng.randrange(len(files.wal))
+        slot = files.flipped(position, rng.randrange(8)).write(tmp_path / str(number))
+        found += [f"{position}: {problem}" for problem in judge(files, observe(slot), are_counts_sound=False)]
+    assert [] == found
+
+
+def test_a_checkpoint_starts_the_wal_anew_at_once(tmp_path: Path) -> None:
+    """Only a kill between two writes leaves a WAL that was checkpointed and still holds its frames."""
+    make_private_directory(tmp_path / "slot")
+    queue, _ = tracked(Slot(tmp_path / "slot", 0), "always")
+    with queue:
+        assert len(read_wal(queue.slot.wal).frames) > 100
+        queue._file.checkpoint()
+        wal = read_wal(queue.slot.wal)
+        assert 1 == len(wal.frames)
+        assert 1 == wal.recovered
+
+
+def test_frames_that_no_commit_follows_take_nothing_away(tmp_path: Path) -> None:
+    """Killed inside an ack, and the header is damaged: the rows that the ack was about to remove are pending."""
+    make_private_directory(tmp_path / "slot")
+    slot = Slot(tmp_path / "slot", 0)
+    with SqliteQueue.take(slot) as queue:
+        for number in range(1, 60):
+            queue.put(payload(number))
+        whole = read_wal(slot.wal).frames
+        queue.ack(range(1, 15))
+        cut = WAL_HEADER + (len(read_wal(slot.wal).frames) - 1) * FRAME_SIZE
+        assert cut > WAL_HEADER + len(whole) * FRAME_SIZE
+        copy = copy_slot(slot, tmp_path / "copy")
+    content = copy.database.read_bytes()
+    copy.database.write_bytes(b"\0" + content[1:])
+    os.truncate(copy.wal, cut)
+    seen = observe(copy)
+    assert {payload(number) for number in range(1, 60)} | {LAST_WORDS} == set(seen.out)
+    assert "queue.file_salvaged" in seen.lines
+
+
+# ── pages that SQLite trusts ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(scope="module")
+def with_free_pages(tmp_path_factory: pytest.TempPathFactory) -> Files:
+    """A slot in the middle of which pages became free."""
+    folder = tmp_path_factory.mktemp("free")
+    make_private_directory(folder / "slot")
+    slot = Slot(folder / "slot", 0)
+    with SqliteQueue.take(slot) as queue:
+        queue.put_many([payload(number) for number in range(1, 301)])
+        queue.ack([number for number in range(1, 301) if number % 3])
+        queue.ack(range(1, 200))
+    gone = {number for number in range(1, 301) if number % 3 or number < 200}
+    return files_of(slot, gone, 300)
+
+
+def test_a_flipped_bit_in_the_list_of_free_pages_costs_nothing(with_free_pages: Files, tmp_path: Path) -> None:
+    """SQLite would write new rows over a page that is in use."""
+    database = with_free_pages.database
+    trunk, count = struct.unpack_from(">II", database, 32)
+    (entries,) = struct.unpack_from(">I", database, (trunk - 1) * PAGE_SIZE + 4)
+    assert count > 5
+    places = [32, 36, *((trunk - 1) * PAGE_SIZE + 4 * n for n in range(2 + min(entries, 6)))]
+    found = []
+    for place in places:
+        for bit in range(5):
+            slot = with_free_pages.flipped(place + 3, bit).write(tmp_path / f"{place}-{bit}")
+            with SqliteQueue.take(slot) as queue:
+                queue.put_many([payload(number) for number in range(1001, 1101)])
+            found += [
+                problem
+                for problem in judge(with_free_pages, observe(slot), lost_max=0)
+                if not problem.startswith("altered bytes left")  # those that were put here
+            ]
+    assert [] == found
+
+
+@pytest.mark.parametrize("is_large", [False, True])
+def test_rows_that_a_page_does_not_count_are_found_in_a_file_of_any_size(
+    is_large: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A leaf's number of cells is too low: the page seems to be empty before its rows were delivered."""
+    files = healthy(crashed=False)
+    page = files.database.index(payload(40)) // PAGE_SIZE * PAGE_SIZE
+    (cells,) = struct.unpack_from(">H", files.database, page + 3)
+    content = files.database[: page + 3] + struct.pack(">H", cells - 4) + files.database[page + 5 :]
+    if is_large:
+        monkeypatch.setattr(slot_file, "_GAP_CHECK_PAGES", 0)
+    slot = replace(files, database=content).write(tmp_path / "slot")
+    with SqliteQueue.take(slot) as queue:
+        out = set(drained(queue, 5))
+        assert 0 == queue.ledger().pending
+    assert files.pending == out
+
+
+# ── pieces that cannot be read ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def unreadable(monkeypatch: pytest.MonkeyPatch, path: Path, first: int, last: int) -> None:
+    """Let reading of the bytes from `first` to `last` of a file fail, whatever it is renamed to."""
+    pread, inode = os.pread, path.stat().st_ino
+
+    def failing(descriptor: int, size: int, offset: int) -> bytes:
+        if os.fstat(descriptor).st_ino == inode and offset <= last and offset + size > first:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return pread(descriptor, size, offset)
+
+    monkeypatch.setattr(raw.os, "pread", failing)
+
+
+@pytest.mark.parametrize(
+    ("state", "suffix", "first"),
+    [
+        pytest.param("closed", ".sqlite3", 0, id="the header"),
+        pytest.param("closed", ".sqlite3", 8 * PAGE_SIZE, id="a page"),
+        pytest.param("crashed", "-wal", 0, id="the header of the WAL"),
+        pytest.param("crashed", "-wal", WAL_HEADER + 40 * FRAME_SIZE + 512, id="a frame"),
+        pytest.param("crashed", ".sqlite3", 2 * PAGE_SIZE, id="the root of the events"),
+    ],
+)
+def test_a_sector_that_cannot_be_read_is_damage_of_that_sector(
+    state: str, suffix: str, first: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rest is taken over, the file is kept, and tracking goes on in a new one."""
+    files = healthy(crashed=state == "crashed")
+    slot = files.write(tmp_path / "slot")
+    if first == 8 * PAGE_SIZE:  # SQLite itself does not read through `os.pread`: the header leads there, too
+        slot.database.write_bytes(b"\0" + files.database[1:])
+    unreadable(monkeypatch, slot.wal if suffix == "-wal" else slot.database, first, first + 511)
+    seen = observe(slot)
+    assert [] == judge(files, seen, lost_max=10, are_counts_sound=False)
+    assert {name for name in seen.files if "salvaged" in name}
+
+
+def test_want_of_descriptors_is_no_empty_wal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is an error of the package's own, and nothing is touched."""
+    files = healthy(crashed=True)
+    slot = files.write(tmp_path / "slot")
+    real = os.open
+
+    def failing(path: Any, *args: Any, **kwargs: Any) -> int:
+        if str(path).endswith("-wal"):
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return real(path, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(raw.os, "open", failing)
+        with pytest.raises(StorageError, match="Too many open files"):
+            SqliteQueue.take(slot)
+    assert files.wal == slot.wal.read_bytes()
+    assert [] == judge(files, observe(Slot(slot.directory, 0)), lost_max=0)
+
+
+# ── taking over in steps ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def damaged(tmp_path: Path) -> tuple[Files, Slot]:
+    """A slot whose header is zeroed."""
+    files = healthy(crashed=False)
+    return files, replace(files, database=bytes(100) + files.database[100:]).write(tmp_path / "slot")
+
+
+def test_producers_go_on_at_once_and_what_waits_counts_as_pending(damaged: tuple[Files, Slot]) -> None:
+    """Rows come in when the queue is read, behind what was put meanwhile."""
+    files, slot = damaged
+    with SqliteQueue.take(slot) as queue:
+        queue.put(LAST_WORDS)
+        assert 1 == len(queue.events)
+        assert len(files.pending) + 1 == queue.ledger().pending
+        assert len(files.dead) == queue.ledger().dead
+        out = list(drained(queue))
+        assert sorted([*files.pending, LAST_WORDS]) == sorted(out)
+        assert (0, 0) == (queue.ledger().pending, queue.ledger().damaged)
+
+
+def test_what_was_taken_over_and_delivered_does_not_come_back_after_a_crash(
+    damaged: tuple[Files, Slot], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How far it has got is recorded with the rows."""
+    files, slot = damaged
+    monkeypatch.setattr("durable_tracker.store.take_over._ROWS", 1)
+    queue = SqliteQueue.take(slot)
+    out = []
+    for copies in range(300):
+        rows = queue.peek(0, 1, 1 << 20)
+        if not rows:
+            break
+        out.append(rows[0].payload)
+        queue.ack([rows[0].key])
+        copy = copy_slot(slot, tmp_path / f"copy-{copies}")
+        queue.close()
+        slot, queue = copy, SqliteQueue.take(copy)
+    assert sorted(files.pending) == sorted(out)
+    assert (0, 0) == (queue.ledger().pending, queue.ledger().damaged)
+    queue.close()
+
+
+def test_a_queue_is_not_called_empty_while_rows_cannot_be_taken_over(
+    damaged: tuple[Files, Slot], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither by `oldest_key`, which tells `flush`, nor by the drain's exit code."""
+    files, slot = damaged
+
+    def full(*_args: object, **_kwargs: object) -> None:
+        raise QueueFullError("the disk is full")
+
+    with monkeypatch.context() as patch, SqliteQueue.take(slot) as queue:
+        patch.setattr("durable_tracker.store.take_over.TakingOver._store", full)
+        assert 0 == queue.oldest_key()
+        assert len(files.pending) == queue.ledger().pending
+        with pytest.raises(QueueFullError):
+            queue.peek(0, 10, 1 << 20)
+    with monkeypatch.context() as patch:
+        patch.setattr("durable_tracker.store.take_over.TakingOver._store", full)
+        assert Exit.BACKLOG == drain([str(slot.directory), "--timeout", "0.2", "--quiet"])
+    with SqliteQueue.take(Slot(slot.directory, 0)) as queue, Lines() as lines:
+        assert files.pending == set(drained(queue))
+    assert ["queue.file_salvaged"] == lines.lines
