@@ -19,7 +19,7 @@ from damage import LAST_WORDS, PAGE_SIZE, Files, Lines, copy_slot, drained, heal
 from durable_tracker.commands.options import Exit
 from durable_tracker.drain import main as drain
 from durable_tracker.errors import QueueFullError, StorageError
-from durable_tracker.store import raw, slot_file
+from durable_tracker.store import slot_file
 from durable_tracker.store.slots import Slot, make_private_directory
 from durable_tracker.store.sqlite_queue import SqliteQueue
 from durable_tracker.store.wal import FRAME_SIZE, read_wal
@@ -188,7 +188,7 @@ def unreadable(monkeypatch: pytest.MonkeyPatch, path: Path, first: int, last: in
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         return pread(descriptor, size, offset)
 
-    monkeypatch.setattr(raw.os, "pread", failing)
+    monkeypatch.setattr("durable_tracker.store.raw.os.pread", failing)
 
 
 @pytest.mark.parametrize(
@@ -227,7 +227,7 @@ def test_want_of_descriptors_is_no_empty_wal(tmp_path: Path, monkeypatch: pytest
         return real(path, *args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(raw.os, "open", failing)
+        patch.setattr("durable_tracker.store.raw.os.open", failing)
         with pytest.raises(StorageError, match="Too many open files"):
             SqliteQueue.take(slot)
     assert files.wal == slot.wal.read_bytes()
