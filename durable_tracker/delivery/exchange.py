@@ -18,7 +18,8 @@ import socket
 import ssl
 import time
 from contextvars import ContextVar
-from http.client import HTTPResponse
+from http import HTTPStatus
+from http.client import BadStatusLine, HTTPResponse, IncompleteRead
 from typing import TYPE_CHECKING, Any
 
 from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -120,6 +121,7 @@ class _Stream(io.RawIOBase):
         self._sock = sock
         self._file: io.RawIOBase = sock.makefile("rb", buffering=0)
         self._exchange = current.get()
+        self.received = 0
 
     def readable(self) -> bool:
         return True
@@ -127,6 +129,7 @@ class _Stream(io.RawIOBase):
     def readinto(self, buffer: WriteableBuffer, /) -> int | None:
         self._exchange.arm(self._sock)
         size = self._file.readinto(buffer)
+        self.received += size or 0
         self._exchange.count(size or 0)
         return size
 
@@ -136,21 +139,77 @@ class _Stream(io.RawIOBase):
         super().close()
 
 
-class _StreamMaker:
+class _Answer(io.BufferedReader):
+    """What one answer is read from.
+
+    A line that the peer never ended is no line: http.client would take the end of the stream for the end of the
+    headers, and an answer that was cut short for a whole one. What is left over when the answer was read to its end
+    belongs to no request, so the connection is shut down, and found dead before anything else is sent over it.
+    """
+
+    def __init__(self, sock: Any) -> None:
+        self._sock = sock
+        self._stream = _Stream(sock)
+        self._taken = 0
+        super().__init__(self._stream)
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        line = super().readline(-1 if size is None else size)
+        is_cut = not line.endswith(b"\n") and len(line) != size
+        if is_cut and (line or self._taken):  # without a single byte: the peer closed an idle connection
+            raise IncompleteRead(line)
+        self._taken += len(line)
+        return line
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        return self._counted(super().read(size))
+
+    def read1(self, size: int = -1, /) -> bytes:
+        return self._counted(super().read1(size))
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        size = super().readinto(buffer)
+        self._taken += size
+        return size
+
+    def close(self) -> None:
+        if not self.closed and self._has_more():
+            with contextlib.suppress(OSError):
+                socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
+        super().close()
+
+    def _counted(self, data: bytes) -> bytes:
+        self._taken += len(data)
+        return data
+
+    def _has_more(self) -> bool:
+        if self._stream.received > self._taken:
+            return True
+        return isinstance(self._sock, ssl.SSLSocket) and self._sock.pending() > 0
+
+
+class _AnswerMaker:
     """Stands in for the socket where http.client asks it for a file."""
 
     def __init__(self, sock: Any) -> None:
         self._sock = sock
 
-    def makefile(self, _mode: str) -> io.BufferedReader:
-        return io.BufferedReader(_Stream(self._sock))
+    def makefile(self, _mode: str) -> _Answer:
+        return _Answer(self._sock)
 
 
 class _BoundedResponse(HTTPResponse):
-    """http.client's response, reading through a `_Stream`; also used for a proxy's answer to CONNECT."""
+    """http.client's response, read from an `_Answer`; also used for a proxy's answer to CONNECT."""
 
     def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:
-        super().__init__(_StreamMaker(sock), *args, **kwargs)  # type: ignore[arg-type]
+        super().__init__(_AnswerMaker(sock), *args, **kwargs)  # type: ignore[arg-type]
+
+    def _read_status(self) -> tuple[str, int, str]:
+        """Have every interim answer skipped, as http.client skips a 100: RFC 9110, section 15.2."""
+        version, status, reason = super()._read_status()  # type: ignore[misc]
+        if status == HTTPStatus.SWITCHING_PROTOCOLS:
+            raise BadStatusLine("101, which nobody asked for")  # what follows is no HTTP
+        return version, HTTPStatus.CONTINUE if HTTPStatus.CONTINUE <= status < HTTPStatus.OK else status, reason
 
 
 class _Bounded:
