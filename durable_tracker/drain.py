@@ -33,7 +33,7 @@ from durable_tracker.commands.progress import Progress
 from durable_tracker.delivery.http_transport import HttpTransport
 from durable_tracker.delivery.policy import Delivery, Result
 from durable_tracker.delivery.state import DeliverySettings
-from durable_tracker.endpoint import Endpoint
+from durable_tracker.endpoint import PATHS, Endpoint
 from durable_tracker.errors import ConfigurationError, QueueError, SlotBusyError
 from durable_tracker.store.sqlite_queue import SqliteQueue
 
@@ -168,7 +168,7 @@ def drain_slot(slot: Slot, args: argparse.Namespace, stop: Stop) -> Outcome:
 
 def _drain_queue(queue: SqliteQueue, name: str, args: argparse.Namespace, stop: Stop) -> Outcome:
     before = queue.ledger()
-    if not before.pending:
+    if queue.oldest_key() is None:
         return Outcome(slot=name, exit_code=Exit.EMPTY, remaining=0)
     endpoint = _endpoint(queue, name, args)
     transport = HttpTransport(endpoint.url, method=endpoint.method, headers=dict(args.header), connections=args.senders)
@@ -216,17 +216,22 @@ def _why(result: Result, state: DeliveryState, stop: Stop) -> str:
 
 
 def _endpoint(queue: SqliteQueue, name: str, args: argparse.Namespace) -> Endpoint:
-    origin = queue.origin
-    url = args.url or origin.get("url")
-    if not url:
-        raise ConfigurationError(f"{name} has no collector on record: name one with --url")
-    return Endpoint.parse(url, method=args.method or origin.get("method") or "post")
+    recorded = Endpoint.on_record(queue.origin)
+    method = args.method or (recorded.method if recorded else "post")
+    if args.to is not None:
+        return Endpoint.parse(args.to, method=method)
+    if recorded is None:
+        raise ConfigurationError(f"{name} has no collector on record: name one with --to")
+    # A user is on record, a password is not: half of the credentials would be refused, so --header has to bring them.
+    return Endpoint.parse(recorded.public_url.removesuffix(PATHS[recorded.method]), method=method)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     add_slot_options(parser)
-    parser.add_argument("--url", help="send to this collector instead of the one that each slot has on record")
+    parser.add_argument(
+        "--to", "--url", metavar="URL", help="send to this collector instead of the one that each slot has on record"
+    )
     parser.add_argument("--method", choices=("post", "get"), help="instead of the one that each slot has on record")
     parser.add_argument(
         "--timeout",

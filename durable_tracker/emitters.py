@@ -17,6 +17,7 @@ import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from durable_tracker.backlogs import Backlogs, replaced_addresses
 from durable_tracker.delivery.batches import device_time_ms
 from durable_tracker.delivery.policy import Delivery, DeliverySettings
 from durable_tracker.emitter_settings import EmitterSettings, OnFull, check_count, check_function, check_seconds
@@ -33,8 +34,8 @@ from durable_tracker.payload import finished
 from durable_tracker.store.filesystem import warn_if_weak
 from durable_tracker.store.queue import Ledger
 from durable_tracker.store.slot_file import BYTE_LIMIT, MAX_QUEUE_BYTES, Durability
-from durable_tracker.store.slots import make_private_directory, queue_root, safe_name
-from durable_tracker.store.sqlite_queue import ForkedError, SqliteQueue, open_free_slot
+from durable_tracker.store.slots import directory_name, make_private_directory, queue_root, safe_name
+from durable_tracker.store.sqlite_queue import ForkedError, SqliteQueue
 from durable_tracker.worker import Worker
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ class EmitterStats:
         state: "idle", "sending", "backing_off" or "blocked".
         last_error: what went wrong last with the collector, None if nothing did.
         oldest_age_s: seconds since the oldest pending event was tracked, None if none is pending.
+        elsewhere: events that were found in this emitter's directories and wait for another collector, by address.
         used_bytes: bytes of the slot's database in use.
         max_queue_bytes: their bound.
     """
@@ -80,6 +82,7 @@ class EmitterStats:
     state: str
     last_error: str | None
     oldest_age_s: float | None
+    elsewhere: Mapping[str, int]
     used_bytes: int
     max_queue_bytes: int
 
@@ -111,6 +114,7 @@ class Emitter:
         session: refused; see `transport` and `headers`.
         buffer_size: the older spelling of `batch_size`.
         name: the queue's name. None: derived from the address. Emitters of one name share a backlog.
+        replaces: addresses of collectors whose backlogs are sent to this one from now on.
         queue_dir: directory of all queues. None: `$DURABLE_TRACKER_DIR`, else the user's state directory.
         durability: "always": every put is synced to disk before it returns. "interval": synced once a second; survives
             any crash of the process, and loses at most the last second in a power failure.
@@ -160,6 +164,7 @@ class Emitter:
         *,
         buffer_size: int | None = None,
         name: str | None = None,
+        replaces: str | Sequence[str] = (),
         queue_dir: str | os.PathLike[str] | None = None,
         durability: Durability = "always",
         linger: float = 0.1,
@@ -230,8 +235,12 @@ class Emitter:
 
             self._http_transport = HttpTransport  # kept: a late `__del__`, which opens anew, can import nothing
             self._make_transport().close()  # bad headers and timeouts are errors of the constructor
-        self.directory = queue_root(queue_dir) / safe_name(self.name)
+        root = queue_root(queue_dir)
+        self.directory = root / (safe_name(name) if name else directory_name(self.name))
         make_private_directory(self.directory)
+        self._backlogs = Backlogs(
+            root, self.directory, self._address, replaced_addresses(replaces), self._queue_settings
+        )
         warn_if_weak(self.directory)
         self._dropped = 0
         self._timer: threading.Timer | None = None
@@ -447,6 +456,7 @@ class Emitter:
         with contextlib.suppress(QueueError):
             is_empty = queue.oldest_key() is None
         queue.close()
+        self._backlogs.warn()
         try:
             self._transport.close()
         except Exception as exc:  # noqa: BLE001 - a transport of the user's own; at exit the other emitters come next
@@ -474,6 +484,7 @@ class Emitter:
             state=state.state if state else "idle",
             last_error=state.last_error if state else None,
             oldest_age_s=_age_s(queue.oldest()) if queue else None,
+            elsewhere=self._backlogs.elsewhere,
             used_bytes=queue.used_bytes() if queue else 0,
             max_queue_bytes=self._settings.max_queue_bytes,
         )
@@ -561,7 +572,7 @@ class Emitter:
         with self._lock:
             if self._pair is not None:
                 return self._pair
-            queue = open_free_slot(self.directory, **self._queue_settings)
+            queue = self._backlogs.open_free()
             try:
                 self._pair = self._overtaking_pair() or self._make_pair(queue)
             finally:
@@ -574,15 +585,20 @@ class Emitter:
             return self._pair
 
     def _make_pair(self, queue: SqliteQueue) -> tuple[SqliteQueue, Worker]:
-        with contextlib.suppress(QueueFullError):  # a full disk can still be drained
-            queue.set_origin({"url": self.endpoint, "method": self.method})
+        record = self._address.record()
+        try:
+            # Before the first put: else a crash would leave its event with the address of an earlier owner.
+            queue.set_origin(record)
+        except QueueFullError:
+            if queue.origin != record:  # a full disk can still be drained, but an event must not be put
+                raise
         self._transport = self._make_transport()
         worker = Worker(
             queue,
             self._make_delivery,
             linger_s=self._settings.linger,
             gather=self.batch_size,
-            open_orphan=lambda slot: SqliteQueue(slot, **self._queue_settings),
+            orphans=self._backlogs,
         )
         return queue, worker
 

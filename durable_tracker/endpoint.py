@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
-from typing import Final, Literal, Self
-from urllib.parse import SplitResult, urlsplit, urlunsplit
+from typing import TYPE_CHECKING, Final, Literal, Self
+from urllib.parse import SplitResult, quote, unquote, urlsplit, urlunsplit
 
 from durable_tracker.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 Method = Literal["get", "post"]
 
 PATHS: Final[dict[str, str]] = {"post": "/com.snowplowanalytics.snowplow/tp2", "get": "/i"}
 """The collector's paths, as its routes document them."""
+
+_PORTS: Final = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +67,24 @@ class Endpoint:
             path += PATHS[method]
         return cls(urlunsplit((parts.scheme.lower(), host, path, "", "")), "get" if method == "get" else "post")
 
+    @classmethod
+    def on_record(cls, origin: Mapping[str, str]) -> Self | None:
+        """Return the address that a queue has on record, None if it has none. Without a password: none is recorded."""
+        url, user = origin.get("url"), origin.get("user")
+        if not isinstance(url, str):
+            return None
+        scheme, colon, rest = url.partition("://")
+        try:
+            return cls.parse(
+                f"{scheme}{colon}{quote(user, safe='')}@{rest}" if user else url, method=origin.get("method") or "post"
+            )
+        except ConfigurationError:
+            return None  # altered on disk
+
+    def record(self) -> dict[str, str]:
+        """Return what goes on record in a queue: all that tells addresses apart, and no password."""
+        return {"url": self.public_url, "method": self.method, "user": self._user}
+
     @property
     def public_url(self) -> str:
         """The address without user and password."""
@@ -68,10 +92,39 @@ class Endpoint:
         return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
     @property
+    def identity(self) -> str:
+        """The address in normal form: equal for two addresses if they are the same collector, for the same user.
+
+        That is scheme, user, host, port and path: not the method, and never the password. The host is in lower case,
+        in its ASCII form and without the dot of the root, the port is left out if it is the scheme's own.
+        """
+        parts = urlsplit(self.url)
+        host = (parts.hostname or "").rstrip(".")
+        with contextlib.suppress(
+            UnicodeError
+        ):  # no name in DNS can be written like that: it is told apart as it stands
+            host = host.encode("idna").decode("ascii") if not host.isascii() else host
+        host = f"[{host}]" if ":" in host else host
+        port = "" if parts.port in (None, _PORTS[parts.scheme]) else f":{parts.port}"
+        user = f"{quote(self._user, safe='')}@" if self._user else ""
+        path = parts.path.removesuffix(PATHS[self.method]).rstrip("/")
+        return f"{parts.scheme}://{user}{host}{port}{path}"
+
+    @property
     def name(self) -> str:
-        """The queue's name for an emitter that was given none: host, port and any path of one's own."""
+        """The queue's name for an emitter that was given none: the identity, quoted so that it can be read back."""
+        scheme, _, rest = self.identity.partition("://")
+        return f"{scheme}_{quote(rest, safe='')}"
+
+    @property
+    def former_name(self) -> str:
+        """The name that earlier releases derived, which different addresses could share."""
         parts = urlsplit(self.public_url)
         return (parts.netloc + parts.path.removesuffix(PATHS[self.method])).replace(":", "_").replace("/", "_")
+
+    @property
+    def _user(self) -> str:
+        return unquote(urlsplit(self.url).username or "")
 
 
 def _split(url: str) -> tuple[SplitResult, int | None]:

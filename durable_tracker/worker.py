@@ -14,19 +14,20 @@ import os
 import queue as queues
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from durable_tracker.delivery.pace import Pace
 from durable_tracker.delivery.policy import Delivery, Result
 from durable_tracker.errors import QueueClosedError, QueueError
 from durable_tracker.log import logger
-from durable_tracker.store.slots import existing_slots
 from durable_tracker.store.sqlite_queue import ForkedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
 
     from durable_tracker.delivery.policy import DeliveryState
+    from durable_tracker.store.slots import Slot
     from durable_tracker.store.sqlite_queue import SqliteQueue
 
 NEVER: Final = 1 << 63
@@ -35,6 +36,19 @@ ADOPTION_SLICE_S: Final = 1.0
 _POKE_GRACE_S: Final = 1.5  # longer than the gap that delivery keeps between attempts that a poke brings forward
 _SHRINK_PAGES: Final = 1024
 _STORAGE_RETRY_S: Final = 1.0
+
+
+class Orphans(Protocol):
+    """Slots that other owners left behind, and whose events are for the same collector."""
+
+    def orphans(self) -> Iterable[Slot]:
+        """Return the slots that may be such."""
+
+    def open_orphan(self, slot: Slot) -> SqliteQueue | None:
+        """Open a slot, whose lock is held; None, and the lock released, if its events are for another collector."""
+
+    def looked_everywhere(self) -> None:
+        """Take note that every slot was looked at."""
 
 
 class Worker:
@@ -54,7 +68,7 @@ class Worker:
         *,
         linger_s: float,
         gather: int,
-        open_orphan: Callable[..., SqliteQueue],
+        orphans: Orphans,
     ) -> None:
         """Make an idle worker.
 
@@ -63,13 +77,13 @@ class Worker:
             make_delivery: called with a queue, `wait`, `stopping` and `pace`.
             linger_s: how long the first event waits for others.
             gather: how many waiting events end the linger.
-            open_orphan: opens a slot, whose lock is held, as a queue.
+            orphans: the slots whose events it may send as well.
         """
         self._queue = queue
         self._make_delivery = make_delivery
         self._linger_s = linger_s
         self._gather = gather
-        self._open_orphan = open_orphan
+        self._orphans = orphans
         self._signals: queues.SimpleQueue[None] = queues.SimpleQueue()
         self._listeners: list[queues.SimpleQueue[None]] = []
         self._start_once = threading.Lock()
@@ -77,7 +91,7 @@ class Worker:
         self._is_poked = False
         self._alive = threading.Lock()
         self._next_adoption = 0.0
-        self._empty_orphans: dict[int, tuple[int, ...]] = {}
+        self._done_orphans: dict[Path, tuple[int, ...]] = {}
         self._pid = os.getpid()
         self._pace = Pace(queue.high_key, lambda: self._is_stopped or bool(self._listeners))
         self._delivery = make_delivery(queue, wait=self._wait, stopping=self._is_stopping, pace=self._pace)
@@ -277,22 +291,25 @@ class Worker:
         def is_over() -> bool:
             return self._is_stopped or (self._has_news(seen) and time.monotonic() >= slice_end)
 
-        for slot in existing_slots(self._queue.slot.directory):
+        for slot in self._orphans.orphans():
             if is_over():
                 return  # the next round goes on from here
             state = _file_state(slot)
-            if slot.index == self._queue.slot.index or self._empty_orphans.get(slot.index) == state:
+            if slot.database == self._queue.slot.database or self._done_orphans.get(slot.database) == state:
                 continue
             try:
                 if not slot.acquire():
                     continue
-                with self._open_orphan(slot) as orphan:
-                    if not self._drain_orphan(orphan, is_over):
-                        continue
-                self._empty_orphans[slot.index] = _file_state(slot)
+                orphan = self._orphans.open_orphan(slot)
+                if orphan is not None:
+                    with orphan:
+                        if not self._drain_orphan(orphan, is_over):
+                            continue
+                self._done_orphans[slot.database] = _file_state(slot)
             except QueueError as exc:
                 logger.warning("worker.orphan_unusable", extra={"slot": str(slot.database), "error": str(exc)})
         if not is_over():  # else the last one may have more
+            self._orphans.looked_everywhere()
             self._next_adoption = time.monotonic() + ADOPTION_INTERVAL_S
 
     def _drain_orphan(self, orphan: SqliteQueue, is_over: Callable[[], bool]) -> bool:

@@ -98,10 +98,10 @@ def test_orphans_are_looked_for_from_time_to_time(make: Make, tmp_path: Path, mo
     """A process that dies later is taken over by one that lives on."""
     monkeypatch.setattr(worker_module, "ADOPTION_INTERVAL_S", 0.05)
     with Collector() as collector:
-        emitter = make(collector.url)
+        site = Site(tmp_path, environment={})
+        emitter = make(collector.url, replaces=site.endpoint)
         emitter.put(event(100))
         assert emitter.flush(10)
-        site = Site(tmp_path, environment={})
         with Child(site, "t = make(drain=False)\ntrack_some(t, 'killed', 7)\ntime.sleep(60)") as child:
             wait_until(lambda: len(site.noted("ack")) == 7)
             assert 1 == len(collector.eids())
@@ -115,7 +115,7 @@ def test_a_slot_in_use_is_never_adopted(make: Make, tmp_path: Path, monkeypatch:
     with Collector() as collector:
         owner = make("http://127.0.0.1:9", drain=False)
         owner.put(event(1))
-        other = make(collector.url)
+        other = make(collector.url, replaces=owner.endpoint)
         other.put(event(2))
         assert other.flush(10)
         assert ("0.sqlite3", "1.sqlite3") == (slot_of(owner), slot_of(other))

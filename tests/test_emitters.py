@@ -222,7 +222,7 @@ def test_after_close_a_put_is_refused_and_flush_tells_what_was_left(make: Make) 
         with pytest.raises(QueueClosedError):
             emitter.put_many([event(2)])
         emitter.async_flush()
-        with make(collector.url, name="same") as successor:
+        with make(collector.url, name="same", replaces=emitter.endpoint) as successor:
             successor.put(event(3))
             assert successor.flush(10)
         assert {eid(1), eid(3)} == set(collector.eids())

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
+from urllib.parse import quote, unquote
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from durable_tracker.endpoint import Endpoint
 from durable_tracker.errors import ConfigurationError
+from durable_tracker.store.slots import directory_name
 
 POST = "/com.snowplowanalytics.snowplow/tp2"
 
@@ -93,10 +98,71 @@ def test_the_public_address_and_the_name_hold_no_password() -> None:
     """Both are written to disk."""
     endpoint = Endpoint.parse("https://user:p%40ss@c.example:8080/proxy")
     assert f"https://c.example:8080/proxy{POST}" == endpoint.public_url
-    assert "c.example_8080_proxy" == endpoint.name
+    assert "https_user%40c.example%3A8080%2Fproxy" == endpoint.name
+    assert "p%40ss" not in str(endpoint.record())
 
 
-def test_different_addresses_have_different_names() -> None:
-    """Emitters of one name share a backlog: only those of one collector should."""
-    names = {Endpoint.parse(text).name for text in ("a.example", "b.example", "a.example:81", "a.example/path")}
-    assert 4 == len(names)
+DIFFERENT = (
+    "h",
+    "http://h",
+    "h.example",
+    "h/tenant/a",
+    "h/tenant_a",
+    "h/tenant%2Fa",
+    "h_tenant/a",
+    "h:8080",
+    "h/8080",
+    "h_8080",
+    "http://h:443",
+    "h:80",
+    "alice@h",
+    "bob@h",
+    "http://alice@h",
+    "alice@h/tenant/a",
+    "[::1]",
+    "[::1]:8080",
+    "h/Tenant/a",
+)
+"""What one of them tracked is never another one's."""
+
+SAME = (
+    ("h.example", "H.Example", "https://h.example:443/", "h.example.", "HTTPS://h.example/", f"h.example{POST}"),
+    ("http://h", "http://h:80", "http://h/"),
+    ("alice@h", "alice:secret@h", "alice:other@H:443"),
+    ("h/tenant", "h/tenant/", f"h/tenant{POST}", "h/tenant//"),
+    ("münchen.example", "xn--mnchen-3ya.example", "MÜNCHEN.example"),
+    ("a%2Eb@h", "a.b@h"),
+)
+"""Ways to write one address."""
+
+
+def test_different_addresses_have_different_names_and_identities() -> None:
+    """Scheme, user, host, port and path tell them apart, and no two of them can be spelled alike."""
+    endpoints = [Endpoint.parse(text) for text in DIFFERENT]
+    assert len(DIFFERENT) == len({endpoint.identity for endpoint in endpoints})
+    assert len(DIFFERENT) == len({directory_name(endpoint.name) for endpoint in endpoints})
+
+
+@pytest.mark.parametrize("spellings", SAME)
+def test_spellings_of_one_address_have_one_name(spellings: tuple[str, ...]) -> None:
+    """The method is no part of it: the backlog of a GET may be sent by POST."""
+    endpoints = [Endpoint.parse(text, method=method) for text in spellings[:1] for method in ("get", "post")]
+    endpoints += [Endpoint.parse(text) for text in spellings]
+    assert 1 == len({endpoint.identity for endpoint in endpoints})
+    assert 1 == len({endpoint.name for endpoint in endpoints})
+
+
+_PARTS = st.text("abAB/_%2.:-", max_size=6)
+
+
+@given(st.sampled_from(("http", "https")), _PARTS, st.integers(1, 65535), _PARTS)
+def test_a_name_can_be_read_back(scheme: str, user: str, port: int, path: str) -> None:
+    """So two addresses have one name only if they have one identity; what is on record gives the identity, too."""
+    text = f"{scheme}://{quote(user, safe='')}{'@' if user else ''}h.example:{port}/{quote(path)}"
+    endpoint = Endpoint.parse(text)
+    name_scheme, _, rest = endpoint.name.partition("_")
+    assert endpoint.identity == f"{name_scheme}://{unquote(rest)}"
+    recorded = Endpoint.on_record(endpoint.record())
+    assert recorded is not None
+    assert endpoint.identity == recorded.identity
+    assert re.fullmatch(r"[A-Za-z0-9._~%-]+", endpoint.name)

@@ -15,11 +15,15 @@ from durable_tracker import worker as worker_module
 from durable_tracker.delivery.policy import Delivery, DeliverySettings
 from durable_tracker.delivery.transport import Reply
 from durable_tracker.errors import QueueFullError, StorageError
+from durable_tracker.store.slots import existing_slots
 from durable_tracker.store.sqlite_queue import SqliteQueue
 from durable_tracker.worker import NEVER, Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    from durable_tracker.store.slots import Slot
 
     OpenQueue = Callable[..., SqliteQueue]
 
@@ -46,6 +50,22 @@ class GatedTransport:
         pass
 
 
+class Neighbours:
+    """All slots of a directory, whatever their address."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def orphans(self) -> Iterable[Slot]:
+        return existing_slots(self.directory)
+
+    def open_orphan(self, slot: Slot) -> SqliteQueue:
+        return SqliteQueue(slot)
+
+    def looked_everywhere(self) -> None:
+        pass
+
+
 class Rig:
     """A worker on a real queue with a transport that does as it is told."""
 
@@ -57,7 +77,7 @@ class Rig:
             lambda queue, **hooks: Delivery(queue, self.transport, settings=DeliverySettings(**settings), **hooks),
             linger_s=linger_s,
             gather=gather,
-            open_orphan=SqliteQueue,
+            orphans=Neighbours(queue.slot.directory),
         )
 
     def put(self, *numbers: int) -> None:

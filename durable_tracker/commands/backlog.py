@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from durable_tracker.commands.options import Exit, add_slot_options, chosen_slots, count
+from durable_tracker.endpoint import Endpoint
 from durable_tracker.errors import ConfigurationError, QueueError, SlotBusyError
 from durable_tracker.store.slots import queue_root
 from durable_tracker.store.sqlite_queue import SqliteQueue
@@ -62,9 +63,11 @@ def _for_each_slot(act: Callable[[SqliteQueue, argparse.Namespace], None]) -> Ca
 
 
 def _status(queue: SqliteQueue, _args: argparse.Namespace) -> None:
+    address = Endpoint.on_record(queue.origin)
     report = {
         "slot": str(queue.slot.database),
         "origin": queue.origin,
+        "address": address.identity if address else None,
         "ledger": asdict(queue.ledger()),
         "used_bytes": queue.used_bytes(),
     }

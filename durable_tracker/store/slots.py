@@ -31,6 +31,7 @@ SLOTS_MAX: Final = 4096
 """Emitters of one name that may be open at the same time on one host."""
 
 _NAME_SIZE_MAX: Final = 100
+_DERIVED_SIZE_MAX: Final = 200
 _NOT_OURS: Final = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EINVAL)
 _DATABASE: Final = re.compile(r"(0|[1-9][0-9]{0,3})\.sqlite3")
 
@@ -55,6 +56,13 @@ def safe_name(name: str) -> str:
     if safe != name or len(safe) > _NAME_SIZE_MAX:
         safe = f"{safe[:_NAME_SIZE_MAX]}-{sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
     return safe
+
+
+def directory_name(name: str) -> str:
+    """Return a derived name, which has nothing in it but what a directory's name may have, as such, bounded."""
+    if len(name) <= _DERIVED_SIZE_MAX:
+        return name
+    return f"{name[:_DERIVED_SIZE_MAX]}-{sha256(name.encode()).hexdigest()[:16]}"
 
 
 def sync_directory(path: Path) -> None:

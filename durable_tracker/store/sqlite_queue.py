@@ -488,8 +488,10 @@ class SqliteQueue:
         return f"<SqliteQueue {self.slot.database}>"
 
 
-def open_free_slot(directory: Path, **settings: Any) -> SqliteQueue:
-    """Open the lowest slot of a directory that is free and usable, making one if need be.
+def open_free_slot(
+    directory: Path, *, accepts: Callable[[SqliteQueue], bool] = lambda _: True, **settings: Any
+) -> SqliteQueue:
+    """Open the lowest slot of a directory that is free, usable and accepted, making one if need be.
 
     A slot of a newer format is left alone, and the next one taken.
 
@@ -502,11 +504,20 @@ def open_free_slot(directory: Path, **settings: Any) -> SqliteQueue:
         if not slot.acquire():
             continue
         try:
-            return SqliteQueue(slot, **settings)
+            queue = SqliteQueue(slot, **settings)
         except SlotBusyError:
             continue
         except UnknownFormatError as exc:
             logger.warning("queue.slot_of_newer_format", extra={"slot": str(slot.database), "error": str(exc)})
+            continue
+        is_accepted = False
+        try:
+            is_accepted = accepts(queue)
+        finally:
+            if not is_accepted:
+                queue.close()
+        if is_accepted:
+            return queue
     raise SlotBusyError(f"all {SLOTS_MAX} slots of {directory} are in use")
 
 
