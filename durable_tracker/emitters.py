@@ -35,7 +35,7 @@ from durable_tracker.store.filesystem import warn_if_weak
 from durable_tracker.store.queue import Ledger
 from durable_tracker.store.slot_file import BYTE_LIMIT, MAX_QUEUE_BYTES, Durability
 from durable_tracker.store.slots import directory_name, make_private_directory, queue_root, safe_name
-from durable_tracker.store.sqlite_queue import ForkedError, SqliteQueue
+from durable_tracker.store.sqlite_queue import NOT_OURS, ForkedError, SqliteQueue
 from durable_tracker.worker import Worker
 
 if TYPE_CHECKING:
@@ -271,8 +271,8 @@ class Emitter:
             if self.buffer_capacity is not None:
                 self._check_capacity(queue, 1)
             queue.put(payload)
-        except ForkedError:
-            self._begin_in_child()
+        except NOT_OURS:
+            self._leave(pair)
             self.put(payload)
             return
         except QueueFullError as exc:
@@ -297,9 +297,9 @@ class Emitter:
             if self.buffer_capacity is not None:
                 self._check_capacity(queue, len(payloads))
             queue.put_many(payloads)
-        except ForkedError:
-            self._begin_in_child()
-            self.put_many(payloads)
+        except NOT_OURS as exc:
+            self._leave(pair)
+            self.put_many(payloads[getattr(exc, "stored", 0) :])
             return
         except QueueFullError as exc:
             self._put_when_full(payloads[exc.stored :], exc)
@@ -395,7 +395,8 @@ class Emitter:
         """
         if self._is_closed:
             return self._is_empty_on_close
-        queue, worker = self._pair or self._open()
+        pair = self._pair or self._open()
+        queue, worker = pair
         try:
             if queue.oldest_key() is None:
                 return True
@@ -403,9 +404,10 @@ class Emitter:
                 return False
             worker.start()
             return worker.flush(timeout)
-        except ForkedError:
-            self._begin_in_child()
-            return self.flush(timeout)
+        except NOT_OURS as exc:
+            self._leave(pair)
+            # What was closed under this process may hold events, and nobody can look.
+            return isinstance(exc, ForkedError) and self.flush(timeout)
         except QueueClosedError:
             return False  # closed meanwhile, by another thread
 
@@ -474,7 +476,12 @@ class Emitter:
     def stats(self) -> EmitterStats:
         """Return a snapshot. O(1)."""
         pair = self._pair if self._pid == os.getpid() else None
-        queue, worker = pair or (None, None)
+        try:
+            return self._stats(*(pair or (None, None)))
+        except NOT_OURS:
+            return self._stats(None, None)  # the next put leaves it, and says so
+
+    def _stats(self, queue: SqliteQueue | None, worker: Worker | None) -> EmitterStats:
         state = worker.state if worker else None
         return EmitterStats(
             name=self.name,
@@ -546,6 +553,28 @@ class Emitter:
         self._room = threading.Lock()
         self._room.acquire()
         self._pair = None
+
+    def _leave(self, pair: tuple[SqliteQueue, Worker]) -> None:
+        """Give up a slot that belongs to the parent of this process, or whose files were closed under it."""
+        if self._pid != os.getpid():
+            self._begin_in_child()
+            return
+        with self._lock:
+            if self._pair is pair:
+                self._pair = None
+                pair[1].stop()
+                pair[0].leave()
+                forget = getattr(self._transport, "forget", None)
+                if forget is not None:
+                    forget()
+                logger.error(
+                    "emitter.files_closed",
+                    extra={
+                        "slot": str(pair[0].slot.database),
+                        "fate": "its events are kept, and delivered by the next process that opens it",
+                        "remedy": "make the emitter after the process has become a daemon",
+                    },
+                )
 
     def _begin_in_child(self) -> None:
         # Once, whatever the number of threads that find out: a second time would forget the child's own slot.

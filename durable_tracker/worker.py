@@ -20,7 +20,7 @@ from durable_tracker.delivery.pace import Pace
 from durable_tracker.delivery.policy import Delivery, Result
 from durable_tracker.errors import QueueClosedError, QueueError
 from durable_tracker.log import logger
-from durable_tracker.store.sqlite_queue import ForkedError
+from durable_tracker.store.sqlite_queue import NOT_OURS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -187,7 +187,7 @@ class Worker:
             try:
                 while not self._is_stopping():
                     self._round_whatever_happens()
-            except (QueueClosedError, ForkedError):
+            except (QueueClosedError, *NOT_OURS):
                 return  # closed by the emitter, which did not wait; or this is a copy
             finally:
                 self._has_ended = True
@@ -198,7 +198,7 @@ class Worker:
         try:
             self._round()
             self._error = None
-        except (QueueClosedError, ForkedError):
+        except (QueueClosedError, *NOT_OURS):
             raise
         except (QueueError, OSError) as exc:
             # A full disk or a lack of descriptors fails what tidies up as well. It passes: the thread outlives it.

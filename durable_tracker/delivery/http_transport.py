@@ -88,6 +88,17 @@ class _Adapter(HTTPAdapter):
                 if (pool := manager.pools.get(key)) is not None:
                     pool.close()
 
+    def forget_pools(self) -> None:
+        """Give idle connections up without closing them."""
+        for manager in (self.poolmanager, *self.proxy_manager.values()):
+            for key in manager.pools.keys():  # noqa: SIM118 (not a dict)
+                pool = manager.pools.get(key)
+                while pool is not None and pool.pool is not None and not pool.pool.empty():
+                    connection = pool.pool.get(block=False)
+                    if connection is not None and connection.sock is not None:
+                        connection.sock.detach()
+                        connection.sock = None
+
     def build_response(self, _req: requests.PreparedRequest, resp: Any) -> requests.Response:
         response = requests.Response()
         response.status_code = resp.status
@@ -194,6 +205,10 @@ class HttpTransport:
             exchange.abort()
         self._adapter.close_pools()
         self._adapter.close()
+
+    def forget(self) -> None:
+        """Give idle connections up: their descriptors were closed under this process, and may be other files' now."""
+        self._adapter.forget_pools()
 
     def _exchange(self, deadline: float, query: str, meanwhile: Callable[[], object] | None) -> Exchange:
         return Exchange(

@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
+import fcntl
 import os
 import resource
 import sqlite3
+import struct
+import sys
 import threading
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -24,6 +28,7 @@ from durable_tracker.errors import (
     StorageError,
     UnknownFormatError,
 )
+from durable_tracker.store.descriptors import Held, held_on
 from durable_tracker.store.raw import PAGE_SIZE, open_raw, read_piece
 
 if TYPE_CHECKING:
@@ -89,6 +94,23 @@ class KeyTakenError(QueueError):
     """A row with that key exists. Internal: the owner reads the highest key again and retries."""
 
 
+class DescriptorsLostError(QueueError):
+    """The files were closed under the connection. Internal: the emitter opens another slot. Nothing was stored.
+
+    Attributes:
+        stored: how many of several events, the leading ones, were stored before.
+    """
+
+    stored: int = 0
+
+
+_live: dict[tuple[int, int], int] = {}
+"""The databases that connections of this process have open: device and inode to the process.
+
+Opening such a file raw, and closing it, would drop SQLite's locks on it (see `raw`).
+"""
+
+
 class Connection:
     """One `sqlite3` connection in autocommit, for one owner.
 
@@ -98,6 +120,9 @@ class Connection:
 
     After an I/O error the connection is dropped, and the next call opens a new one, checkpointing first: a failed
     fsync may have marked pages clean that never reached the disk, and only writing them again is safe.
+
+    If the files were closed under it (see `descriptors`), every call raises `DescriptorsLostError` from then on. What
+    SQLite has open is then given up without being closed, in any way: its numbers may be those of other files.
 
     Errors of sqlite3 leave as errors of this package, as text. The exception itself would keep its cursor alive by its
     traceback, and a connection with a live cursor cannot be closed.
@@ -133,6 +158,10 @@ class Connection:
         self._inspect = inspect
         self._pid = os.getpid()
         self._closed = False
+        self._lost = False
+        self._held: list[Held] = []  # SQLite's descriptors; the WAL's first, which is the one that a commit writes to
+        self._held_wal: Held | None = None
+        self._place: tuple[int, int] | None = None
         self._raw: sqlite3.Connection | None = None
         self._cursor: sqlite3.Cursor | None = None
         self._insert: Callable[[str, tuple[int, bytes]], object] = _not_open
@@ -154,8 +183,8 @@ class Connection:
         Raises:
             KeyTakenError: the key exists.
         """
-        raw = self._raw
-        if raw is None or raw.in_transaction:
+        raw, held = self._raw, self._held_wal
+        if raw is None or raw.in_transaction or not (held is None or held.is_ours()):
             self._ready()
         try:
             self._insert(_INSERT_ONE, (key, value))
@@ -180,10 +209,13 @@ class Connection:
 
     def script(self, statements: str) -> None:
         """Run statements as one transaction: all or nothing."""
+        self._run(f"BEGIN IMMEDIATE;{statements};COMMIT")
+
+    def _run(self, script: str) -> None:
         with self.lock:
             raw = self._ready()
             try:
-                raw.executescript(f"BEGIN IMMEDIATE;{statements};COMMIT")
+                raw.executescript(script)
             except sqlite3.Error as exc:
                 error = self._failed(exc)
             else:
@@ -197,28 +229,19 @@ class Connection:
 
     def vacuum(self, pages_max: int) -> None:
         """Give up to `pages_max` free pages back to the file system (at the next checkpoint)."""
-        with self.lock:
-            raw = self._ready()
-            try:
-                # `execute` would step the pragma once, which frees one page.
-                raw.executescript(f"PRAGMA incremental_vacuum({pages_max})")
-            except sqlite3.Error as exc:
-                error = self._failed(exc)
-            else:
-                return
-        raise error
+        self._run(f"PRAGMA incremental_vacuum({pages_max})")  # `execute` would step it once, which frees one page
 
-    def checkpoint(self, mode: str = "PASSIVE") -> None:
+    def checkpoint(self, mode: str = "PASSIVE", then: str | None = None) -> None:
         """Write the WAL into the database and sync it, so that the WAL starts anew.
+
+        Without a bytecode in between, since SQLite counts an unfinished checkpoint among the writers: the put of a signal
+        handler would not be committed when it returns, and a transaction of its own would fail and undo it.
 
         Args:
             mode: "PASSIVE" keeps the WAL's file for reuse, "TRUNCATE" empties it.
+            then: statements to be run as one transaction behind it.
         """
-        with self.lock:
-            row = self.select_one(f"PRAGMA wal_checkpoint({mode})")
-            if row is None or row[0] != 0:
-                self._drop()
-                raise StorageError(f"{self.path}: the checkpoint did not complete ({row})")
+        self._run(f"PRAGMA wal_checkpoint({mode});" + (f"BEGIN IMMEDIATE;{then};COMMIT" if then else ""))
 
     def limit_size(self, size_max: int) -> None:
         """Bound the database file to `size_max` bytes, or to its present size if that is larger."""
@@ -244,6 +267,15 @@ class Connection:
         """Close after an error elsewhere. The next call opens again, and checkpoints first."""
         with self.lock:
             self._drop()
+
+    def give_up_if_moved(self) -> bool:
+        """Give the connection up if its path names another file by now, or none. Return whether it does."""
+        with self.lock:
+            place = self._place if self._raw is not None else None
+            if place is not None and not _is_at(self.path, place):
+                self._give_up()
+                return True
+            return False
 
     def close_for_good(self) -> None:
         """Checkpoint and close. Does nothing in a process that inherited the connection. May be called twice."""
@@ -303,9 +335,7 @@ class Connection:
 
     def _call(self, sql: str, arg: Sequence[Any]) -> None:
         with self.lock:
-            raw = self._raw
-            if raw is None or raw.in_transaction:
-                raw = self._ready()
+            raw = self._ready()
             try:
                 raw.execute(sql, arg)
             except sqlite3.Error as exc:
@@ -318,6 +348,8 @@ class Connection:
         """Return the open connection, outside any transaction. The caller holds the lock."""
         if self._closed:
             raise QueueClosedError(f"{self.path} was closed")
+        if self._is_lost():
+            raise DescriptorsLostError(f"{self.path} was closed under the connection")
         if self._raw is None:
             self._open()
         assert self._raw is not None  # noqa: S101 (for the type checker)
@@ -325,6 +357,18 @@ class Connection:
             # A signal handler got here between a failed script and its ROLLBACK.
             self._raw.rollback()
         return self._raw
+
+    def _is_lost(self) -> bool:
+        """Return whether SQLite's descriptors were closed, and give the connection up if so."""
+        if not self._lost and self._raw is not None and not all(held.is_ours() for held in self._held):
+            self._give_up()
+        return self._lost
+
+    def _give_up(self) -> None:
+        # Neither closed nor released, here or by a finaliser: SQLite would close and write to its old numbers.
+        self._lost = True
+        self._raw = self._cursor = None
+        self._insert = _not_open
 
     def _failed(self, exc: sqlite3.Error) -> QueueError:
         """Put the connection into a sound state after an error, and return the error to raise."""
@@ -339,6 +383,8 @@ class Connection:
         return error
 
     def _drop(self) -> None:
+        if os.getpid() == self._pid and self._is_lost():
+            return
         raw, self._raw = self._raw, None
         cursor, self._cursor = self._cursor, None
         self._insert = _not_open
@@ -350,8 +396,11 @@ class Connection:
         with contextlib.suppress(sqlite3.Error):  # what could not be checkpointed is still in the WAL
             raw.close()
         ctypes.pythonapi.Py_DecRef(ctypes.py_object(raw))
+        if self._place is not None:
+            _live.pop(self._place, None)
 
     def _open(self) -> None:
+        self._refuse_if_in_use()
         is_new = self._check_header()
         if self._inspect is not None:
             self._inspect()
@@ -378,6 +427,7 @@ class Connection:
             self._insert = self._cursor.execute
             try:
                 self._configure(raw, is_new=is_new)
+                self._hold()
                 if self._on_open is not None:
                     self._on_open()
             except UnicodeDecodeError as exc:
@@ -396,6 +446,40 @@ class Connection:
             else:
                 return
         raise error
+
+    def _hold(self) -> None:
+        """Find SQLite's descriptors, and note that this process has the file open."""
+        wal = held_on(self.path.with_name(self.path.name + "-wal"))
+        self._held = [*wal, *held_on(self.path)]
+        self._held_wal = wal[0] if wal else None
+        status = self.path.stat()
+        self._place = (status.st_dev, status.st_ino)
+        _live[self._place] = self._pid
+
+    def _refuse_if_in_use(self) -> None:
+        """See that nobody has the file open, before it or its WAL is touched.
+
+        The slot's lock says so as well, but its file can be removed by a cleaner. SQLite's locks tell then: those of
+        other processes can be asked for, and those of this one are known.
+
+        Raises:
+            SlotBusyError: somebody has.
+        """
+        try:
+            status = self.path.stat()
+            if _live.get((status.st_dev, status.st_ino)) == os.getpid():
+                raise SlotBusyError(f"{self.path} is open in this process")
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            return
+        except OSError as exc:
+            raise StorageError(f"{self.path}: {exc.strerror}") from None
+        try:
+            pid = locking_process(descriptor)
+        finally:
+            os.close(descriptor)
+        if pid is not None:
+            raise SlotBusyError(f"{self.path} is in use by process {pid}", pid)
 
     def _rewrite_wal(self) -> None:
         """Write the WAL over itself, and sync it.
@@ -511,6 +595,29 @@ def _is_readable(header: bytes) -> bool:
         and int.from_bytes(schema_format, "big") <= 4  # noqa: PLR2004 (the highest there is)
         and int.from_bytes(encoding, "big") <= 1
     )
+
+
+def _is_at(path: Path, place: tuple[int, int]) -> bool:
+    try:
+        status = path.stat()
+    except OSError as exc:
+        return exc.errno != errno.ENOENT  # nothing is known
+    return (status.st_dev, status.st_ino) == place
+
+
+def locking_process(descriptor: int) -> int | None:
+    """Return another process that holds a lock of SQLite's on a file, None if there is none, or that cannot be told.
+
+    SQLite locks 512 bytes from 0x40000000 on (https://www.sqlite.org/src/file/src/os.h, PENDING_BYTE).
+    """
+    if sys.platform != "linux":
+        return None
+    asked = struct.pack("@hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0x40000000, 512, 0)
+    try:
+        kind, _, _, _, pid = struct.unpack("@hhqqi4x", fcntl.fcntl(descriptor, fcntl.F_GETLK, asked))
+    except OSError:
+        return None
+    return None if kind == fcntl.F_UNLCK else int(pid)
 
 
 _INSERT_ONE: Final = "INSERT INTO events (key, value) VALUES (?, ?)"

@@ -13,6 +13,7 @@ import contextlib
 import json
 import logging
 import os
+import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -20,6 +21,7 @@ from durable_tracker.errors import DamagedQueueError, QueueError, QueueFullError
 from durable_tracker.log import logger
 from durable_tracker.store import acked, dead_letters, interval_sync, preflight, salvage
 from durable_tracker.store.connection import Connection
+from durable_tracker.store.descriptors import Held
 from durable_tracker.store.headroom import Headroom
 from durable_tracker.store.queue import Ledger
 from durable_tracker.store.raw import PAGE_SIZE
@@ -51,6 +53,7 @@ _NEXT_GENERATION: Final = (
 )
 _COUNT_SOME: Final = "SELECT count(*), max(key) FROM (SELECT key FROM events WHERE key > ? ORDER BY key LIMIT ?)"
 _COUNTED_AT_ONCE: Final = 10_000
+_LOCK_LOOK_S: Final = 60.0
 _VACUUM_PAGES: Final = 256
 _FREE_PAGES_KEPT: Final = 32
 _WAL_ROOM_FOR_PUTS: Final = WAL_SIZE_MAX // 8
@@ -91,7 +94,8 @@ class SlotFile:
         # Where nothing can sync once a second, every commit has to.
         self._durability: Durability = durability if durability == "always" or interval_sync.start() else "always"
         self._pid = os.getpid()
-        self._wal_descriptor: int | None = None
+        self._wal_held: Held | None = None
+        self._lock_was_seen_at = time.monotonic()
         self._sync_error: str | None = None
         self._mends = 0
         self._gap_was_checked = False
@@ -198,7 +202,7 @@ class SlotFile:
             # SQLite syncs the directory with the first sync of a new WAL, which at NORMAL may be late.
             sync_directory(self.slot.directory)
             if self._durability == "interval":
-                self._wal_descriptor = os.open(self.slot.wal, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+                self._wal_held = Held(os.open(self.slot.wal, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW))
         except OSError as exc:
             raise StorageError(f"{self.slot.database}: {exc.strerror}") from None
 
@@ -362,6 +366,7 @@ class SlotFile:
             may_use_ballast: whether the headroom may be given up for it.
         """
         with self.lock:
+            self.look_after_lock()
             if self.wal_room < 0 and self.headroom.is_there:
                 with contextlib.suppress(QueueFullError, SlotBusyError):  # the transaction itself will say so
                     self.checkpoint()
@@ -456,10 +461,7 @@ class SlotFile:
         SQLite starts it anew with the next write only. Until then its frames are older than the database, and damage
         in one of them would have a recovery put older pages over newer ones. So the next write is made at once.
         """
-        self.connection.checkpoint(mode)
-        if mode == "PASSIVE":
-            with contextlib.suppress(QueueFullError):
-                self.connection.script(_NEXT_GENERATION)
+        self.connection.checkpoint(mode, _NEXT_GENERATION if mode == "PASSIVE" else None)
         self.wal_room = WAL_SIZE_MAX
 
     def checkpoint_soon(self) -> None:
@@ -488,20 +490,49 @@ class SlotFile:
 
     def sync(self) -> None:
         """For the interval sync: put on disk what was written. An error is kept for the next put."""
-        descriptor = self._wal_descriptor
-        if not self.is_dirty or descriptor is None:
+        held = self._wal_held
+        if not self.is_dirty or held is None or not held.is_ours():
             return
         self.is_dirty = False
         try:
-            os.fdatasync(descriptor)
+            os.fdatasync(held.number)
         except OSError as exc:
-            if self._wal_descriptor != descriptor:
+            if self._wal_held is not held:
                 return  # the connection was opened again meanwhile, and has written everything anew
             with contextlib.suppress(QueueError):
                 self.connection.drop()  # the next call opens anew, and writes everything again
             self._sync_error = f"the sync of the WAL failed: {exc.strerror}"
             self.wal_room = -1
             logger.error("queue.sync_failed", extra={"slot": str(self.slot.database), "error": exc.strerror})
+
+    def look_after_lock(self) -> None:
+        """Once a minute: see that the files are still those at their paths.
+
+        A lock file that was removed is made and locked anew. A database that was removed or replaced is given up: what
+        is put into it would be gone with this process.
+        """
+        now = time.monotonic()
+        if now < self._lock_was_seen_at + _LOCK_LOOK_S:
+            return
+        self._lock_was_seen_at = now
+        if self.connection.give_up_if_moved():
+            self.note(logging.ERROR, "queue.file_replaced", fate="what was in it is gone; a new one is opened")
+        if not self.slot.renew():
+            self.note(logging.ERROR, "queue.lock_file_replaced", fate="SQLite's own lock keeps others out")
+
+    def leave(self) -> None:
+        """Give up a file that was closed under this process: sync what was written, and close nothing that is not ours.
+
+        The events in it are delivered by whoever opens it next.
+        """
+        interval_sync.discard(self)
+        with contextlib.suppress(OSError):
+            descriptor = os.open(self.slot.wal, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            try:
+                os.fdatasync(descriptor)
+            finally:
+                os.close(descriptor)
+        self.forget()
 
     # ── the ledger, and the rest ─────────────────────────────────────────────────────────────────────────────────
 
@@ -569,9 +600,9 @@ class SlotFile:
         self.slot.release()
 
     def _close_wal(self) -> None:
-        descriptor, self._wal_descriptor = self._wal_descriptor, None
-        if descriptor is not None:
-            os.close(descriptor)
+        held, self._wal_held = self._wal_held, None
+        if held is not None:
+            held.close()
 
     def note(self, level: int, event: str, **extra: object) -> None:
         """Keep a line for the log until no lock is held: a log handler may itself track events."""

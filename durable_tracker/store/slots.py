@@ -23,6 +23,7 @@ import platformdirs
 from filelock import lock_descriptor
 
 from durable_tracker.errors import ConfigurationError, SlotBusyError, StorageError
+from durable_tracker.store.descriptors import Held
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,6 +32,7 @@ SLOTS_MAX: Final = 4096
 """Emitters of one name that may be open at the same time on one host."""
 
 _NAME_SIZE_MAX: Final = 100
+_LOCK_TRIES: Final = 5
 _DERIVED_SIZE_MAX: Final = 200
 _NOT_OURS: Final = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EINVAL)
 _DATABASE: Final = re.compile(r"(0|[1-9][0-9]{0,3})\.sqlite3")
@@ -131,7 +133,7 @@ class Slot:
 
     directory: Path
     index: int
-    _descriptor: int | None = field(default=None, repr=False)
+    _held: Held | None = field(default=None, repr=False)
     _pid: int = field(default=0, repr=False)
 
     @property
@@ -160,8 +162,44 @@ class Slot:
         Raises:
             StorageError: the lock file cannot be opened.
         """
-        if self._descriptor is not None and self._pid == os.getpid():
+        if self._held is not None and self._pid == os.getpid():
             return True
+        for _ in range(_LOCK_TRIES):
+            held = self._lock()
+            if held is None:
+                return False
+            self._held, self._pid = held, os.getpid()
+            if held.is_at(self.lock):
+                return True
+            self.release()  # a cleaner removed the file between its opening and its locking: the lock is nobody's
+        raise StorageError(f"{self.lock} is removed again and again")
+
+    def renew(self) -> bool:
+        """See that the locked file is still the one that others lock; if it was removed, make and lock it anew.
+
+        Returns:
+            Whether it is. If not, somebody else has made and locked it, and is kept out by SQLite's own lock alone.
+        """
+        held = self._held
+        if held is None or held.is_at(self.lock):
+            return True
+        try:
+            new = self._lock()
+        except StorageError:
+            return False
+        if new is None:
+            return False
+        self._held = new
+        held.close()
+        return True
+
+    def is_lost(self) -> bool:
+        """Return whether the lock's descriptor was closed, by somebody else, or is another file's."""
+        return self._held is not None and not self._held.is_ours()
+
+    def _lock(self) -> Held | None:
+        """Open and lock the lock file; None if somebody holds it."""
+        locked: Held | None = None
         try:
             descriptor = os.open(self.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except OSError as exc:
@@ -174,21 +212,20 @@ class Slot:
                 with contextlib.suppress(OSError):  # the pid serves messages only, and a full disk has no room for it
                     os.ftruncate(descriptor, 0)
                     os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-                self._descriptor, self._pid = descriptor, os.getpid()
-                return True
+                locked = Held(descriptor)
         except OSError as exc:
             raise StorageError(f"cannot lock {self.lock}: {exc.strerror}") from None
         finally:
-            if self._descriptor != descriptor:  # somebody else's, or an exception out of a signal handler
+            if locked is None:  # somebody else's, or an exception out of a signal handler
                 os.close(descriptor)
-        return False
+        return locked
 
     def release(self) -> None:
         """Give the lock back. In a forked child: close the inherited descriptor, which frees nothing."""
-        descriptor, self._descriptor = self._descriptor, None
-        if descriptor is not None:
+        held, self._held = self._held, None
+        if held is not None:
             # Not LOCK_UN: in a child it would free the parent's lock. Closing frees it once no copy is left.
-            os.close(descriptor)
+            held.close()
 
     def owner(self) -> int | None:
         """Return the pid that the lock file states, or None."""

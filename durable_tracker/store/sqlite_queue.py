@@ -28,7 +28,7 @@ from durable_tracker.errors import (
 )
 from durable_tracker.log import logger
 from durable_tracker.store import acked, dead_letters
-from durable_tracker.store.connection import MULTI_ROW_MAX, Connection, KeyTakenError
+from durable_tracker.store.connection import MULTI_ROW_MAX, Connection, DescriptorsLostError, KeyTakenError
 from durable_tracker.store.group_commit import GROUP_SIZE_MAX, GroupCommit
 from durable_tracker.store.queue import Ledger, Row
 from durable_tracker.store.raw import PAGE_SIZE
@@ -51,6 +51,10 @@ R = TypeVar("R")
 
 class ForkedError(QueueError):
     """The queue belongs to the process that opened it, not to this child. Internal: the emitter opens another."""
+
+
+NOT_OURS: Final = (ForkedError, DescriptorsLostError)
+"""What a queue raises that this process has to give up, and to open another for. Nothing was stored."""
 
 
 def _mending(method: Callable[Concatenate[SqliteQueue, P], R]) -> Callable[Concatenate[SqliteQueue, P], R]:
@@ -142,7 +146,7 @@ class SqliteQueue:
         for chunk in _chunks(payloads):
             try:
                 self._put_chunk(chunk)
-            except QueueFullError as exc:
+            except (QueueFullError, DescriptorsLostError) as exc:
                 exc.stored = stored
                 raise
             stored += len(chunk)
@@ -218,6 +222,7 @@ class SqliteQueue:
     @_mending
     def peek(self, after: int, count_max: int, size_max: int) -> list[Row]:
         """Return the oldest pending rows with a key above `after`; see `Queue.peek`."""
+        self._file.look_after_lock()
         while True:
             self._take_over()
             found, has_gap = self._claim(after, count_max, size_max)
@@ -464,6 +469,11 @@ class SqliteQueue:
         """Checkpoint, close and release the slot. May be called twice; closes nothing of another process."""
         _open_queues.pop(id(self), None)
         self._file.close()
+
+    def leave(self) -> None:
+        """Give the queue up, since its files were closed under this process; see `SlotFile.leave`."""
+        _open_queues.pop(id(self), None)
+        self._file.leave()
 
     def forget(self) -> None:
         """In a forked child: close the descriptors that it inherited, and touch nothing else."""

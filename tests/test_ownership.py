@@ -1,0 +1,231 @@
+"""What a queue has open can be taken away: closed by a daemonizer, removed by a cleaner of directories."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+from damage import copy_slot, drained, healthy, payload
+from processes import Child, Site, label, wait_until
+
+from durable_tracker.collector import Collector
+from durable_tracker.store import slot_file
+from durable_tracker.store.slots import Slot, make_private_directory
+from durable_tracker.store.sqlite_queue import SqliteQueue
+from durable_tracker.store.verification import verify
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+DAEMONIZES = """
+t = make(drain={drain}, durability={durability!r})
+track_some(t, "before", 5)
+os.closerange(3, 1024)
+journal = os.open(JOURNAL, os.O_WRONLY | os.O_APPEND)
+# The application's own files get the numbers.
+files = [open(os.path.join(os.environ["OWN_FILES"], str(n)), "w+b", buffering=0) for n in range(40)]
+for file in files:
+    file.write(b"mine")
+track_some(t, "after", 20)
+assert t.emitters[0].stats().ledger.accepted == 20
+for file in files:
+    assert os.path.samestat(os.fstat(file.fileno()), os.stat(file.name)), file
+    file.seek(0)
+    assert file.read() == b"mine", file
+{end}
+for file in files:
+    assert os.path.samestat(os.fstat(file.fileno()), os.stat(file.name)), file
+    file.seek(0)
+    assert file.read() == b"mine", file
+"""
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
+    """A queue dir, and a collector that is down."""
+    (tmp_path / "own").mkdir()
+    monkeypatch.setenv("OWN_FILES", str(tmp_path / "own"))
+    return Site(tmp_path)
+
+
+@pytest.mark.parametrize("durability", ["always", "interval"])
+@pytest.mark.parametrize("drain", [False, True])
+@pytest.mark.parametrize("end", ["t.close()", "os.kill(os.getpid(), signal.SIGKILL)"])
+def test_descriptors_that_are_closed_under_us_cost_no_event_and_touch_no_file_of_others(
+    site: Site, durability: str, drain: bool, end: str
+) -> None:
+    """Every event is stored, in the old place or in a new one, and files that got the numbers stay as they are."""
+    source = DAEMONIZES.format(drain=drain, durability=durability, end=end)
+    site.run(source, expected=-signal.SIGKILL if "SIGKILL" in end else 0)
+    site.assert_kept()
+
+
+def test_a_removed_lock_file_lets_nobody_in(site: Site) -> None:
+    """A cleaner removed it: whoever locks a new one finds SQLite's own lock before touching the log, and goes on."""
+    with Child(site, "t = make(drain=False)\ntrack_some(t, 'owner', 10)\ntime.sleep(60)") as owner:
+        wait_until(lambda: len(site.noted("ack")) == 10)
+        (site.slots / "0.lock").unlink()
+        before = (site.slots / "0.sqlite3-wal").read_bytes()
+        for number in range(3):
+            site.run(f"t = make(drain=False)\ntrack_some(t, 'other{number}', 5)\nt.close()")
+        assert before == (site.slots / "0.sqlite3-wal").read_bytes()
+        owner.kill()
+    site.assert_kept()
+
+
+def test_a_removed_lock_file_is_made_and_locked_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once a minute the owner looks."""
+    monkeypatch.setattr(slot_file, "_LOCK_LOOK_S", 0.0)
+    make_private_directory(tmp_path / "slot")
+    with SqliteQueue.take(Slot(tmp_path / "slot", 0)) as queue:
+        queue.slot.lock.unlink()
+        assert Slot(tmp_path / "slot", 0).lock.exists() is False
+        queue.put(payload(1))
+        queue.ack([row.key for row in queue.peek(0, 1, 1 << 20)])
+        assert not Slot(tmp_path / "slot", 0).acquire()
+        assert os.getpid() == queue.slot.owner()
+
+
+def test_a_lock_file_that_is_removed_while_it_is_locked_is_not_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between opening and locking it: the one at the path is taken instead."""
+    make_private_directory(tmp_path / "slot")
+    slot = Slot(tmp_path / "slot", 0)
+    real, removals = Slot._lock, iter([True, True])
+
+    def removed_meanwhile(self: Slot) -> object:
+        held = real(self)
+        if next(removals, False):
+            self.lock.unlink()
+        return held
+
+    monkeypatch.setattr(Slot, "_lock", removed_meanwhile)
+    assert slot.acquire()
+    assert not Slot(tmp_path / "slot", 0).acquire()
+    slot.release()
+
+
+def test_a_database_that_is_removed_is_given_up_and_tracking_goes_on(site: Site) -> None:
+    """What is tracked later is not put into a file without a name; what the log still has is taken out of it."""
+    source = """
+from durable_tracker.store import slot_file
+slot_file._LOCK_LOOK_S = 0.0
+t = make(drain=False)
+track(t, "taken out of the log")
+os.unlink(t.emitters[0].stats().slot)
+t.emitters[0]._pair[0]._file.look_after_lock()
+track_some(t, "after", 10)
+"""
+    site.run(source)
+    site.assert_kept()
+
+
+# ── SQLite's own lock ────────────────────────────────────────────────────────────────────────────────────────────────
+
+OUTSIDE = """
+import sqlite3, sys
+try:
+    raw = sqlite3.connect(sys.argv[1], timeout=0, isolation_level=None)
+    raw.execute("SELECT count(*) FROM sqlite_schema").fetchall()
+except sqlite3.OperationalError as exc:
+    sys.exit(0 if "locked" in str(exc) else str(exc))
+sys.exit("it was let in")
+"""
+
+
+def assert_locked(path: Path) -> None:
+    """See that another process finds the database locked."""
+    done = subprocess.run([sys.executable, "-c", OUTSIDE, str(path)], capture_output=True, text=True, check=False)
+    assert "" == done.stderr
+    assert 0 == done.returncode
+
+
+@pytest.fixture
+def queue(tmp_path: Path) -> Iterator[SqliteQueue]:
+    """A queue that was killed before, with half of its events in the log."""
+    slot = healthy(crashed=True).write(tmp_path / "slot")
+    with SqliteQueue.take(slot) as queue_:
+        yield queue_
+
+
+def test_nothing_that_a_queue_does_drops_sqlites_lock(queue: SqliteQueue, tmp_path: Path) -> None:
+    """POSIX locks fall when any descriptor of the file is closed, whoever opened it."""
+    database = queue.slot.database
+    assert_locked(database)
+    queue.put(payload(500))
+    queue.ledger()
+    queue.used_bytes()
+    queue.dead_letters()
+    queue.shrink()
+    assert_locked(database)
+    assert not Slot(database.parent, 0).acquire()
+    copy = copy_slot(Slot(healthy(crashed=False).write(tmp_path / "other").directory, 0), tmp_path / "copy")
+    assert verify(copy).is_sound
+    assert_locked(database)
+    pid = os.fork()
+    if pid == 0:
+        queue.close()
+        os._exit(0)
+    assert 0 == os.waitpid(pid, 0)[1]
+    assert_locked(database)
+    list(drained(queue))
+    assert_locked(database)
+
+
+def test_neither_does_mending_it(queue: SqliteQueue) -> None:
+    """Rows come in from the damaged file while the new one is open."""
+    database = queue.slot.database
+    queue._connection.drop()
+    content = database.read_bytes()
+    database.write_bytes(b"\0" + content[1:])
+    queue.put(payload(500))
+    assert_locked(database)
+    assert list(drained(queue))
+    assert [] == list(database.parent.glob("*damaged*"))
+    assert_locked(database)
+
+
+def test_a_file_that_stands_behind_a_damaged_frame_is_opened_once(tmp_path: Path) -> None:
+    """What SQLite leaves behind is read before SQLite opens the file."""
+    files = healthy(crashed=True)
+    slot = files.flipped(len(files.database) + len(files.wal) - 2000, 3).write(tmp_path / "slot")
+    with SqliteQueue.take(slot):
+        assert_locked(slot.database)
+
+
+def test_a_lock_of_sqlites_is_seen_before_the_file_is_touched(tmp_path: Path) -> None:
+    """Somebody has it open who knows nothing of the slot's lock."""
+    slot = healthy(crashed=False).write(tmp_path / "slot")
+    program = (
+        "import sqlite3, sys\n"
+        "raw = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
+        "raw.execute('BEGIN EXCLUSIVE')\n"
+        "print('open', flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(slot.database)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout is not None
+        assert b"open\n" == other.stdout.readline()
+        with pytest.raises(Exception, match=f"in use by process {other.pid}"):
+            SqliteQueue.take(slot)
+        other.communicate()
+
+
+def test_events_of_a_slot_that_was_closed_under_us_are_delivered_by_the_next_process(site: Site) -> None:
+    """Each once."""
+    site.run(DAEMONIZES.format(drain=False, durability="always", end="t.close()"))
+    with Collector() as collector:
+        site.endpoint = collector.url
+        with Child(site, "t = make(replaces='http://127.0.0.1:9')\nt.flush()\ntime.sleep(60)") as child:
+            assert collector.wait(distinct=25)
+            child.kill()
+        assert {1} == set(collector.eids().values())
+        assert {"before", "after"} == {label(event).split("-")[0] for event in collector.events}
