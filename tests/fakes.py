@@ -8,6 +8,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from durable_tracker.delivery.batches import device_time_ms
 from durable_tracker.delivery.policy import Delivery, DeliverySettings
 from durable_tracker.delivery.retry import Backoff
 from durable_tracker.delivery.transport import ENVELOPE_SIZE, Reply
@@ -77,6 +78,8 @@ class MemoryQueue:
         self.payloads: dict[int, bytes] = {}
         self.failing: Counter[str] = Counter()
         self.failing_after: Counter[str] = Counter()
+        self.clock: VirtualClock | None = None
+        self.put_at_s: dict[int, float] = {}
         self.peeks = 0
         self.releases = 0
         self._high = 0
@@ -87,8 +90,20 @@ class MemoryQueue:
     def put(self, payload: bytes) -> None:
         with self._lock:
             self._high += 1
+            self.put_at_s[self._high] = self._age_at_put(payload)
             self.rows[self._high] = payload
             self.payloads[self._high] = payload
+
+    def _age_at_put(self, payload: bytes) -> float:
+        """Return when an event was put: what is there from the start as long before as its `dtm` says."""
+        if self.clock is not None:
+            return self.clock.elapsed_s
+        tracked_ms = device_time_ms(payload)
+        return 0.0 if tracked_ms is None else (tracked_ms - EPOCH_MS) / 1000
+
+    def older(self, rows: Sequence[Row], age_s: float) -> list[Row]:
+        now_s = self.clock.elapsed_s if self.clock else 0.0
+        return [row for row in rows if now_s - self.put_at_s[row.key] > age_s]
 
     def put_many(self, payloads: Sequence[bytes]) -> None:
         for payload in payloads:
@@ -247,6 +262,7 @@ def rig(
 ) -> Rig:
     """Put a delivery together. The jitter is fixed at its upper bound."""
     clock = clock or VirtualClock()
+    queue.clock = clock
     checked = DeliverySettings(**settings)
     made = Rig(queue, transport, clock, None)  # type: ignore[arg-type]
     made.delivery = Delivery(

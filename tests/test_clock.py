@@ -15,13 +15,13 @@ from processes import Child, Site, label, wait_until
 
 from durable_tracker.collector import Collector
 from durable_tracker.delivery.policy import Delivery, DeliverySettings, Result
-from durable_tracker.store import salvage
+from durable_tracker.store import clocks, salvage, slot_file
+from durable_tracker.store.clocks import Ages, Reading
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from durable_tracker.delivery.transport import Reply
     from durable_tracker.store.sqlite_queue import SqliteQueue
 
     OpenQueue = Callable[..., SqliteQueue]
@@ -127,43 +127,84 @@ def deliver(queue: SqliteQueue, collector: ScriptedCollector, clock: VirtualCloc
         delivery.close()
 
 
-@pytest.mark.parametrize("jump_s", [86400, -86400, 50 * 365 * 86400, -50 * 365 * 86400])
-def test_max_age_is_not_reached_by_a_jump(open_queue: OpenQueue, jump_s: int) -> None:
-    """A backlog of a minute's age stays a minute old, whatever the wall says during an outage."""
+def test_events_whose_own_time_is_anything_are_sent(open_queue: OpenQueue) -> None:
+    """Of 1970, of the last century's end, of ten years from now: their age is the time they spent in the queue."""
     queue = open_queue()
-    queue.put_many([event(number, dtm=EPOCH_MS - 60_000) for number in range(1, 6)])
-    clock = VirtualClock()
-
-    def jump(_seconds: float) -> None:
-        clock.wall_offset_ms += jump_s * 1000
-
-    clock.on_wait = jump
-
-    def answer(request: int, _numbers: list[int]) -> Reply:
-        return NO_ANSWER if request < 3 else OK
-
-    collector = ScriptedCollector(answer)
-    assert Result.EMPTY is deliver(queue, collector, clock, max_age=3600)
-    assert [1, 2, 3, 4, 5] == collector.received
-    assert 0 == queue.ledger().expired
-
-
-def test_events_of_a_clock_that_was_ahead_are_not_too_old(open_queue: OpenQueue) -> None:
-    """Their time lies in the future: they are sent as they are."""
-    queue = open_queue()
-    queue.put(event(1, dtm=EPOCH_MS + 10 * 365 * 86_400_000))
-    collector = ScriptedCollector()
-    assert Result.EMPTY is deliver(queue, collector, VirtualClock(), max_age=60)
-    assert [1] == collector.received
-
-
-def test_a_backlog_that_is_too_old_is_dropped_and_counted_in_spite_of_jumps(open_queue: OpenQueue) -> None:
-    """The limit still works: by the wall as it was when delivery began, and the time that went by since."""
-    queue = open_queue()
-    queue.put(event(1, dtm=EPOCH_MS - 7_200_000))
-    queue.put(event(2, dtm=EPOCH_MS - 1_000))
+    for number, dtm in enumerate((0, EPOCH_MS - 7_200_000, EPOCH_MS + 10 * 365 * 86_400_000), 1):
+        queue.put(event(number, dtm=dtm))
     collector = ScriptedCollector()
     assert Result.EMPTY is deliver(queue, collector, VirtualClock(), max_age=3600)
+    assert [1, 2, 3] == collector.received
+
+
+class Machine:
+    """A machine whose clocks are told what to do, in place of the real ones."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = Reading("first", 1000.0, EPOCH_MS / 1000, is_synchronised=True)
+        monkeypatch.setattr(clocks, "read_clocks", lambda: self.now)
+        monkeypatch.setattr(slot_file, "Ages", lambda recorded: Ages(recorded, lambda: self.now))
+
+    def passes(self, seconds: float) -> None:
+        self.now = self.now._replace(since_boot_s=self.now.since_boot_s + seconds, wall_s=self.now.wall_s + seconds)
+
+    def reboots(self, name: str, wall_s: float, *, is_synchronised: bool) -> None:
+        self.now = Reading(name, 5.0, wall_s, is_synchronised)
+
+
+YEAR_S = 365 * 86_400.0
+
+
+@pytest.mark.parametrize(
+    ("wall_before_s", "wall_after_s", "synchronised", "expired"),
+    [
+        pytest.param(EPOCH_MS / 1000, 1.0, (True, True), [1, 2], id="right, and a week later right"),
+        pytest.param(0.0, 56 * YEAR_S, (False, True), [], id="1970, then right"),
+        pytest.param(EPOCH_MS / 1000 - YEAR_S, YEAR_S, (False, True), [], id="a year behind, then right"),
+        pytest.param(EPOCH_MS / 1000, 75 * YEAR_S, (True, False), [], id="right, then 2099"),
+        pytest.param(EPOCH_MS / 1000 + 75 * YEAR_S, -75 * YEAR_S, (False, True), [], id="2099, then right"),
+    ],
+)
+def test_an_age_counts_over_a_restart_only_if_both_clocks_are_vouched_for(
+    wall_before_s: float,
+    wall_after_s: float,
+    synchronised: tuple[bool, bool],
+    expired: list[int],
+    open_queue: OpenQueue,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The first is off for a week, the others for a second."""
+    machine = Machine(monkeypatch)
+    machine.now = Reading("first", 10.0, wall_before_s, synchronised[0])
+    queue = open_queue()
+    queue.put_many([event(1), event(2)])
+    queue.close()
+    off_s = 7 * 86_400.0 if expired else wall_after_s
+    machine.reboots("second", wall_before_s + off_s, is_synchronised=synchronised[1])
+    queue = open_queue()
+    queue.put(event(3))
+    collector = ScriptedCollector()
+    assert Result.EMPTY is deliver(queue, collector, VirtualClock(), max_age=3600)
+    assert sorted({1, 2, 3} - set(expired)) == collector.received
+    assert len(expired) == queue.ledger().expired
+
+
+def test_an_event_that_a_running_process_put_expires(open_queue: OpenQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """During an outage, or while the machine was suspended: no restart is needed, and what came later stays."""
+    machine = Machine(monkeypatch)
+    queue = open_queue()
+    queue.put(event(1))
+    clock = VirtualClock()
+
+    def waits(_seconds: float) -> None:
+        machine.passes(100.0)
+        if len(clock.waits) == 2:
+            machine.passes(7 * 86_400.0)
+            queue.put(event(2))
+
+    clock.on_wait = waits
+    collector = ScriptedCollector(lambda request, _: NO_ANSWER if request < 3 else OK)
+    assert Result.EMPTY is deliver(queue, collector, clock, max_age=3600)
     assert ([2], 1) == (collector.received, queue.ledger().expired)
 
 

@@ -724,7 +724,7 @@ DAY_S = 86_400
 
 
 def test_events_that_are_too_old_are_expired_and_the_others_sent() -> None:
-    """By their `dtm`, whatever separators the payload was encoded with."""
+    """By what the queue knows of their age."""
     payloads = [
         event(1, dtm=EPOCH_MS - 11_000),
         json.dumps({"e": "pv", "eid": "2", "dtm": str(EPOCH_MS - 11_000)}).encode(),
@@ -761,7 +761,7 @@ def test_a_jump_of_the_wall_clock_neither_drops_nor_stalls(jump_s: int) -> None:
     assert (queue.expired, made.clock.waits) == ([], [1, 2, 4])
 
 
-def test_what_was_put_in_this_process_cannot_be_older_than_it() -> None:
+def test_what_an_event_says_of_its_own_time_makes_it_no_older() -> None:
     """A device whose clock stands at 1970 until the network is up loses nothing."""
     queue = MemoryQueue()
     made = rig(queue, ScriptedCollector(until(1, NO_ANSWER)), clock=VirtualClock(wall_ms=EPOCH_MS), max_age=3600)

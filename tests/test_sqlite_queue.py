@@ -696,9 +696,9 @@ def test_after_an_ack_the_next_puts_need_no_checkpoint(open_queue: OpenQueue, mo
     real = connection_module.Connection.checkpoint
     payers = threading.local()
 
-    def checkpoint(connection: Any, mode: str = "PASSIVE") -> None:
+    def checkpoint(connection: Any, *arguments: Any) -> None:
         checkpoints.append(payers.name)
-        real(connection, mode)
+        real(connection, *arguments)
 
     monkeypatch.setattr(connection_module.Connection, "checkpoint", checkpoint)
     payers.name = "put_many"

@@ -61,39 +61,3 @@ def device_time_ms(payload: bytes) -> int | None:
     """Return the event's `dtm` in milliseconds since the epoch, or None if it has none."""
     found = _DTM.search(payload)
     return int(found[1]) if found else None
-
-
-class AgeLimit:
-    """Tells which events are older than `max_age` seconds, whatever the wall clock does. Not thread-safe.
-
-    The wall clock is read once and carried on by the monotonic one, so that no jump makes events old; and what was
-    put while this process runs cannot be older than the process, whatever its `dtm` says.
-
-    Args:
-        max_age: in seconds.
-        high_key: the highest key of the queue as the process began.
-        wall_ms: returns milliseconds since the epoch.
-        monotonic: returns seconds.
-    """
-
-    def __init__(
-        self, max_age: float, high_key: int, *, wall_ms: Callable[[], int], monotonic: Callable[[], float]
-    ) -> None:
-        self._max_age = max_age
-        self._high_key = high_key
-        self._monotonic = monotonic
-        self._born_at = monotonic()
-        self._born_wall_ms = wall_ms()
-
-    def old(self, rows: Sequence[Row]) -> list[Row]:
-        """Return those rows that are too old. One without a `dtm` never is."""
-        lived_s = self._monotonic() - self._born_at
-        horizon_ms = self._born_wall_ms + (lived_s - self._max_age) * 1000
-        old = []
-        for row in rows:
-            if row.key > self._high_key and lived_s <= self._max_age:
-                continue
-            device_time = device_time_ms(row.payload)
-            if device_time is not None and device_time < horizon_ms:
-                old.append(row)
-        return old

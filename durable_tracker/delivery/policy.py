@@ -23,7 +23,6 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from durable_tracker.delivery.batches import AgeLimit, Batch
 from durable_tracker.delivery.claims import Claims
 from durable_tracker.delivery.pipeline import Pipeline
 from durable_tracker.delivery.retry import Backoff, Outcome, Trouble, classify, retry_while_troubled
@@ -34,6 +33,7 @@ from durable_tracker.log import logger
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from durable_tracker.delivery.batches import Batch
     from durable_tracker.delivery.pace import Pace
     from durable_tracker.delivery.transport import Reply, Transport
     from durable_tracker.store.queue import Queue, Row
@@ -65,15 +65,12 @@ class Delivery:
         on_success: called with the decoded events of a batch after they were accepted and removed from the queue.
         on_failure: called with the number of events delivered since the last such call, and the decoded events
             that will not be tried again (refused for good, or too old), after they were moved out of the queue.
-        wall_ms: the wall clock, in milliseconds since the epoch: for `stm`, and read once for `max_age`.
+        wall_ms: the wall clock, in milliseconds since the epoch: for `stm`.
         monotonic: the clock for everything else, in seconds.
         backoff: how long to wait after a trouble; by default full jitter up to the settings' maximum.
         pace: when to rest beside an application that tracks; None: never.
 
     What the callbacks raise is logged and goes no further.
-
-    Raises:
-        StorageError: `max_age` is set and the queue could not tell its highest key.
     """
 
     def __init__(
@@ -105,12 +102,6 @@ class Delivery:
         self._ahead: Batch | None = None  # claimed after all others, and not sent yet
         self._unread: Exception | None = None  # why nothing could be claimed ahead
         self._owed: list[Batch] = []  # accepted by the collector, but not yet removed from the queue
-        # What is put between now and the first run is new as well, hence the queue is asked here.
-        self._age_limit = (
-            None
-            if settings.max_age is None
-            else AgeLimit(settings.max_age, queue.high_key(), wall_ms=wall_ms, monotonic=monotonic)
-        )
         self._claims = Claims(
             queue, settings=settings, without_old=self._without_old, wall_ms=wall_ms, monotonic=monotonic, pace=pace
         )
@@ -244,9 +235,9 @@ class Delivery:
 
     def _without_old(self, rows: list[Row]) -> list[Row]:
         """Expire the rows that are too old to be sent."""
-        if self._age_limit is None:
+        if self._settings.max_age is None:
             return rows
-        old = self._age_limit.old(rows)
+        old = self._queue.older(rows, self._settings.max_age)
         if not old:
             return rows
         self._queue.expire([row.key for row in old])

@@ -234,8 +234,8 @@ class Connection:
     def checkpoint(self, mode: str = "PASSIVE", then: str | None = None) -> None:
         """Write the WAL into the database and sync it, so that the WAL starts anew.
 
-        Without a bytecode in between, since SQLite counts an unfinished checkpoint among the writers: the put of a signal
-        handler would not be committed when it returns, and a transaction of its own would fail and undo it.
+        Without a bytecode in between, since SQLite counts an unfinished checkpoint among the writers: what a signal
+        handler puts would not be committed when that returns, and a transaction of its own would fail and undo it.
 
         Args:
             mode: "PASSIVE" keeps the WAL's file for reuse, "TRUNCATE" empties it.

@@ -84,6 +84,12 @@ class Queue(Protocol):
     def reject(self, keys: Sequence[int], status: int | None, reason: str) -> None:
         """Move rows that were refused for what they are to the dead letters, with the reason."""
 
+    def older(self, rows: Sequence[Row], age_s: float) -> list[Row]:
+        """Return those of the rows of which it is known that they were put more than `age_s` seconds ago.
+
+        By the queue's own clock. What cannot be known, since the wall clock jumped or was wrong, is not old.
+        """
+
     def expire(self, keys: Sequence[int]) -> None:
         """Remove rows that outlived `max_age`."""
 

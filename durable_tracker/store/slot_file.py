@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from durable_tracker.errors import DamagedQueueError, QueueError, QueueFullError, SlotBusyError, StorageError
 from durable_tracker.log import logger
 from durable_tracker.store import acked, dead_letters, interval_sync, preflight, salvage
+from durable_tracker.store.clocks import NOTE_INTERVAL_S, Ages
 from durable_tracker.store.connection import Connection
 from durable_tracker.store.descriptors import Held
 from durable_tracker.store.headroom import Headroom
@@ -95,6 +96,8 @@ class SlotFile:
         self._durability: Durability = durability if durability == "always" or interval_sync.start() else "always"
         self._pid = os.getpid()
         self._wal_held: Held | None = None
+        self.ages = Ages(None)
+        self._time_was_noted_at = 0.0
         self._lock_was_seen_at = time.monotonic()
         self._sync_error: str | None = None
         self._mends = 0
@@ -129,7 +132,30 @@ class SlotFile:
             self._set_aside(exc)
         self._begin_taking_over()
         self._record_durability()
+        self.ages = Ages(self.meta.get("clocks"))
+        self._record_time()
         self.log()
+
+    def note_time(self) -> None:
+        """Once a minute: note how high the keys are, which is how rows get an age."""
+        if time.monotonic() >= self._time_was_noted_at + NOTE_INTERVAL_S:
+            self._record_time()
+
+    def _record_time(self) -> None:
+        with self.lock, contextlib.suppress(QueueFullError):
+            self._time_was_noted_at = time.monotonic()
+            self.ages.note(self.high)
+            self.set_meta("clocks", self.ages.record())
+
+    def older_than(self, age_s: float) -> int:
+        """Return the highest key whose row is known to be older than `age_s` seconds, 0 if none is.
+
+        As it is asked for before each batch, moments are noted here too, in memory, so that an age is known to a tenth.
+        """
+        with self.lock:
+            last = self.ages.older_than(age_s)
+            self.ages.note(self.high, min(age_s / 10, NOTE_INTERVAL_S))
+            return last
 
     def _record_durability(self) -> None:
         """Tell the next owner what the tail of the WAL is worth."""
@@ -562,8 +588,8 @@ class SlotFile:
                 raise DamagedQueueError(f"{self.slot.database}: a count is negative")
 
     def set_meta(self, name: str, value: object) -> None:
-        """Record something other than a count, as JSON, unless it is on record already."""
-        text = json.dumps(value).encode()
+        """Record something other than a count, as JSON, unless it is on record already. Bytes are JSON."""
+        text = value if isinstance(value, bytes) else json.dumps(value).encode()
         with self.lock:
             if self.meta.get(name) != text:
                 self.transaction(f"INSERT OR REPLACE INTO meta (key, value) VALUES ('{name}', x'{text.hex()}')")
@@ -587,6 +613,9 @@ class SlotFile:
                 with contextlib.suppress(QueueError), self.lock:  # what cannot be swept now is swept by the next owner
                     if self.counts["acked"] and self.ledger().pending == 0:
                         acked.sweep(self, self.max_queue_bytes)
+                if self.ledger().pending:
+                    with contextlib.suppress(QueueError):
+                        self._record_time()
                 self.sync()
         finally:
             if self._pid == os.getpid():

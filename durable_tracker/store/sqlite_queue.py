@@ -223,6 +223,7 @@ class SqliteQueue:
     def peek(self, after: int, count_max: int, size_max: int) -> list[Row]:
         """Return the oldest pending rows with a key above `after`; see `Queue.peek`."""
         self._file.look_after_lock()
+        self._file.note_time()
         while True:
             self._take_over()
             found, has_gap = self._claim(after, count_max, size_max)
@@ -294,6 +295,12 @@ class SqliteQueue:
         """Remove delivered rows; see `Queue.ack`."""
         self._remove(keys, "delivered")
         self._file.checkpoint_soon()
+
+    @_mending
+    def older(self, rows: Sequence[Row], age_s: float) -> list[Row]:
+        """Return the rows that are older; see `Queue.older`."""
+        last = self._file.older_than(age_s)
+        return [row for row in rows if row.key <= last]
 
     @_mending
     def expire(self, keys: Sequence[int]) -> None:
