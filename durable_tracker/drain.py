@@ -191,6 +191,8 @@ def _drain_queue(queue: SqliteQueue, name: str, args: argparse.Namespace, stop: 
 
             with breaking_off(stop, transport):
                 result = delivery.run(progress=show)
+                while result is Result.SUSPECTS and _is_worth_waiting_for(delivery.state, stop):
+                    result = delivery.run(progress=show)
         queue.shrink()
     finally:
         delivery.close()
@@ -207,11 +209,18 @@ def _drain_queue(queue: SqliteQueue, name: str, args: argparse.Namespace, stop: 
     )
 
 
+def _is_worth_waiting_for(state: DeliveryState, stop: Stop) -> bool:
+    """Wait until the next suspect is due. Return whether there was time for that."""
+    left_s = (state.next_attempt_at or 0.0) - time.monotonic()
+    return left_s < stop.left_s() and not stop.wait(left_s)
+
+
 def _why(result: Result, state: DeliveryState, stop: Stop) -> str:
     if stop.is_interrupted:
         return "stopped by a signal"
     if result is Result.SUSPECTS:
-        return f"the collector refused them, and accepted nothing else: {state.last_error}"
+        parked = f"{state.parked} of them are parked, since the dead letters are full; " if state.parked else ""
+        return f"{parked}the collector refused them, which is not proven to be their own fault: {state.last_error}"
     return f"gave up for now: {state.last_error or 'out of time'}"
 
 

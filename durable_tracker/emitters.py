@@ -69,6 +69,8 @@ class EmitterStats:
         dropped: events that `on_full="drop_newest"` threw away in this process; they were never accepted.
         state: "idle", "sending", "backing_off" or "blocked".
         last_error: what went wrong last with the collector, None if nothing did.
+        suspects: events that were refused, which is not proven to be their own fault; they are pending.
+        parked: those of them for which the dead letters have no room.
         oldest_age_s: seconds since the oldest pending event was tracked, None if none is pending.
         elsewhere: events that were found in this emitter's directories and wait for another collector, by address.
         used_bytes: bytes of the slot's database in use.
@@ -81,6 +83,8 @@ class EmitterStats:
     dropped: int
     state: str
     last_error: str | None
+    suspects: int
+    parked: int
     oldest_age_s: float | None
     elsewhere: Mapping[str, int]
     used_bytes: int
@@ -490,6 +494,8 @@ class Emitter:
             dropped=self._dropped,
             state=state.state if state else "idle",
             last_error=state.last_error if state else None,
+            suspects=state.suspects if state else 0,
+            parked=state.parked if state else 0,
             oldest_age_s=_age_s(queue.oldest()) if queue else None,
             elsewhere=self._backlogs.elsewhere,
             used_bytes=queue.used_bytes() if queue else 0,

@@ -5,6 +5,7 @@
     ├── InvalidEventError (ValueError)      an event was refused at the door; nothing was queued
     └── QueueError                          the queue did not take, or could not give, an event
         ├── QueueFullError                  the quota or the disk is full; nothing was queued
+        │   └── DeadLettersFullError        their bound is reached; the event stays in the queue
         ├── QueueClosedError                the emitter was closed by its owner
         ├── SlotBusyError                   another process, or another emitter, owns the slot
         └── StorageError                    the disk or SQLite failed
@@ -55,6 +56,10 @@ class QueueFullError(QueueError):
     """
 
     stored: int = 0
+
+
+class DeadLettersFullError(QueueFullError):
+    """The dead letters have reached their bound. The refused event stays in the queue: nothing is discarded."""
 
 
 class QueueClosedError(QueueError):

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from durable_tracker.errors import (
     DamagedQueueError,
+    DeadLettersFullError,
     QueueClosedError,
     QueueFullError,
     SlotBusyError,
@@ -251,16 +252,20 @@ def test_dead_letters_tell_why_and_keep_the_bytes(open_queue: OpenQueue) -> None
     assert [events(1, 1)[0], events(0, 1)[0]] == payloads(queue)
 
 
-def test_dead_letters_are_bounded_and_what_is_discarded_is_counted(
+def test_dead_letters_are_bounded_and_nothing_is_ever_discarded(
     open_queue: OpenQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The oldest make room for the newest."""
+    """At the bound a refused row stays where it is, until an operator makes room."""
     monkeypatch.setattr(dead_letters, "COUNT_MAX", 3)
     queue = open_queue()
     queue.put_many(events(0, 5))
-    queue.reject([1, 2, 3, 4, 5], 400, "no")
-    assert [3, 4, 5] == [letter.key for letter in queue.dead_letters()]
-    assert Ledger(accepted=5, dead=3, discarded=2) == queue.ledger()
+    with pytest.raises(DeadLettersFullError, match="3 dead letters"):
+        queue.reject([1, 2, 3, 4, 5], 400, "no")
+    assert [1, 2, 3] == [letter.key for letter in queue.dead_letters()]
+    assert Ledger(accepted=5, dead=3, pending=2) == queue.ledger()
+    assert 1 == queue.requeue([2])
+    queue.reject([4], 400, "no")
+    assert Ledger(accepted=5, dead=3, pending=2) == queue.ledger()
 
 
 def test_eviction_skips_rows_in_flight(open_queue: OpenQueue) -> None:

@@ -28,9 +28,6 @@ class Batch:
         rows: the events, oldest first.
         span: their place in the queue and what is known of it.
         size: bytes of the body, envelope included.
-        made: when the request was made, by the delivery's counter.
-        last_resort: whether a refusal is final, since nothing else is left to ask about.
-        probe: whether it only asks whether the collector has come to its senses.
         ack_failed: whether removing the events from the queue was tried before.
         sent: the events as they went out.
     """
@@ -38,10 +35,7 @@ class Batch:
     rows: Sequence[Row]
     span: Span
     size: int
-    made: int
     wall_ms: Callable[[], int]
-    last_resort: bool = False
-    probe: bool = False
     ack_failed: bool = False
     sent: Sequence[bytes] = ()
 

@@ -1,7 +1,7 @@
 """Which events go out next, and what is known about those that were refused.
 
 The cursor is the highest key that was claimed from the queue. Below it lie events in flight, and spans that are
-waiting to be sent again: see `spans` for how a refused event is told from a collector that refuses everything.
+waiting to be sent again: see `poison` for how a refused event is told from a collector that errs.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from durable_tracker.delivery.batches import EVENT_OVERHEAD, Batch, body_size
 from durable_tracker.delivery.pace import PIECE
+from durable_tracker.delivery.poison import GAP_S, Evidence
 from durable_tracker.delivery.spans import Span, Spans
 from durable_tracker.delivery.transport import ENVELOPE_SIZE
 from durable_tracker.errors import QueueError
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 CONTROL_AFTER = 8
 """Refusals in a row after which controls are sent: one acceptance settles what the refusals mean."""
+
+QUESTIONS_MAX = 3
+"""Questions about suspects in a row, while there is anything else to send."""
 
 GROWTH_AFTER = 16
 """Batches accepted, at the size to which a 413 brought them, after which batches grow by an eighth."""
@@ -54,8 +58,10 @@ class Claims:
     ) -> None:
         self.streak = 0
         """Refusals since the last acceptance."""
-        self.probe_at = -math.inf
-        """When a suspect may next be asked about although nothing was accepted since, by the monotonic clock."""
+        self._evidence = Evidence(settings.max_retry_delay_seconds)
+        self._is_undecidable = False  # whether a suspect waits for long, since nothing else is accepted
+        self._question_at = -math.inf  # meanwhile one question at a time is enough, by the monotonic clock
+        self._asked = 0  # questions about suspects since anything else was sent
         self._queue = queue
         self._settings = settings
         self._without_old = without_old
@@ -64,8 +70,6 @@ class Claims:
         self._pace = pace
         self._spans = Spans()
         self._cursor = 0
-        self._clock = 0  # counts requests made and refusals, to say which came first
-        self._accepted_last = 0  # when the newest request that was accepted was made, by that counter
         self._size_accepted_min = 0
         self._size_max = settings.byte_limit
         self._batches_at_size_max = 0
@@ -85,6 +89,16 @@ class Claims:
         """How many events were refused alone, and are kept until that is proven to be their own fault."""
         return self._spans.suspects
 
+    @property
+    def parked(self) -> int:
+        """How many of the suspects are poison for which the dead letters have no room."""
+        return self._spans.parked
+
+    @property
+    def due_at(self) -> float:
+        """When the next suspect is to be asked about, in seconds of the monotonic clock."""
+        return max(self._spans.due_at, self._question_at if self._is_undecidable else -math.inf)
+
     def next(self, *, idle: bool) -> Batch | None:
         """Return the next batch, or None if there is nothing to send now.
 
@@ -100,20 +114,42 @@ class Claims:
             batch = self._newest() if self.streak >= CONTROL_AFTER and self.streak % 2 else None
             if batch is not None:
                 return batch
-            span = self._next_span()
+            if self._asked < QUESTIONS_MAX and not self.streak:
+                batch = self._question()
+                if batch is not None:
+                    return batch
+            self._asked = 0
+            span = self._spans.control() if self.streak >= CONTROL_AFTER else self._spans.oldest()
             if span is None:
                 batch = self._fresh(self._settings.batch_size)
-                if batch is not None or not idle:
-                    return batch
-                return self._last_resort()
+                return batch if batch is not None or not idle else self._question()
             batch = self._again(span)
             if batch is not None:
                 return batch
 
+    def _question(self) -> Batch | None:
+        """Ask about a suspect again, if one is due."""
+        now = self._monotonic()
+        while self.due_at <= now and (span := self._spans.due(now)) is not None:
+            batch = self._again(span)
+            if batch is not None:
+                self._asked += 1
+                self._question_at = now + self._settings.max_retry_delay_seconds
+                return batch
+        return None
+
     def accepted(self, batch: Batch) -> None:
         """Take note that the collector accepted a batch."""
         self.streak = 0
-        self._accepted_last = max(self._accepted_last, batch.made)
+        if batch.span.alone:
+            self._evidence.exonerate(batch.span)
+            self._is_undecidable = False
+            self._spans.hasten(self._monotonic())  # the others may be as innocent
+        else:
+            self._evidence.accepted += 1
+            if self._is_undecidable:  # one acceptance is what was missing
+                self._is_undecidable = False
+                self._spans.hasten(self._monotonic() + GAP_S)
         self._size_accepted_min = min(self._size_accepted_min or batch.size, batch.size)
         # Limits are raised without anybody being told, so batches that a 413 made small become larger again.
         if self._size_max < self._settings.byte_limit and batch.size > self._size_max // 2:
@@ -126,13 +162,20 @@ class Claims:
         """Take note of a refusal.
 
         Returns:
-            Whether it is final: the batch is one event that was refused alone before, and others were accepted since.
-            Else its events are kept and will be sent again, in halves if there are several.
+            Whether it is final: the batch is one event, and its refusals are proven to be its own fault. Else its
+            events are kept and will be sent again, in halves if there are several.
         """
-        self._clock += 1
-        if not batch.probe:  # probes have a pace of their own, and are no reason for newer events to wait
-            self.streak += 1
-        span = replace(batch.span, refused_first=batch.span.refused_first or self._clock, refused_last=self._clock)
+        evidence = self._evidence
+        if batch.span.alone:
+            suspect = self._asked_again(batch.span)
+            # For what is too large, a smaller request that was accepted at any time speaks as well.
+            accepted_min = int(0 < self._size_accepted_min < suspect.too_large)
+            if evidence.is_proof(suspect, accepted_min=accepted_min):
+                return True
+            self._wait_for(suspect, accepted_min)
+            return False
+        self.streak += 1
+        span = evidence.refused(batch.span)
         rows = batch.rows
         if len(rows) > 1:
             middle = len(rows) // 2
@@ -142,11 +185,38 @@ class Claims:
                 self._size_max = min(self._size_max, max(batch.size // 2, 1))
                 self._batches_at_size_max = 0
             return False
-        if batch.last_resort or (batch.span.alone and self._accepted_last > batch.span.refused_last):
-            return True
-        self.probe_at = self._monotonic() + self._settings.max_retry_delay_seconds
-        self._spans.add(replace(span, alone=True, too_large=batch.size if too_large else 0))
+        suspect = replace(
+            span,
+            alone=True,
+            too_large=batch.size if too_large else 0,
+            epoch=evidence.epoch,
+            accepted_last=evidence.accepted,
+        )
+        evidence.explain(suspect)
+        self._wait_for(suspect, int(0 < self._size_accepted_min < suspect.too_large))
         return False
+
+    def _wait_for(self, suspect: Span, accepted_min: int = 0) -> None:
+        """Keep a suspect until it is due again."""
+        gap_s = self._evidence.gap_s(suspect, accepted_min=accepted_min)
+        self._spans.add(replace(suspect, due_at=self._monotonic() + gap_s))
+        self._is_undecidable = self._is_undecidable or (gap_s > GAP_S and not suspect.is_parked)
+
+    def _asked_again(self, suspect: Span) -> Span:
+        """Return a suspect after one more question about it was refused."""
+        evidence = self._evidence
+        if suspect.epoch != evidence.epoch:  # what was refused before proves nothing any more
+            suspect = replace(suspect, epoch=evidence.epoch, repeats=0, repeats_beside=0)
+        return replace(
+            suspect,
+            repeats=suspect.repeats + 1,
+            repeats_beside=suspect.repeats_beside + (evidence.accepted > suspect.accepted_last),
+            accepted_last=evidence.accepted,
+        )
+
+    def park(self, batch: Batch) -> None:
+        """Take note that a batch is poison, and that the dead letters have no room for it."""
+        self._wait_for(replace(batch.span, is_parked=True))
 
     def give_back(self, batch: Batch) -> None:
         """Take note that nothing came of a batch."""
@@ -154,7 +224,7 @@ class Claims:
 
     def put_back(self, newest: Batch) -> None:
         """Take note that the batch that was claimed last is not sent now."""
-        if newest.span.last == self._cursor and not newest.span.refused_first:
+        if newest.span.last == self._cursor and not newest.span.refusals:
             self._cursor = newest.span.first - 1  # no key lies in between: it is as if it had not been read
         else:
             self._spans.add(newest.span)
@@ -167,28 +237,6 @@ class Claims:
         """Forget what was claimed, and read from the beginning: an exception may have left events in nobody's hands."""
         self._spans = Spans()
         self._cursor = 0
-
-    def _next_span(self) -> Span | None:
-        if self.streak >= CONTROL_AFTER:
-            return self._spans.control(self._accepted_last)
-        return self._spans.oldest(self._accepted_last)
-
-    def _last_resort(self) -> Batch | None:
-        """Ask once more about a suspect, since nothing else is left to ask about."""
-        while True:
-            span = None
-            if self.streak < CONTROL_AFTER:  # beyond, the last acceptance is too long ago to go by
-                span = self._spans.last_resort(self._accepted_last, self._size_accepted_min)
-            last_resort = span is not None
-            if span is None and self._monotonic() >= self.probe_at:
-                span = self._spans.probe()
-            if span is None:
-                return None
-            batch = self._again(span)
-            if batch is not None:
-                batch.last_resort = last_resort
-                batch.probe = not last_resort
-                return batch
 
     def _fresh(self, count_max: int) -> Batch | None:
         """Claim the oldest events that were not claimed yet."""
@@ -249,8 +297,7 @@ class Claims:
         return self._batch(rows, replace(span, first=rows[0].key, last=rows[-1].key, count=len(rows)))
 
     def _batch(self, rows: list[Row], span: Span) -> Batch:
-        self._clock += 1
-        return Batch(rows=rows, span=span, size=body_size(rows, ENVELOPE_SIZE), made=self._clock, wall_ms=self._wall_ms)
+        return Batch(rows=rows, span=span, size=body_size(rows, ENVELOPE_SIZE), wall_ms=self._wall_ms)
 
     def _payload_size_max(self, count: int) -> int:
         return max(self._size_max - ENVELOPE_SIZE - EVENT_OVERHEAD * count, 1)

@@ -27,7 +27,7 @@ from durable_tracker.delivery.claims import Claims
 from durable_tracker.delivery.pipeline import Pipeline
 from durable_tracker.delivery.retry import Backoff, Outcome, Trouble, classify, retry_while_troubled
 from durable_tracker.delivery.state import DeliverySettings, DeliveryState, Result
-from durable_tracker.errors import QueueClosedError, QueueError
+from durable_tracker.errors import DeadLettersFullError, QueueClosedError, QueueError
 from durable_tracker.log import logger
 
 if TYPE_CHECKING:
@@ -194,8 +194,8 @@ class Delivery:
                 logger.warning("delivery.events_suspected", extra={"events": self._claims.suspects, "fate": fate})
             self._update(trouble_count=self._state.trouble_count + 1)
         self._queue.release()
-        due = self._claims.probe_at if result is Result.SUSPECTS else None
-        self._update(suspects=self._claims.suspects, next_attempt_at=due)
+        due = self._claims.due_at if result is Result.SUSPECTS else None
+        self._update(suspects=self._claims.suspects, parked=self._claims.parked, next_attempt_at=due)
         if result is Result.SUSPECTS:
             self._update(state="blocked", consecutive_troubles=0)
         elif result is not Result.STOPPED or not self._state.consecutive_troubles:
@@ -351,17 +351,23 @@ class Delivery:
     def _refused(self, batch: Batch, reply: Reply, outcome: Outcome) -> None:
         self._update(state="sending", consecutive_troubles=0)  # whatever it means, somebody is there
         final = self._claims.refused(batch, too_large=outcome is Outcome.TOO_LARGE)
-        if self._claims.streak >= REFUSALS_MAX and not batch.probe:
+        if self._claims.streak >= REFUSALS_MAX and not batch.span.alone:
             self._hitched(Outcome.BLOCKED, None)
         if final:
             self._bury(batch, reply)
-        self._update(suspects=self._claims.suspects)
+        self._update(suspects=self._claims.suspects, parked=self._claims.parked)
 
     def _bury(self, batch: Batch, reply: Reply) -> None:
         """Move a refused event to the dead letters."""
         row = batch.rows[0]
         try:
             self._queue.reject([row.key], reply.status, reply.error or f"HTTP {reply.status}")
+        except DeadLettersFullError as exc:
+            self._claims.park(batch)
+            if not self._state.parked:
+                fate = "kept in the queue and passed by, until dead letters are requeued"
+                logger.error("delivery.event_parked", extra={"reason": str(exc), "fate": fate})
+            return
         except QueueError:
             self._claims.give_back(batch)
             raise

@@ -3,46 +3,50 @@
 A span names its events by their keys and is read from the queue again when its turn comes, so that any number of
 refused events costs next to no memory and a row that was evicted meanwhile is simply not there any more.
 
-How a refused event is told from a collector that refuses everything: the request is halved until the offender is
-alone, oldest half first. An event that is refused alone is a *suspect*, kept and passed by. It is a dead letter once
-it is refused alone again and some other event was accepted in between, in a request made after its first refusal.
-After some refusals in a row single events from elsewhere are tried as controls, since one acceptance is what is
-missing. When suspects are all that is left, those that had their chance are asked about at once: others were
-accepted since they were first refused, as part of a larger request.
+A request that is refused is halved until the offender is alone, oldest half first. What becomes of an event that was
+refused alone is the business of `poison`. After some refusals in a row single events from elsewhere are tried as
+controls, since one acceptance is what is missing.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Span:
     """A run of pending events: no other pending key lies between its first and its last.
 
-    Times are the delivery's own counter of requests made and requests refused, never a clock.
-
     Attributes:
         first: lowest key.
         last: highest key.
         count: about how many events there are; how many are read at once.
-        refused_first: when the events were first refused, as part of any request; 0 if they never were.
-        refused_last: when they were last refused.
+        refusals: the numbers of the refused requests that these events were in, but for questions about a suspect.
+        accepted_before: requests that had been accepted at the first refusal.
         alone: whether it is a single event that was refused alone: a suspect.
         too_large: the suspect's size in bytes if it was refused for that, else 0.
+        epoch: the delivery's, at the last refusal; see `poison`.
+        repeats: questions about it that were refused in that epoch.
+        repeats_beside: those of them since the one before which something else was accepted.
+        accepted_last: requests that had been accepted at its last refusal.
+        due_at: when to ask about it again, in seconds of the monotonic clock.
+        is_parked: whether it is poison for which the dead letters have no room.
     """
 
     first: int
     last: int
     count: int
-    refused_first: int = 0
-    refused_last: int = 0
+    refusals: tuple[int, ...] = ()
+    accepted_before: int = 0
     alone: bool = False
     too_large: int = 0
+    epoch: int = 0
+    repeats: int = 0
+    repeats_beside: int = 0
+    accepted_last: int = 0
+    due_at: float = 0.0
+    is_parked: bool = False
 
 
 class Spans:
@@ -56,34 +60,38 @@ class Spans:
 
     @property
     def refused(self) -> bool:
-        """Whether any of them was ever refused."""
-        return any(span.refused_first for span in self._by_first.values())
+        """Whether any of them was refused and may still hold good events."""
+        return any(bool(span.refusals) and not span.alone for span in self._by_first.values())
 
     @property
     def suspects(self) -> int:
         """How many events are suspects."""
         return sum(span.alone for span in self._by_first.values())
 
+    @property
+    def parked(self) -> int:
+        """How many of them are parked."""
+        return sum(span.is_parked for span in self._by_first.values())
+
+    @property
+    def due_at(self) -> float:
+        """When the next suspect is to be asked about, in seconds of the monotonic clock."""
+        return min((span.due_at for span in self._by_first.values() if span.alone), default=math.inf)
+
     def add(self, span: Span) -> None:
         """Keep a span until it is picked."""
         self._by_first[span.first] = span
 
-    def oldest(self, accepted_last: int) -> Span | None:
-        """Take the oldest span that may be sent now.
+    def oldest(self) -> Span | None:
+        """Take the oldest span that is no suspect."""
+        span = min((span for span in self._by_first.values() if not span.alone), key=_first, default=None)
+        return self._by_first.pop(span.first) if span else None
 
-        Args:
-            accepted_last: when the newest request that was accepted was made.
-        """
-        return self._take(min, (span for span in self._by_first.values() if _may_go(span, accepted_last)))
-
-    def control(self, accepted_last: int) -> Span | None:
-        """Take one event that is most likely innocent: the newest of the largest span that was not tried as such.
-
-        Only if there is no such span, take a suspect that may be sent now.
-        """
+    def control(self) -> Span | None:
+        """Take one event that is most likely innocent: the newest of the largest span that was not tried as such."""
         untried = [span for span in self._by_first.values() if not span.alone]
         if not untried:
-            return self.oldest(accepted_last)
+            return None
         span = max(untried, key=lambda one: (one.last - one.first, one.first))
         del self._by_first[span.first]
         if span.first == span.last:
@@ -91,27 +99,17 @@ class Spans:
         self.add(replace(span, last=span.last - 1, count=min(span.count, span.last - span.first)))
         return replace(span, first=span.last, count=1)
 
-    def last_resort(self, accepted_last: int, size_accepted_min: int) -> Span | None:
-        """Take a suspect on whose word alone it may become a dead letter, because nothing else is left to ask.
+    def hasten(self, at: float) -> None:
+        """Let no suspect that is not parked wait for longer than until `at`."""
+        for span in [span for span in self._by_first.values() if span.alone and not span.is_parked]:
+            self._by_first[span.first] = replace(span, due_at=min(span.due_at, at))
 
-        Those are the suspects that had their chance: others were accepted since they were first refused, or,
-        for one that is too large, a smaller request was accepted at any time.
-        """
-        return self._take(
-            min,
-            (
-                span
-                for span in self._by_first.values()
-                if span.alone and (accepted_last > span.refused_first or 0 < size_accepted_min < span.too_large)
-            ),
-        )
-
-    def probe(self) -> Span | None:
-        """Take the suspect that was not asked about for longest."""
-        suspects = [span for span in self._by_first.values() if span.alone]
-        if not suspects:
+    def due(self, now: float) -> Span | None:
+        """Take the suspect that has been due for longest, None if none is."""
+        if self.due_at > now:
             return None
-        return self._by_first.pop(min(suspects, key=lambda span: span.refused_last).first)
+        span = min((span for span in self._by_first.values() if span.alone), key=lambda one: one.due_at)
+        return self._by_first.pop(span.first)
 
     def rewind(self, cursor: int) -> int:
         """Return where to go on reading the queue, having forgotten the spans that lie just before.
@@ -123,16 +121,12 @@ class Spans:
         """
         while self._by_first:
             top = self._by_first[max(self._by_first)]
-            if top.refused_first:
+            if top.refusals:
                 break
             del self._by_first[top.first]
             cursor = top.first - 1
         return cursor
 
-    def _take(self, which: Callable[..., Span], spans: Iterable[Span]) -> Span | None:
-        span = which(spans, key=lambda one: one.first, default=None)
-        return self._by_first.pop(span.first) if span else None
 
-
-def _may_go(span: Span, accepted_last: int) -> bool:
-    return not span.alone or accepted_last > span.refused_last
+def _first(span: Span) -> int:
+    return span.first

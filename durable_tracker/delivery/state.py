@@ -80,6 +80,7 @@ class DeliveryState:
         dead: events moved to the dead letters.
         expired: events dropped for their age.
         suspects: events that were refused alone and are kept until that is proven to be their own fault.
+        parked: suspects that are poison, and for which the dead letters have no room.
         consecutive_troubles: troubles since the last progress.
         trouble_count: troubles so far; also rises when a run ends with suspects. It never falls, so whoever waits
             for the queue to become empty can see that the collector was found unable since.
@@ -95,6 +96,7 @@ class DeliveryState:
     dead: int = 0
     expired: int = 0
     suspects: int = 0
+    parked: int = 0
     consecutive_troubles: int = 0
     trouble_count: int = 0
     next_attempt_at: float | None = None

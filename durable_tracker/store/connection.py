@@ -388,6 +388,7 @@ class Connection:
         raw, self._raw = self._raw, None
         cursor, self._cursor = self._cursor, None
         self._insert = _not_open
+        self._held, self._held_wal = [], None
         if raw is None or os.getpid() != self._pid:
             return
         if cursor is not None:

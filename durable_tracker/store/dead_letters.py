@@ -9,6 +9,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Final
 
+from durable_tracker.errors import DeadLettersFullError
 from durable_tracker.store.records import OVERHEAD, DeadLetter, dead_letter_of, dead_letter_record, payload_of, record
 
 if TYPE_CHECKING:
@@ -22,11 +23,15 @@ RECORD_HIGH: Final = "UPDATE meta SET value = max(value, (SELECT coalesce(max(ke
 COUNT_MAX: Final = 10_000
 SIZE_MAX: Final = 64 << 20
 _QUOTA_SHARE: Final = 4  # of a small quota letters take a quarter at most: else they would keep new events out for ever
-_DISCARD_MAX: Final = 100  # in one transaction
 
 
 def bury(file: SlotFile, key: int, status: int | None, reason: str) -> None:
-    """Move a refused row to the dead letters. Does nothing if there is no such row."""
+    """Move a refused row to the dead letters. Does nothing if there is no such row.
+
+    Raises:
+        DeadLettersFullError: they have reached their bound.
+    """
+    check_room(file)
     row = file.connection.select_one("SELECT value FROM events WHERE key = ? AND key > ?", (key, file.acked))
     if row is not None:
         letter = DeadLetter(key, status, reason, time.time_ns() // 1_000_000, row[0][OVERHEAD:])
@@ -81,24 +86,18 @@ def _move(file: SlotFile, key: int, letter: DeadLetter, count: str, high: str) -
     )
 
 
-def trim(file: SlotFile) -> None:
-    """Discard the oldest letters beyond the bounds, and count them."""
+def check_room(file: SlotFile) -> None:
+    """See that there is room for one more letter.
+
+    Raises:
+        DeadLettersFullError: there is none.
+    """
     size_max = min(SIZE_MAX, file.max_queue_bytes // _QUOTA_SHARE)
-    while file.counts["dead"] > COUNT_MAX or (file.counts["dead_size"] > size_max and file.counts["dead"] > 1):
-        excess = max(file.counts["dead"] - COUNT_MAX, 1)
-        oldest = file.connection.select(
-            "SELECT key, coalesce(length(value), 0) FROM dead_letters WHERE key > 0 ORDER BY key LIMIT ?",
-            (min(excess, _DISCARD_MAX),),
+    count, size = file.counts["dead"], file.counts["dead_size"]
+    if count >= COUNT_MAX or (count and size >= size_max):
+        raise DeadLettersFullError(
+            f"{file.slot.database} has {count} dead letters of {size} bytes, and takes {COUNT_MAX} or {size_max} bytes"
         )
-        if not oldest:
-            return
-        file.transaction(
-            f"DELETE FROM dead_letters WHERE key BETWEEN 1 AND {oldest[-1][0]};"
-            "UPDATE meta SET value = value + changes() WHERE key = 'discarded';"
-            f"UPDATE meta SET value = value - {len(oldest)} WHERE key = 'dead';"
-            f"UPDATE meta SET value = value - {sum(size for _, size in oldest)} WHERE key = 'dead_size'"
-        )
-        file.note(logging.WARNING, "queue.dead_letters_discarded", count=len(oldest), bound=COUNT_MAX)
 
 
 def requeue(file: SlotFile, old: int) -> bool:

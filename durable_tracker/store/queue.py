@@ -82,7 +82,11 @@ class Queue(Protocol):
         """Remove rows that were delivered: from now on nobody sees them, whenever the storage gets rid of them."""
 
     def reject(self, keys: Sequence[int], status: int | None, reason: str) -> None:
-        """Move rows that were refused for what they are to the dead letters, with the reason."""
+        """Move rows that were refused for what they are to the dead letters, with the reason.
+
+        Raises:
+            DeadLettersFullError: they have reached their bound. The row is still pending: nothing is ever discarded.
+        """
 
     def older(self, rows: Sequence[Row], age_s: float) -> list[Row]:
         """Return those of the rows of which it is known that they were put more than `age_s` seconds ago.

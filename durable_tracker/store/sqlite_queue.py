@@ -352,7 +352,6 @@ class SqliteQueue:
         for key in keys:
             with self._file.lock:
                 dead_letters.bury(self._file, key, status, reason)
-                dead_letters.trim(self._file)
 
     # ── state ────────────────────────────────────────────────────────────────────────────────────────────────────
 
