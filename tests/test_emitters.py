@@ -548,7 +548,7 @@ def test_an_event_that_waited_for_room_is_sent_at_once(make: Make) -> None:
 
 
 def test_dead_letters_leave_room_for_events(make: Make) -> None:
-    """However many a collector refuses, the queue accepts new ones."""
+    """They take a quarter of a small quota; what is refused beyond it stays pending, and new events go out."""
 
     class Picky:
         def send(self, events: Sequence[bytes]) -> Reply:
@@ -559,13 +559,14 @@ def test_dead_letters_leave_room_for_events(make: Make) -> None:
 
     emitter = make(max_queue_bytes=SMALL, transport=Picky())
     bad = event(0, 3000).replace(b'"c"', b'"bad"')
-    for number in range(30):
+    for number in range(12):
         emitter.put_many([bad, bad, event(1)])
         emitter.flush(10)  # what is refused waits for its verdict
         wait_until(lambda: number + 1 == emitter.stats().ledger.delivered)  # noqa: B023 (waited for at once)
     ledger = emitter.stats().ledger
-    assert (90, 30, 0) == (ledger.accepted, ledger.delivered, ledger.discarded)
-    assert 60 == ledger.dead + ledger.pending
+    assert (36, 12, 0) == (ledger.accepted, ledger.delivered, ledger.discarded)
+    assert 24 == ledger.dead + ledger.pending
+    assert 24 >= emitter.stats().suspects > 0
 
 
 def test_a_blocked_put_is_told_of_the_close(make: Make) -> None:
