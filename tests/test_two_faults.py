@@ -19,7 +19,7 @@ from damage import LAST_WORDS, PAGE_SIZE, Files, Lines, copy_slot, drained, heal
 from durable_tracker.commands.options import Exit
 from durable_tracker.drain import main as drain
 from durable_tracker.errors import QueueFullError, StorageError
-from durable_tracker.store import slot_file
+from durable_tracker.store import acked, slot_file
 from durable_tracker.store.slots import Slot, make_private_directory
 from durable_tracker.store.sqlite_queue import SqliteQueue
 from durable_tracker.store.wal import FRAME_SIZE, read_wal
@@ -100,8 +100,9 @@ def test_a_checkpoint_starts_the_wal_anew_at_once(tmp_path: Path) -> None:
         assert 1 == wal.recovered
 
 
-def test_frames_that_no_commit_follows_take_nothing_away(tmp_path: Path) -> None:
+def test_frames_that_no_commit_follows_take_nothing_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed inside an ack, and the header is damaged: the rows that the ack was about to remove are pending."""
+    monkeypatch.setattr(acked, "MARK_MIN", 64)
     make_private_directory(tmp_path / "slot")
     slot = Slot(tmp_path / "slot", 0)
     with SqliteQueue.take(slot) as queue:

@@ -13,7 +13,7 @@ from durable_tracker.errors import DeadLettersFullError
 from durable_tracker.store.records import OVERHEAD, DeadLetter, dead_letter_of, dead_letter_record, payload_of, record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from durable_tracker.store.slot_file import SlotFile
 
@@ -84,6 +84,16 @@ def _move(file: SlotFile, key: int, letter: DeadLetter, count: str, high: str) -
         f"UPDATE meta SET value = value + changes() WHERE key = '{count}'",
         len(value),
     )
+
+
+def all_of(file: SlotFile) -> Iterator[DeadLetter]:
+    """Yield the letters that are intact."""
+    after = 0
+    while rows := file.connection.select(
+        "SELECT key, value FROM dead_letters WHERE key > ? ORDER BY key LIMIT 500", (after,)
+    ):
+        after = rows[-1][0]
+        yield from (letter for row in rows if (letter := dead_letter_of(*row)) is not None)
 
 
 def check_room(file: SlotFile) -> None:

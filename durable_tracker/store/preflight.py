@@ -57,7 +57,7 @@ def inspect(slot: Slot) -> Rows:
         _check_where_rows_are_added(slot, pages)
         if not wal.frames[wal.recovered :]:
             return []
-        return _behind(slot, wal, pages)
+        return _behind(slot, wal)
 
 
 def _check_where_rows_are_added(slot: Slot, pages: Pages) -> None:
@@ -70,8 +70,10 @@ def _check_where_rows_are_added(slot: Slot, pages: Pages) -> None:
         raise DamagedQueueError(f"{slot.database}: {problem}")
 
 
-def _behind(slot: Slot, wal: Wal, pages: Pages) -> Rows:
+def _behind(slot: Slot, wal: Wal) -> Rows:
     """Return the events behind a damaged frame, if the frames before it are all that the database has got.
+
+    They are only ever added: a part of a transaction that removes rows removes none.
 
     What stands there is either damage, or the tail of a WAL that a power failure cut short. A tail that was cut short
     was never synced, and a checkpoint syncs the WAL first: then no page of it is in the database, and what SQLite
@@ -79,23 +81,14 @@ def _behind(slot: Slot, wal: Wal, pages: Pages) -> Rows:
     on disk, so that no more than one can be cut short.
     """
     behind = wal.frames[wal.recovered :]
-    durability = next((value for name, value in _meta(pages) if name == b"durability"), None)
+    with contextlib.closing(Pages(slot.database, [frame for frame in wal.frames if frame.is_whole])) as newest:
+        durability = next((value for name, value in _meta(newest) if name == b"durability"), None)
     damaged = f"{slot.wal}: frame {_first_damaged(wal) + 1} of the WAL is damaged, and committed ones follow"
     if durability == b'"always"' and wal.commits_behind > 1:
         raise DamagedQueueError(damaged)
     if wal.commits_behind and _is_in_database(slot, behind, wal.frames[: wal.recovered]):
         raise DamagedQueueError(damaged)
-    if durability == b'"always"' and not _is_of_a_put(behind):
-        return []  # a part of an ack would undo what the rest of it was to count
     return rows_of(slot, wal)
-
-
-def _is_of_a_put(behind: list[Frame]) -> bool:
-    """Return whether frames write rows and no counts, and none is missing between them."""
-    places = [frame.place for frame in behind]
-    return places == list(range(places[0], places[0] + len(places))) and all(
-        frame.page != META_ROOT for frame in behind
-    )
 
 
 def rows_of(slot: Slot, wal: Wal) -> Rows:

@@ -168,7 +168,6 @@ class Slot:
             held = self._lock()
             if held is None:
                 return False
-            self._held, self._pid = held, os.getpid()
             if held.is_at(self.lock):
                 return True
             self.release()  # a cleaner removed the file between its opening and its locking: the lock is nobody's
@@ -184,12 +183,10 @@ class Slot:
         if held is None or held.is_at(self.lock):
             return True
         try:
-            new = self._lock()
+            if self._lock() is None:
+                return False
         except StorageError:
             return False
-        if new is None:
-            return False
-        self._held = new
         held.close()
         return True
 
@@ -198,8 +195,7 @@ class Slot:
         return self._held is not None and not self._held.is_ours()
 
     def _lock(self) -> Held | None:
-        """Open and lock the lock file; None if somebody holds it."""
-        locked: Held | None = None
+        """Open and lock the lock file, and hold it; None if somebody else does."""
         try:
             descriptor = os.open(self.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except OSError as exc:
@@ -212,13 +208,14 @@ class Slot:
                 with contextlib.suppress(OSError):  # the pid serves messages only, and a full disk has no room for it
                     os.ftruncate(descriptor, 0)
                     os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-                locked = Held(descriptor)
+                self._held, self._pid = Held(descriptor), os.getpid()
+                return self._held
         except OSError as exc:
             raise StorageError(f"cannot lock {self.lock}: {exc.strerror}") from None
         finally:
-            if locked is None:  # somebody else's, or an exception out of a signal handler
-                os.close(descriptor)
-        return locked
+            if self._held is None or self._held.number != descriptor:
+                os.close(descriptor)  # somebody else's, or an exception out of a signal handler
+        return None
 
     def release(self) -> None:
         """Give the lock back. In a forked child: close the inherited descriptor, which frees nothing."""

@@ -17,7 +17,7 @@ import logging
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
-from durable_tracker.store import acked, salvage
+from durable_tracker.store import acked, dead_letters, salvage
 from durable_tracker.store.records import KEY_MAX, payload_of, record
 
 if TYPE_CHECKING:
@@ -172,6 +172,11 @@ def _recorded(progress: dict[str, int]) -> str:
 def insert_beyond(file: SlotFile, rows: list[tuple[int, bytes]]) -> None:
     """Store events that SQLite's recovery left behind a frame of the WAL that is damaged, or was never whole."""
     rows = [(key, value) for key, value in rows if key > file.high]
+    if not rows:
+        return
+    # A letter that was just being requeued is still one: its new row was not whole.
+    letters = {letter.payload for letter in dead_letters.all_of(file)}
+    rows = [(key, value) for key, value in rows if payload_of(key, value) not in letters]
     if not rows:
         return
     # What was cut short was never accepted: accepted is the highest key less what counts as requeued.
