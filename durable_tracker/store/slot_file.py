@@ -127,14 +127,18 @@ class SlotFile:
         self.slot.make_file()
         try:
             self._connect()
-            self._record_durability()
+            self._begin()
         except DamagedQueueError as exc:
             self._set_aside(exc)
+            self._begin()
+        self.log()
+
+    def _begin(self) -> None:
+        """Read what is on record, and record what the next owner has to know."""
         self._begin_taking_over()
         self._record_durability()
         self.ages = Ages(self.meta.get("clocks"))
         self._record_time()
-        self.log()
 
     def note_time(self) -> None:
         """Once a minute: note how high the keys are, which is how rows get an age."""

@@ -31,7 +31,7 @@ class Frame(NamedTuple):
         place: its place in the file, from 0.
         page: the page's number.
         commits: whether a transaction ends with it.
-        is_whole: whether its checksum is right, given the frame before.
+        is_whole: whether nothing speaks against its image: its checksum is right, or cannot be computed.
         image: the page's bytes.
     """
 
@@ -91,6 +91,9 @@ def read_wal(path: Path) -> Wal:
         is_chained = is_chained and computed == stored and content[start + 8 : start + 16] == salts
         is_chained = is_chained and len(frames) == place
         is_whole = computed == stored or _continues(content, place, count, order, computed)
+        # Where the header of the frame before is lost, nothing can be computed: then that one is what was damaged.
+        is_behind_a_gap = place > 0 and (not frames or frames[-1].place != place - 1)
+        is_whole = is_whole or (is_behind_a_gap and content[start + 8 : start + 16] == salts)
         image = content[start + _FRAME_HEADER_SIZE : start + FRAME_SIZE]
         frames.append(Frame(place, page, size != 0, is_whole, image))
         if is_chained and size:
