@@ -27,6 +27,7 @@ from durable_tracker.store.wal import FRAME_SIZE, read_wal
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from durable_tracker.store.queue import Row
     from durable_tracker.store.slot_file import Durability
 
 SEED = 20261124
@@ -177,6 +178,56 @@ def test_rows_that_a_page_does_not_count_are_found_in_a_file_of_any_size(
     assert files.pending == out
 
 
+@pytest.fixture(scope="module")
+def without_gaps(tmp_path_factory: pytest.TempPathFactory) -> Files:
+    """A slot from which nothing was removed: no gap between keys has SQLite look at it."""
+    folder = tmp_path_factory.mktemp("whole")
+    make_private_directory(folder / "slot")
+    slot = Slot(folder / "slot", 0)
+    with SqliteQueue.take(slot) as queue:
+        queue.put_many([payload(number) for number in range(1, 201)])
+    return files_of(slot, set(), 200)
+
+
+def rows_of(queue: SqliteQueue) -> list[Row]:
+    """Return all rows, of a second look: what is found at the first one is mended, and rows come in behind."""
+    for _ in range(2):
+        rows: list[Row] = []
+        while found := queue.peek(rows[-1].key if rows else 0, 100, 1 << 20):
+            rows += found
+    return rows
+
+
+def test_a_damaged_index_of_the_counts_does_not_have_events_sent_for_ever(
+    without_gaps: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A statement that finds one half of the mark moves that half only, and then the mark says nothing."""
+    monkeypatch.setattr(acked, "MARK_MIN", 1)
+    index = 5 * PAGE_SIZE
+    for at in range(3, 8 + 2 * 14):
+        slot = without_gaps.flipped(index + at, at % 3).write(tmp_path / str(at))
+        with SqliteQueue.take(slot) as queue:
+            rows = rows_of(queue)
+            queue.ack([row.key for row in rows[:5]])
+        with SqliteQueue.take(Slot(slot.directory, 0)) as queue:
+            assert len(rows) - 5 == len(rows_of(queue)), at
+
+
+@pytest.mark.parametrize("is_first", [False, True])
+def test_a_cell_pointer_that_leads_astray_leaves_no_count_behind(
+    without_gaps: Files, is_first: bool, tmp_path: Path
+) -> None:
+    """What is read there has a key by which nothing is found, and the true row is found nowhere."""
+    page = without_gaps.database.index(payload(1 if is_first else 100)) // PAGE_SIZE * PAGE_SIZE
+    (cells,) = struct.unpack_from(">H", without_gaps.database, page + 3)
+    for at in range(page + 8, page + 8 + 2 * cells):
+        slot = without_gaps.flipped(at, at % 4).write(tmp_path / str(at))
+        with SqliteQueue.take(slot) as queue:
+            rows = rows_of(queue)
+            assert len(rows) == queue.ledger().pending, at
+        assert len(rows) >= 199, at
+
+
 # ── pieces that cannot be read ───────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -214,6 +265,26 @@ def test_a_sector_that_cannot_be_read_is_damage_of_that_sector(
     seen = observe(slot)
     assert [] == judge(files, seen, lost_max=10, are_counts_sound=False)
     assert {name for name in seen.files if "salvaged" in name}
+
+
+def test_a_large_event_is_taken_from_a_log_whose_last_commit_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its pages stand in the same tail: they are read together."""
+    make_private_directory(tmp_path / "slot")
+    slot = Slot(tmp_path / "slot", 0)
+    large = b'{"n":"' + b"x" * 10_000 + b'"}'
+    with SqliteQueue.take(slot) as queue:
+        queue.put(payload(1))
+        queue._file.checkpoint()
+        queue.put_many([payload(number) for number in range(2, 60)])
+        queue.put_many([large, *(payload(number) for number in range(60, 120))])
+        copy = copy_slot(slot, tmp_path / "copy")
+    last = len(read_wal(copy.wal).frames) - 1
+    first = WAL_HEADER + last * FRAME_SIZE
+    assert large[-99:] not in copy.wal.read_bytes()[first:]
+    unreadable(monkeypatch, copy.wal, first, first + 511)
+    assert large in observe(copy).out
 
 
 def test_want_of_descriptors_is_no_empty_wal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

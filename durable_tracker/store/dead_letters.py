@@ -45,9 +45,9 @@ def set_aside(file: SlotFile, keys: Iterable[int]) -> None:
     high = f"UPDATE meta SET value = max(value, {file.high}) WHERE key = 'high'"
     for key in keys:
         row = file.connection.select_one("SELECT value FROM events WHERE key = ?", (key,))
-        if row is not None and payload_of(key, row[0]) is not None:
-            file.check_soundness(f"key {key} leads to one row in order, and to another by itself")
-        elif row is not None:
+        if row is None or payload_of(key, row[0]) is not None:
+            file.check_soundness(f"key {key} leads to one row in order, and to another or none by itself")
+        else:
             # A flipped bit can also turn the bytes into NULL or a number.
             kept = row[0][OVERHEAD:] if isinstance(row[0], bytes) else repr(row[0]).encode()
             letter = DeadLetter(-abs(key), None, reason, time.time_ns() // 1_000_000, kept)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from durable_tracker.store.raw import PAGE_SIZE, open_raw, read_piece
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Container, Iterable, Iterator
     from pathlib import Path
 
     from durable_tracker.store.wal import Frame
@@ -48,8 +48,13 @@ class Pages:
     The file must not be open in a connection of this process; see `raw`.
     """
 
-    def __init__(self, database: Path, frames: Iterable[Frame] = ()) -> None:
+    def __init__(self, database: Path, frames: Iterable[Frame] = (), *, newer_than_map: Container[int] = ()) -> None:
         """Open a database; the caller closes it with `close`.
+
+        Args:
+            database: its path.
+            frames: those to be applied, in order.
+            newer_than_map: pages about which the pointer map may be out of date.
 
         Raises:
             StorageError: it cannot be opened.
@@ -64,6 +69,7 @@ class Pages:
         page_max = -(-size // PAGE_SIZE) + len(frames)
         self._overlay = {frame.page: frame.image for frame in frames if 0 < frame.page <= page_max}
         self._maps: dict[int, bytes] = {}
+        self._newer_than_map = newer_than_map
         self.count = max([-(-size // PAGE_SIZE), *self._overlay])
         self._free = _FreeList(self)
 
@@ -153,15 +159,14 @@ class Pages:
     def is_free(self, number: int) -> bool:
         """Return whether a page is free, by the pointer map, or, where that has no entry, by the freelist."""
         entry = self.map_entry(number)
-        if entry is None:
+        if entry is None or number in self._newer_than_map:
             return False
         kind, parent = entry
         return (kind, parent) == (_PTRMAP_FREE, 0) or (kind not in _PTRMAP_KINDS and number in self._free.numbers())
 
     def map_entry(self, number: int) -> tuple[int, int] | None:
         """Return a page's type and parent by the pointer map, None if it has no entry there."""
-        group = (number - 2) // (_PTRMAP_ENTRIES + 1)
-        map_page = 2 + group * (_PTRMAP_ENTRIES + 1)
+        map_page = map_page_of(number)
         if number <= 2 or number == map_page:  # noqa: PLR2004 (page 1 has the schema, page 2 is the first map)
             return None
         if map_page not in self._maps:
@@ -237,6 +242,11 @@ class _FreeList:
             trunk = following
         if len(numbers) != total:
             self._problem = f"the list of free pages has {len(numbers)} pages, where {total} are counted"
+
+
+def map_page_of(number: int) -> int:
+    """Return the page of the pointer map that has a page's entry."""
+    return 2 + (number - 2) // (_PTRMAP_ENTRIES + 1) * (_PTRMAP_ENTRIES + 1)
 
 
 def is_consistent_leaf(image: bytes) -> bool:

@@ -86,7 +86,9 @@ def _behind(slot: Slot, wal: Wal) -> Rows:
     damaged = f"{slot.wal}: frame {_first_damaged(wal) + 1} of the WAL is damaged, and committed ones follow"
     if durability == b'"always"' and wal.commits_behind > 1:
         raise DamagedQueueError(damaged)
-    if wal.commits_behind and _is_in_database(slot, behind, wal.frames[: wal.recovered]):
+    if (wal.commits_behind or wal.is_doubtful(wal.recovered)) and _is_in_database(
+        slot, behind, wal.frames[: wal.recovered]
+    ):
         raise DamagedQueueError(damaged)
     return rows_of(slot, wal)
 

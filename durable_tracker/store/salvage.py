@@ -16,7 +16,7 @@ import time
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from durable_tracker.errors import StorageError
-from durable_tracker.store.pages import Pages
+from durable_tracker.store.pages import Pages, map_page_of
 from durable_tracker.store.preflight import EVENTS_ROOT, META_ROOT
 from durable_tracker.store.records import KEY_MAX, dead_letter_of, payload_of
 from durable_tracker.store.slots import sync_directory
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from durable_tracker.store.pages import Record
     from durable_tracker.store.slots import Slot
+    from durable_tracker.store.wal import Frame
 
 _PENDING: Final = "damaged"
 _DONE: Final = "salvaged"
@@ -118,11 +119,14 @@ class DamagedFile:
         self.path = database
         wal = read_wal(database.with_name(database.name + "-wal"))
         committed, tail = wal.frames[: wal.committed], wal.frames[wal.committed :]
-        self._pages = Pages(database, [frame for frame in committed if frame.is_whole])
+        whole = [frame for frame in committed if frame.is_whole]
+        self._pages = Pages(database, whole, newer_than_map=_newer_than_map(committed))
         self._extra = [(frame.image, 0) for frame in committed if not frame.is_whole]
-        if tail and all(frame.page != META_ROOT for frame in tail):
-            # Of a put: what removes rows, or moves them, changes the counts too.
+        if tail and (wal.is_doubtful(wal.committed) or all(frame.page != META_ROOT for frame in tail)):
+            # Of a put: what removes rows, or moves them, changes the counts too. Or the commit may be what was lost.
             self._extra += [(frame.image, self._last_key()) for frame in tail]
+        # Their large rows go on on pages that may stand beside them only.
+        self._newest = Pages(database, [frame for frame in wal.frames if frame.is_whole])
 
     @property
     def places(self) -> int:
@@ -141,7 +145,7 @@ class DamagedFile:
             records = self._pages.records(number)
         else:
             image, after = self._extra[number - self._pages.count - 1]
-            records, above = self._pages.leaf(image), max(above, after)
+            records, above = self._newest.leaf(image), max(above, after)
         for rowid, columns in records:
             match columns:
                 case [None, bytes(value)] if payload_of(rowid, value) is not None:
@@ -200,6 +204,25 @@ class DamagedFile:
     def close(self) -> None:
         """Close the file. May be called twice."""
         self._pages.close()
+        self._newest.close()
+
+
+def _newer_than_map(frames: list[Frame]) -> set[int]:
+    """Return the pages that were written after what is known of the pointer map: a damaged frame may be its newest."""
+    written: dict[int, int] = {}
+    damaged: list[int] = []
+    transaction = 0
+    for index, frame in enumerate(frames):
+        if not frame.is_whole or frame.place != (frames[index - 1].place + 1 if index else 0):
+            damaged.append(transaction)
+        if frame.is_whole:
+            written[frame.page] = transaction
+        transaction += frame.commits
+    return {
+        page
+        for page, last in written.items()
+        if any(written.get(map_page_of(page), -1) < moment <= last for moment in damaged)
+    }
 
 
 def done_name(aside: Path) -> Path:

@@ -48,6 +48,8 @@ MAX_QUEUE_BYTES_MIN: Final = 128 << 10
 
 _COUNTS: Final = ("delivered", "dead", "expired", "evicted", "damaged", "discarded")
 _INTEGERS: Final = (*_COUNTS, "high", "requeued", "dead_size", *acked.NAMES)
+_COUNTS_BY_NAME: Final = f"SELECT key, value FROM meta WHERE key IN {_INTEGERS} ORDER BY key"
+_COUNTS_IN_ORDER: Final = _COUNTS_BY_NAME.replace(" WHERE", " NOT INDEXED WHERE")
 _COUNT_ABOVE_HIGH: Final = "SELECT count(*) FROM events WHERE key > (SELECT value FROM meta WHERE key = 'high')"
 _NEXT_GENERATION: Final = (
     "INSERT INTO meta (key, value) VALUES ('generation', 1) ON CONFLICT (key) DO UPDATE SET value = value + 1"
@@ -102,6 +104,7 @@ class SlotFile:
         self._sync_error: str | None = None
         self._mends = 0
         self._gap_was_checked = False
+        self._was_counted = False
         self._are_counts_stale = False
         self._notes: deque[tuple[int, str, dict[str, object]]] = deque()
         self._beyond: preflight.Rows = []
@@ -201,7 +204,9 @@ class SlotFile:
             rows = ", ".join(f"('{name}', 0)" for name in acked.NAMES)
             self.connection.script(f"INSERT OR IGNORE INTO meta (key, value) VALUES {rows}")
         self.read_counts()
-        if self.counts["acked"] != -self.counts["acked_check"]:
+        if self.connection.select(_COUNTS_BY_NAME) != self.connection.select(_COUNTS_IN_ORDER):
+            raise DamagedQueueError(f"{self.slot.database}: the index of the counts is damaged")
+        if not self._is_mark_whole():
             # What was delivered and not swept is pending again, which is better than to hide what is pending.
             self.transaction(acked.moved(0))
             self.recount()
@@ -291,24 +296,29 @@ class SlotFile:
             if not self.connection.is_sound():
                 raise DamagedQueueError(f"{self.slot.database}: {suspicion}, and SQLite's integrity check fails")
 
-    def check_gap(self) -> None:
-        """After keys were found that do not follow each other: rows were removed, or a damaged page hides some.
+    def check_hidden(self, *, has_gap: bool) -> None:
+        """After rows were found: see whether a damaged page hides some. The lock must not be held.
 
         Hidden rows have to be found before the queue is empty: a page that seems empty is given away, and they with it.
-        A small file is read by SQLite, which holds up puts for some 20 ms. In a large one the rows are counted, in
-        slices, and SQLite reads it only if they are fewer than the ledger says. Once for each opening. The lock must
-        not be held.
+        In a small file the rows are counted at the first look, in some milliseconds. Where keys do not follow each
+        other, since rows were removed or are hidden, a small file is read by SQLite, which holds up puts for some
+        20 ms; in a large one the rows are counted, in slices, and SQLite reads it only if they are fewer than the
+        ledger says. Once for each opening.
 
         Raises:
             DamagedQueueError: a page is damaged.
         """
-        if self._gap_was_checked or self.is_taking_over:
+        if self._gap_was_checked or self.is_taking_over or (self._was_counted and not has_gap):
             return
-        self._gap_was_checked = True
-        if self.connection.used_pages() <= _GAP_CHECK_PAGES:
+        is_small = self.connection.used_pages() <= _GAP_CHECK_PAGES
+        if has_gap and is_small:
+            self._gap_was_checked = True
             self.check_soundness("keys are missing")
-        elif self._count_hidden():
-            self.check_soundness("fewer rows are found than are counted")
+        elif has_gap or (is_small and not self._was_counted):
+            self._gap_was_checked = has_gap
+            self._was_counted = True
+            if self._count_hidden():
+                self.check_soundness("fewer rows are found than are counted")
 
     def _count_hidden(self) -> int:
         """Return how many pending rows are counted and cannot be found; 0 if rows were removed while it looked."""
@@ -418,6 +428,8 @@ class SlotFile:
             if not self.headroom.is_there:
                 self._regain_headroom()
             self.read_counts()
+            if not self._is_mark_whole():  # what was delivered would be read again and again
+                raise DamagedQueueError(f"{self.slot.database}: the mark does not move")
             # A put that a signal handler overtook, or raised out of, may have left it behind its own row.
             self.high = max(self.high, self.counts["high"])
 
@@ -572,8 +584,10 @@ class SlotFile:
         with self.lock:
             if self._are_counts_stale:
                 self.read_counts()
-            key = self.counts["acked"]
-            return key if key == -self.counts["acked_check"] else 0
+            return self.counts["acked"] if self._is_mark_whole() else 0
+
+    def _is_mark_whole(self) -> bool:
+        return self.counts["acked"] == -self.counts["acked_check"]
 
     def read_counts(self) -> None:
         """Read the counts from disk.

@@ -227,8 +227,8 @@ class SqliteQueue:
         while True:
             self._take_over()
             found, has_gap = self._claim(after, count_max, size_max)
-            if has_gap:
-                self._file.check_gap()
+            if found:
+                self._file.check_hidden(has_gap=has_gap)
             # Outside the lock, since it takes as long as the reading: puts pass in between.
             rows = intact(found)
             if len(rows) < len(found):

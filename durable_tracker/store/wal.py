@@ -22,6 +22,7 @@ _FRAME_HEADER_SIZE: Final = 24
 FRAME_SIZE: Final = _FRAME_HEADER_SIZE + PAGE_SIZE
 _MAGIC: Final = b"\x37\x7f\x06"  # and a byte whose lowest bit tells the byte order of the checksums
 _PAIRS: Final = struct.Struct(">II")
+_Sums = tuple[int, int]
 
 
 class Frame(NamedTuple):
@@ -49,16 +50,35 @@ class Wal(NamedTuple):
         frames: all of them, in order, also those at which and behind which SQLite stops.
         recovered: how many of them SQLite recovers: up to the last commit before the first damaged frame.
         has_holes: whether a piece of the file cannot be read.
+        is_cut_short: whether something stands behind the last frame that is not of an older generation.
     """
 
     frames: list[Frame]
     recovered: int
     has_holes: bool
+    is_cut_short: bool = False
 
     @property
     def committed(self) -> int:
-        """How many frames there are up to the last one that ends a transaction, damaged or not."""
-        return max((index + 1 for index, frame in enumerate(self.frames) if frame.commits), default=0)
+        """How many frames there are up to the last one that ends a transaction, damaged or not.
+
+        The last frame of all does not end one if it is damaged: it may have been half written when the process died.
+        """
+        last = len(self.frames) - 1
+        return max(
+            (at + 1 for at, frame in enumerate(self.frames) if frame.commits and (frame.is_whole or at < last)),
+            default=0,
+        )
+
+    def is_doubtful(self, first: int) -> bool:
+        """Return whether one of the frames from index `first` on is damaged, or missing."""
+        frames = self.frames[first:]
+        places = [-1 if first == 0 else self.frames[first - 1].place, *(frame.place for frame in frames)]
+        return (
+            self.is_cut_short
+            or any(not frame.is_whole for frame in frames)
+            or any(own + 1 != following for own, following in pairwise(places))
+        )
 
     @property
     def commits_behind(self) -> int:
@@ -82,34 +102,40 @@ def read_wal(path: Path) -> Wal:
     salts = content[16:24] if is_header_whole else _newest_salts(content)
     frames: list[Frame] = []
     recovered, is_chained = 0, is_header_whole
+    altered: _Sums | None = None  # of the frame before, as they must have been, where one bit of them was flipped
     for place in range(count):
         start = _HEADER_SIZE + place * FRAME_SIZE
         if not _is_near(content[start + 8 : start + 16], salts):
             continue  # of an older generation
         page, size = _PAIRS.unpack_from(content, start)
-        computed, stored = _sums(content, place, order)
-        is_chained = is_chained and computed == stored and content[start + 8 : start + 16] == salts
+        computed, stored = _sums(content, place, order, altered)
+        is_chained = is_chained and altered is None and computed == stored and content[start + 8 : start + 16] == salts
         is_chained = is_chained and len(frames) == place
-        is_whole = computed == stored or _continues(content, place, count, order, computed)
-        # Where the header of the frame before is lost, nothing can be computed: then that one is what was damaged.
+        is_continued = computed != stored and _continues(content, place, count, order, computed)
+        altered = computed if is_continued else None
+        is_whole = computed == stored or is_continued
+        # Where the header of the frame before is lost, nothing can be computed. Then the one behind tells: it is
+        # written after this one is.
         is_behind_a_gap = place > 0 and (not frames or frames[-1].place != place - 1)
-        is_whole = is_whole or (is_behind_a_gap and content[start + 8 : start + 16] == salts)
+        is_whole = is_whole or (is_behind_a_gap and _continues(content, place, count, order, stored))
         image = content[start + _FRAME_HEADER_SIZE : start + FRAME_SIZE]
         frames.append(Frame(place, page, size != 0, is_whole, image))
         if is_chained and size:
             recovered = len(frames)
-    return Wal(frames, recovered, has_holes)
+    end = frames[-1].place + 1 if frames else 0
+    is_cut_short = end < count and not _is_older(content[_HEADER_SIZE + end * FRAME_SIZE :][8:12], salts)
+    return Wal(frames, recovered, has_holes, is_cut_short)
 
 
-def _sums(content: bytes, place: int, order: str) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Return a frame's checksum as computed from the one stored before it, and as stored."""
+def _sums(content: bytes, place: int, order: str, before: _Sums | None) -> tuple[_Sums, _Sums]:
+    """Return a frame's checksum as computed from the one before it, which is the one stored there, and as stored."""
     start = _HEADER_SIZE + place * FRAME_SIZE
-    before = _PAIRS.unpack_from(content, 24 if place == 0 else start - FRAME_SIZE + 16)
+    before = before or _PAIRS.unpack_from(content, 24 if place == 0 else start - FRAME_SIZE + 16)
     covered = content[start : start + 8] + content[start + _FRAME_HEADER_SIZE : start + FRAME_SIZE]
     return _checksum(covered, order, before), _PAIRS.unpack_from(content, start + 16)
 
 
-def _continues(content: bytes, place: int, count: int, order: str, computed: tuple[int, int]) -> bool:
+def _continues(content: bytes, place: int, count: int, order: str, computed: _Sums) -> bool:
     """Return whether the next frame continues the checksum as computed: then only the stored one was altered."""
     if place + 1 >= count:
         return False
@@ -139,7 +165,12 @@ def _is_near(own: bytes, salts: bytes) -> bool:
     return own == salts or (int.from_bytes(own, "big") ^ int.from_bytes(salts, "big")).bit_count() <= 1
 
 
-def _checksum(data: bytes, order: str, sums: tuple[int, int]) -> tuple[int, int]:
+def _is_older(own: bytes, salts: bytes) -> bool:
+    """Return whether the first salt of a frame is that of an earlier generation: each restart adds 1 to it."""
+    return 0 < (int.from_bytes(salts[:4], "big") - int.from_bytes(own, "big")) & 0xFFFFFFFF < 1 << 16
+
+
+def _checksum(data: bytes, order: str, sums: _Sums) -> _Sums:
     first, second = sums
     words = struct.unpack(f"{order}{len(data) // 4}I", data)
     for one, other in zip(words[::2], words[1::2], strict=True):

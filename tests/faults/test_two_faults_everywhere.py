@@ -37,7 +37,7 @@ def run(tmp_path: Path, name: str, first: int, count: int, *breakages: str) -> d
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", ["queue", "queue:small_wal"])
 def test_a_kill_and_a_damage_cost_no_more_than_the_page_that_was_hit(tmp_path: Path, name: str) -> None:
-    """Whatever the moment and the place: the rest is kept and delivered, nothing altered leaves, the books are right."""
+    """Whatever the moment and the place: the rest is kept, nothing altered leaves, and the books are right."""
     tally = run(tmp_path, name, 0, 24 if WHOLE else 4)
     assert [] == tally["failures"]
     assert tally["images"] >= (3_000 if WHOLE else 300)

@@ -21,7 +21,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from durable_tracker.store import acked, slot_file
+from durable_tracker.store import acked, preflight, slot_file
 from durable_tracker.store.slots import Slot
 from durable_tracker.store.sqlite_queue import SqliteQueue
 
@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from .campaign import Bench, Command
+    from .campaign import Bench
+    from .program import Command
 
 PAGE: Final = 4096
 SECTOR: Final = 512
@@ -334,7 +335,7 @@ def main(argv: list[str]) -> int:
 
 def trust_the_wal() -> None:
     """Let SQLite open a WAL with committed frames behind a damaged one, and look at nothing before."""
-    slot_file.preflight.inspect = lambda _slot: []  # type: ignore[attr-defined]
+    preflight.inspect = lambda *_: []
 
 
 def salvage_without_the_wal() -> None:
@@ -342,7 +343,7 @@ def salvage_without_the_wal() -> None:
     from durable_tracker.store import salvage
     from durable_tracker.store.wal import Wal
 
-    salvage.read_wal = lambda _path: Wal([], 0, has_holes=False)  # type: ignore[attr-defined]
+    salvage.read_wal = lambda *_: Wal([], 0, has_holes=False)  # type: ignore[attr-defined]
 
 
 def salvage_what_was_not_committed() -> None:
@@ -364,7 +365,7 @@ def trust_the_free_list() -> None:
     """Write new rows over whatever the list of free pages names."""
     from durable_tracker.store.pages import Pages
 
-    Pages.freelist_problem = lambda _self: None  # type: ignore[method-assign]
+    Pages.freelist_problem = lambda *_: None  # type: ignore[method-assign]
 
 
 BREAKAGES: Final = {
