@@ -10,7 +10,7 @@ OTHER_PYTHONS = $(shell for python in python3.11 python3.12 python3.13 python3.1
   done | sort -u -k1,1 | grep -v "^$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])') " | cut -d' ' -f2)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check lint types crash bench soak format clean
+.PHONY: help demo test test-all check lint types crash campaign bench soak format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -47,6 +47,9 @@ check: lint types test  ## lint, types, tests
 
 crash: $(VENV)/.dev  ## the slow tier (S): kills, power loss, forks, damage, long properties
 	$(BIN)/python -m pytest -m slow --timeout=900
+
+campaign: $(VENV)/.dev  ## all seeds of the two-fault campaign, of which the slow tier runs the first
+	CAMPAIGN=whole $(BIN)/python -m pytest -m slow -s --timeout=7200 tests/faults/test_two_faults_everywhere.py
 
 bench: $(VENV)/.bench  ## measure beside the peers, in one run
 	$(BIN)/python -m benchmarks
