@@ -10,10 +10,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from damage import LAST_WORDS, PAGE_SIZE, Files, Lines, copy_slot, drained, healthy, judge, observe, payload
 
+from durable_tracker.__main__ import main
+from durable_tracker.collector import Collector
+from durable_tracker.commands.options import Exit
+from durable_tracker.drain import main as drain
 from durable_tracker.errors import QueueError
 from durable_tracker.store import acked, salvage, take_over
 from durable_tracker.store.slot_file import SlotFile
-from durable_tracker.store.slots import Slot
+from durable_tracker.store.slots import Slot, existing_slots
 from durable_tracker.store.sqlite_queue import SqliteQueue, open_free_slot
 
 if TYPE_CHECKING:
@@ -378,3 +382,24 @@ def test_a_damaged_file_that_cannot_be_moved_is_an_error_that_says_so(closed: Fi
             SqliteQueue.take(slot)
     assert closed.database[100:] == slot.database.read_bytes()[100:]
     assert Slot(slot.directory, 0).acquire()
+
+
+@pytest.mark.parametrize("is_wal_moved", [True, False], ids=["", "between the two renames"])
+def test_a_slot_of_which_only_the_file_set_aside_is_left_is_seen_by_everybody(
+    crashed: Files, tmp_path: Path, is_wal_moved: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Killed between setting a damaged file aside and making a new one."""
+    folder = tmp_path / "queues" / "shop"
+    slot = crashed.write(folder)
+    salvage.set_aside(slot)
+    (aside,) = salvage.pending(slot)
+    if not is_wal_moved:
+        aside.with_name(aside.name + "-wal").rename(slot.wal)
+    assert [0] == [slot.index for slot in existing_slots(folder)]
+    assert Exit.UNREADABLE == main(["verify", str(folder)])
+    assert Exit.EMPTY == main(["status", "--queue-dir", str(tmp_path / "queues")])
+    assert f'"pending": {len(crashed.pending)}' in capsys.readouterr().out
+    salvage.set_aside(slot)
+    with Collector() as collector:
+        assert Exit.EMPTY == drain(["--queue-dir", str(tmp_path / "queues"), "--to", collector.url, "--quiet"])
+    assert f"delivered {len(crashed.pending)}, remaining 0" in capsys.readouterr().out

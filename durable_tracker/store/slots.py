@@ -35,7 +35,9 @@ _NAME_SIZE_MAX: Final = 100
 _LOCK_TRIES: Final = 5
 _DERIVED_SIZE_MAX: Final = 200
 _NOT_OURS: Final = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EINVAL)
-_DATABASE: Final = re.compile(r"(0|[1-9][0-9]{0,3})\.sqlite3")
+_HOLDS_EVENTS: Final = re.compile(r"(0|[1-9][0-9]{0,3})\.(?:damaged-[0-9T-]+\.)?sqlite3(?:-wal)?")
+"""The database and its WAL, and those that were set aside and are not read through: each may be there alone, of a slot
+whose process was killed between two steps of mending it."""
 
 
 def queue_root(queue_dir: str | os.PathLike[str] | None = None) -> Path:
@@ -259,10 +261,10 @@ class Slot:
 
 
 def existing_slots(directory: Path) -> Iterator[Slot]:
-    """Yield the slots of a directory that have a database, lowest first."""
+    """Yield the slots of a directory that may hold events, lowest first."""
     with contextlib.suppress(FileNotFoundError):
-        matches = [_DATABASE.fullmatch(name) for name in os.listdir(directory)]  # noqa: PTH208 (names suffice)
-        for index in sorted(int(match[1]) for match in matches if match):
+        matches = [_HOLDS_EVENTS.fullmatch(name) for name in os.listdir(directory)]  # noqa: PTH208 (names suffice)
+        for index in sorted({int(match[1]) for match in matches if match}):
             yield Slot(directory, index)
 
 

@@ -59,6 +59,10 @@ def verify(slot: Slot) -> Verdict:
     verdict = Verdict(slot=str(slot.database), waiting=[path.name for path in salvage.pending(slot)])
     if verdict.waiting:
         verdict.problems.append(f"not all rows were taken over yet out of {', '.join(verdict.waiting)}")
+    if not slot.database.exists():
+        if not verdict.waiting:
+            verdict.problems.append(f"{slot.database} is missing")
+        return verdict
     try:
         size_max = slot.database.stat().st_size + MAX_QUEUE_BYTES
         connection = Connection(
