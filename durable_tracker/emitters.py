@@ -67,8 +67,9 @@ class EmitterStats:
         slot: the database file, None before the first use in this process.
         ledger: where every event is that the slot ever accepted.
         dropped: events that `on_full="drop_newest"` threw away in this process; they were never accepted.
-        state: "idle", "sending", "backing_off" or "blocked".
-        last_error: what went wrong last with the collector, None if nothing did.
+        state: "idle", "sending", "backing_off", "blocked", or "stopped" if no thread delivers that should; the next put
+            starts one.
+        last_error: what went wrong last with the collector, or why no thread delivers; None if nothing did.
         suspects: events that were refused, which is not proven to be their own fault; they are pending.
         parked: those of them for which the dead letters have no room.
         oldest_age_s: seconds since the oldest pending event was tracked, None if none is pending.
@@ -487,13 +488,14 @@ class Emitter:
 
     def _stats(self, queue: SqliteQueue | None, worker: Worker | None) -> EmitterStats:
         state = worker.state if worker else None
+        why_stopped = worker.why_stopped if worker else None
         return EmitterStats(
             name=self.name,
             slot=queue.slot.database if queue else None,
             ledger=queue.ledger() if queue else Ledger(),
             dropped=self._dropped,
-            state=state.state if state else "idle",
-            last_error=state.last_error if state else None,
+            state="stopped" if why_stopped else state.state if state else "idle",
+            last_error=why_stopped or (state.last_error if state else None),
             suspects=state.suspects if state else 0,
             parked=state.parked if state else 0,
             oldest_age_s=_age_s(queue.oldest()) if queue else None,

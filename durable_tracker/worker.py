@@ -36,6 +36,7 @@ ADOPTION_SLICE_S: Final = 1.0
 _POKE_GRACE_S: Final = 1.5  # longer than the gap that delivery keeps between attempts that a poke brings forward
 _SHRINK_PAGES: Final = 1024
 _STORAGE_RETRY_S: Final = 1.0
+_RESTART_S_MAX: Final = 60.0
 
 
 class Orphans(Protocol):
@@ -59,6 +60,7 @@ class Worker:
 
     Attributes:
         wake_at: the key from which on a put has to call `wake`.
+        why_stopped: why no thread runs that should, None if one does or none should.
     """
 
     def __init__(
@@ -95,10 +97,14 @@ class Worker:
         self._pid = os.getpid()
         self._pace = Pace(queue.high_key, lambda: self._is_stopped or bool(self._listeners))
         self._delivery = make_delivery(queue, wait=self._wait, stopping=self._is_stopping, pace=self._pace)
+        self._ident: int | None = None
         self._has_ended = False
+        self._deaths = 0
+        self._restart_at = 0.0
         self._error: str | None = None  # of the last round, None if it had none
         self._failures = 0
         self.has_started = False
+        self.why_stopped: str | None = None
         self.wake_at = NEVER
 
     # ── for the emitter ──────────────────────────────────────────────────────────────────────────────────────────
@@ -109,19 +115,39 @@ class Worker:
         return self._delivery.state
 
     def start(self) -> None:
-        """Start the thread, unless it was started. At interpreter shutdown: do nothing, the events stay queued."""
-        if not self._start_once.acquire(blocking=False):
+        """Start the thread, unless it runs.
+
+        If it cannot be started (the process has too many, or the interpreter is shutting down) nothing is raised: the
+        events stay queued, and the next put tries again. A thread that has died, of what no thread of its own raises,
+        is started anew, but not more often than a backoff allows.
+        """
+        if self._is_stopped or time.monotonic() < self._restart_at or not self._start_once.acquire(blocking=False):
             return
         try:
+            was_stopped, self.why_stopped, self._has_ended = self.why_stopped, None, False
             # Not threading.Thread: its start() takes a lock that a signal handler would wait for for ever.
             _thread.start_new_thread(self._run, ())
-        except RuntimeError:
+        except (RuntimeError, MemoryError) as exc:
             self._start_once.release()
+            if was_stopped is None:
+                logger.error(
+                    "worker.not_started",
+                    extra={
+                        "slot": str(self._queue.slot.database),
+                        "error": str(exc),
+                        "fate": "kept, and tried again by the next put",
+                    },
+                )
+            self.why_stopped = f"no thread could be started: {exc}"
+            self.wake_at = 0
         else:
             self.has_started = True
 
     def wake(self) -> None:
-        """Say that a put has reached `wake_at`."""
+        """Say that a put has reached `wake_at`. Starts the thread if that has failed, or if it has died."""
+        if self.why_stopped is not None:
+            self.start()
+            return
         self.wake_at = NEVER
         self._signals.put(None)
 
@@ -139,8 +165,11 @@ class Worker:
             timeout_s: how long to wait at most; None: as long as events are being delivered.
 
         Returns:
-            Whether it is gone. False also as soon as the collector is found unable to take it.
+            Whether it is gone. False also as soon as the collector is found unable to take it, and at once on the
+            worker's own thread, as from a callback: it would wait for itself.
         """
+        if self._is_own_thread():
+            return False
         target = self._queue.high_key()
         asked_at = time.monotonic()
         deadline = None if timeout_s is None else asked_at + timeout_s
@@ -172,9 +201,11 @@ class Worker:
         self._signals.put(None)
 
     def join(self, timeout_s: float) -> bool:
-        """Wait for the thread to end. Return whether it has."""
+        """Wait for the thread to end. Return whether it has. On the thread itself: return at once."""
         if not self.has_started:
             return True
+        if self._is_own_thread():
+            return False
         if not self._alive.acquire(timeout=max(timeout_s, 0.0)):
             return False
         self._alive.release()
@@ -182,17 +213,38 @@ class Worker:
 
     # ── the thread ───────────────────────────────────────────────────────────────────────────────────────────────
 
+    def _is_own_thread(self) -> bool:
+        return self._ident == _thread.get_ident()
+
     def _run(self) -> None:
+        has_died = True
         with self._alive:
+            self._ident = _thread.get_ident()
             try:
                 while not self._is_stopping():
                     self._round_whatever_happens()
+                has_died = False
             except (QueueClosedError, *NOT_OURS):
-                return  # closed by the emitter, which did not wait; or this is a copy
+                has_died = False  # closed by the emitter, which did not wait; or this is a copy
+            except BaseException as exc:  # noqa: BLE001 - thrown into the thread, as greenlets have it
+                self._died(exc)
             finally:
-                self._has_ended = True
+                self._has_ended, self._ident = True, None
                 self._delivery.close()
                 self._tell()
+        if has_died:
+            self._start_once.release()
+            self.wake_at = 0  # the next put starts another
+
+    def _died(self, exc: BaseException) -> None:
+        self._deaths += 1
+        pause_s = min(2.0 ** (self._deaths - 1), _RESTART_S_MAX)
+        self._restart_at = time.monotonic() + pause_s
+        self.why_stopped = f"the thread has died: {type(exc).__name__}"
+        if self._deaths == 1:
+            fate = "kept; the next put starts another thread, and later deaths are not logged"
+            extra = {"slot": str(self._queue.slot.database), "error": type(exc).__name__, "fate": fate}
+            logger.error("worker.died", extra=extra)
 
     def _round_whatever_happens(self) -> None:
         try:
@@ -203,7 +255,9 @@ class Worker:
         except (QueueError, OSError) as exc:
             # A full disk or a lack of descriptors fails what tidies up as well. It passes: the thread outlives it.
             self._failed("worker.storage_failed", f"{type(exc).__name__}: {exc}")
-        except Exception as exc:  # noqa: BLE001 - want of memory, or a defect: without the thread nothing is delivered
+        except BaseException as exc:
+            if type(exc).__name__ == "GreenletExit":
+                raise  # whoever killed the greenlet that is this thread waits for its end
             # Its text may hold a payload.
             traced = exc.__traceback__
             while traced is not None and traced.tb_next is not None:

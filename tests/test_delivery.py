@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import math
@@ -809,7 +810,11 @@ def test_callbacks_run_after_the_commit() -> None:
     assert seen == [2, 0]
 
 
-@pytest.mark.parametrize("error", [ValueError, SystemExit])
+class Interruption(BaseException):
+    """As the Timeout of gevent and eventlet, which is no Exception."""
+
+
+@pytest.mark.parametrize("error", [ValueError, SystemExit, asyncio.CancelledError, Interruption])
 def test_what_a_callback_raises_is_logged_and_goes_no_further(
     error: type[BaseException], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -979,3 +984,39 @@ def test_poison_for_which_the_dead_letters_have_no_room_is_parked() -> None:
     assert made.delivery.run() is Result.EMPTY
     assert {7, 8, 9} == set(queue.dead)
     assert 0 == made.delivery.state.parked
+
+
+@pytest.mark.parametrize("status", [500, 200])
+def test_a_release_that_fails_ends_nothing(status: int) -> None:
+    """It only takes note that nothing is in flight."""
+
+    class Failing(MemoryQueue):
+        def release(self) -> None:
+            raise StorageError("the disk is gone")
+
+    queue = Failing(events(3))
+    made = Delivery(
+        queue,
+        ScriptedCollector(lambda *_: Reply(status=status)),
+        settings=DeliverySettings(),
+        wait=lambda _: False,
+        stopping=lambda: False,
+    )
+    assert (Result.EMPTY if status == 200 else Result.TROUBLE) is made.run(give_up_on_trouble=True)
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError, Interruption])
+def test_what_is_raised_out_of_a_transport_is_an_outage(error: type[BaseException]) -> None:
+    """Also if it is no Exception."""
+
+    class Raising:
+        def send(self, _events: Sequence[bytes]) -> Reply:
+            raise error
+
+        def close(self) -> None:
+            pass
+
+    queue = MemoryQueue(events(3))
+    made = Delivery(queue, Raising(), settings=DeliverySettings(), wait=lambda _: False, stopping=lambda: False)
+    assert Result.TROUBLE is made.run(give_up_on_trouble=True)
+    assert 3 == queue.ledger().pending

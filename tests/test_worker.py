@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import asyncio
 import json
 import threading
 import time
@@ -14,6 +15,7 @@ from processes import wait_until
 from durable_tracker import worker as worker_module
 from durable_tracker.delivery.policy import Delivery, DeliverySettings
 from durable_tracker.delivery.transport import Reply
+from durable_tracker.emitters import Emitter
 from durable_tracker.errors import QueueFullError, StorageError
 from durable_tracker.store.slots import existing_slots
 from durable_tracker.store.sqlite_queue import SqliteQueue
@@ -393,3 +395,93 @@ def test_a_full_speed_producer_wakes_the_worker_no_more_than_it_needs(rig: Calla
     assert NEVER == one.worker.wake_at
     one.put(*range(1, 200))
     assert 0 == one.worker._signals.qsize()
+
+
+# ── threads that do not start, or die ────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_thread_that_cannot_be_started_is_tried_again_by_the_next_put(
+    rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing is raised, it is said once, and the state is true."""
+    one = rig()
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_thread, "start_new_thread", refuse)
+        one.worker.start()
+        one.put(1, 2)
+        assert "no thread could be started: can't start new thread" == one.worker.why_stopped
+        assert not one.worker.flush(5)
+    assert 1 == [record.message for record in caplog.records].count("worker.not_started")
+    one.put(3)
+    wait_until(one.is_empty)
+    assert not one.worker.why_stopped
+    assert one.worker.flush(5)
+
+
+def test_a_thread_that_has_died_is_started_by_the_next_put(
+    rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is thrown into it from outside may end it. It comes back after a pause, and says so once."""
+    one = rig()
+
+    class GreenletExit(BaseException):
+        pass
+
+    def killed(*_: object) -> None:
+        raise GreenletExit
+
+    monkeypatch.setattr(worker_module, "_RESTART_S_MAX", 0.02)
+    with monkeypatch.context() as patch:
+        patch.setattr(one.worker, "_round", killed)
+        one.worker.start()
+        for number in range(1, 4):
+            wait_until(lambda: one.worker.why_stopped is not None and one.worker.wake_at == 0)
+            time.sleep(0.03)
+            one.put(number)
+        wait_until(lambda: one.worker.why_stopped is not None and one.worker.wake_at == 0)
+    assert "the thread has died: GreenletExit" == one.worker.why_stopped
+    time.sleep(0.03)
+    one.put(4)
+    wait_until(one.is_empty)
+    assert not one.worker.why_stopped
+    assert 1 == [record.message for record in caplog.records].count("worker.died")
+
+
+@pytest.mark.parametrize("error", [SystemExit, asyncio.CancelledError])
+def test_a_round_that_raises_what_is_no_exception_does_not_end_the_thread(
+    error: type[BaseException], rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is a failed round, as any other."""
+    one = rig()
+    monkeypatch.setattr(worker_module, "_STORAGE_RETRY_S", 0.01)
+    sound, raised = one.worker._round, threading.Event()
+
+    def once() -> None:
+        if raised.is_set():
+            sound()
+        else:
+            raised.set()
+            raise error
+
+    monkeypatch.setattr(one.worker, "_round", once)
+    one.worker.start()
+    one.put(1)
+    wait_until(one.is_empty)
+
+
+def test_a_flush_by_a_callback_does_not_wait_for_itself(tmp_path: Path) -> None:
+    """Nor does a close: the worker's thread would wait for its own end."""
+    answers: list[object] = []
+
+    def on_success(_events: object) -> None:
+        start = time.monotonic()
+        answers.extend([emitter.flush(), emitter.close(), time.monotonic() - start < 4])
+
+    emitter = Emitter("localhost", queue_dir=tmp_path, transport=GatedTransport(), batch_size=1, on_success=on_success)
+    emitter.put_many([EVENT % number for number in range(3)])
+    wait_until(lambda: len(answers) == 3)
+    assert [False, False, True] == answers

@@ -119,5 +119,7 @@ class Pipeline(Generic[P]):
             if self._overlapping is None:
                 return self._transport.send(events)
             return self._overlapping.send_and(events, meanwhile)
-        except Exception as exc:  # noqa: BLE001 - a transport of the user's own may do anything; its text too
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as exc:  # noqa: BLE001 - a transport of the user's own may do anything; its text too
             return Reply(status=None, error=f"the transport raised {type(exc).__name__}")

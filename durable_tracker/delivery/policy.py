@@ -17,6 +17,7 @@ accepted, what was read ahead is put back.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import time
@@ -193,7 +194,7 @@ class Delivery:
                 fate = "kept until the collector accepts another event, which tells whose fault the refusal is"
                 logger.warning("delivery.events_suspected", extra={"events": self._claims.suspects, "fate": fate})
             self._update(trouble_count=self._state.trouble_count + 1)
-        self._queue.release()
+        self._release()
         due = self._claims.due_at if result is Result.SUSPECTS else None
         self._update(suspects=self._claims.suspects, parked=self._claims.parked, next_attempt_at=due)
         if result is Result.SUSPECTS:
@@ -201,6 +202,11 @@ class Delivery:
         elif result is not Result.STOPPED or not self._state.consecutive_troubles:
             self._update(state="idle", consecutive_troubles=0)
         return result
+
+    def _release(self) -> None:
+        """Say that nothing is in flight. What a queue cannot take note of now it does when it is read next."""
+        with contextlib.suppress(QueueError):
+            self._queue.release()
 
     def _fill(self) -> None:
         """Have as many requests in flight as may be."""
@@ -401,7 +407,7 @@ class Delivery:
         """Close an attempt that ended in trouble: everything in flight is settled by now."""
         assert self._hitch is not None  # noqa: S101
         self._claims.rewind()
-        self._queue.release()
+        self._release()
         trouble = replace(self._hitch, consecutive=self._state.consecutive_troubles + 1)
         self._hitch = None
         self._not_before = self._monotonic() + self._backoff.minimum_s(trouble)
@@ -459,7 +465,9 @@ class Delivery:
     def _call(self, callback: Callable[..., object], *args: object) -> None:
         try:
             callback(*args)
-        except (Exception, SystemExit) as exc:  # noqa: BLE001 - the user's code; its text may hold a payload
+        except KeyboardInterrupt:  # not the callback's
+            raise
+        except BaseException as exc:  # noqa: BLE001 - the user's code (CancelledError, gevent's Timeout); its text may hold a payload
             frame = exc.__traceback__ and exc.__traceback__.tb_next
             logger.error(
                 "delivery.callback_failed",

@@ -11,6 +11,8 @@ import os
 import time
 from typing import Final, Protocol
 
+from durable_tracker.log import logger
+
 INTERVAL_S: Final = 1.0
 
 
@@ -50,7 +52,13 @@ def discard(queue: Syncable) -> None:
 
 
 def _run() -> None:
+    has_failed = False
     while True:
-        time.sleep(INTERVAL_S)  # a daemon with nothing to be woken for
-        for queue in list(_queues.values()):
-            queue.sync()
+        try:
+            time.sleep(INTERVAL_S)  # a daemon with nothing to be woken for
+            for queue in list(_queues.values()):
+                queue.sync()
+        except BaseException as exc:  # noqa: BLE001 - without this thread nothing is synced, and nobody would know
+            if not has_failed:
+                has_failed = True
+                logger.error("interval_sync.failed", extra={"error": type(exc).__name__, "fate": "tried every second"})
