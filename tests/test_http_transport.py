@@ -20,7 +20,7 @@ import requests
 from fakes import MemoryQueue, event, rig
 from faulty_server import FaultyServer, Peer, answer
 
-from durable_tracker.delivery import http_transport
+from durable_tracker.delivery import exchange, http_transport
 from durable_tracker.delivery.http_transport import BODY_SIZE_MAX, HttpTransport, failure_text, retry_after_s
 from durable_tracker.delivery.transport import PAYLOAD_DATA_HEAD, PAYLOAD_DATA_TAIL, Reply
 from durable_tracker.errors import ConfigurationError
@@ -576,17 +576,65 @@ def read_slowly(peer: Peer) -> None:
 
 
 @needs_openssl
-def test_a_peer_that_reads_slowly_over_tls_is_cut_off_at_the_deadline(
+def test_a_peer_that_reads_slowly_over_tls_is_cut_off_in_the_end(
     transports: Make, certificate: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each record is sent in time, all of them are not."""
+    """Each record is sent in time; all of them together take longer than a body may that makes progress."""
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+    monkeypatch.setattr(exchange, "PROGRESS_MAX", 3)
     with FaultyServer(before_reading=read_slowly, tls=serving(certificate)) as server:
         start = time.monotonic()
         reply = transports(server.url, request_timeout=30, deadline_s=0.7).send([b"x" * 20_000_000])
         took_s = time.monotonic() - start
     assert reply.status is None
-    assert took_s < 3
+    assert reply.is_unsent
+    assert 1.5 < took_s < 5
+
+
+@pytest.mark.parametrize("is_over_tls", [False, pytest.param(True, marks=needs_openssl)])
+def test_a_body_that_goes_out_slowly_and_steadily_gets_through(
+    is_over_tls: bool, transports: Make, certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The deadline counts from its last progress, whether that is seen by the sending or in the socket's buffer."""
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+    monkeypatch.setattr(exchange, "_LOOK_S", 0.05)
+    body = b"x" * 600_000
+
+    def read_steadily(peer: Peer) -> None:
+        peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        left = len(body)
+        while left > 0 and not peer.over.wait(0.002):
+            left -= len(peer.sock.recv(4096)) or left
+
+    with FaultyServer(before_reading=read_steadily, tls=serving(certificate) if is_over_tls else None) as server:
+        start = time.monotonic()
+        transport = transports(server.url, request_timeout=30, deadline_s=0.25)
+        transport.send([body])
+        took_s = time.monotonic() - start
+    assert took_s > 0.5
+
+
+@pytest.mark.parametrize("buffer_size", [4096, 4 << 20])
+def test_a_request_that_was_still_going_out_says_so(transports: Make, buffer_size: int) -> None:
+    """In the socket's buffer it has left this process, and not this machine."""
+
+    def deaf(peer: Peer) -> None:
+        peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        peer.over.wait(20)
+
+    with FaultyServer(before_reading=deaf) as server:
+        transport = transports(server.url, request_timeout=30, deadline_s=1.5)
+        reply = transport.send([b"x" * (20_000_000 if buffer_size == 4096 else 2_000_000)])
+    assert reply.status is None
+    assert reply.is_unsent
+
+
+def test_an_answer_that_does_not_come_is_not_taken_for_a_slow_link(transports: Make) -> None:
+    """The whole request is there."""
+    with FaultyServer([silent]) as server:
+        reply = transports(server.url, request_timeout=30, deadline_s=1.5).send(EVENTS)
+    assert reply.status is None
+    assert not reply.is_unsent
 
 
 @pytest.mark.parametrize(

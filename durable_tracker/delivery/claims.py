@@ -31,7 +31,7 @@ QUESTIONS_MAX = 3
 """Questions about suspects in a row, while there is anything else to send."""
 
 GROWTH_AFTER = 16
-"""Batches accepted, at the size to which a 413 brought them, after which batches grow by an eighth."""
+"""Batches accepted, at the size to which a 413 or a slow link brought them, after which batches grow by an eighth."""
 
 
 class Claims:
@@ -182,8 +182,7 @@ class Claims:
             self._spans.add(replace(span, last=rows[middle - 1].key, count=middle))
             self._spans.add(replace(span, first=rows[middle].key, count=len(rows) - middle))
             if too_large:
-                self._size_max = min(self._size_max, max(batch.size // 2, 1))
-                self._batches_at_size_max = 0
+                self._shrink(batch)
             return False
         suspect = replace(
             span,
@@ -218,9 +217,16 @@ class Claims:
         """Take note that a batch is poison, and that the dead letters have no room for it."""
         self._wait_for(replace(batch.span, is_parked=True))
 
-    def give_back(self, batch: Batch) -> None:
-        """Take note that nothing came of a batch."""
+    def give_back(self, batch: Batch, *, was_slow: bool = False) -> None:
+        """Take note that nothing came of a batch, perhaps since it did not get through a slow link in time."""
         self._spans.add(batch.span)
+        if was_slow:
+            self._shrink(batch)
+
+    def _shrink(self, batch: Batch) -> None:
+        """Let the next batches be half as large as one that did not get through."""
+        self._size_max = min(self._size_max, max(batch.size // 2, 1))
+        self._batches_at_size_max = 0
 
     def put_back(self, newest: Batch) -> None:
         """Take note that the batch that was claimed last is not sent now."""

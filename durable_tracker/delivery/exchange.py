@@ -3,8 +3,10 @@
 A timeout of requests bounds one read of the socket ("the timeout is not a time limit on the entire response
 download", says its documentation), so a peer that drips a byte now and then holds a thread for ever, and the
 status line and the headers are read before `stream=True` returns control. Here every receive and send on the
-socket gets what is left of the exchange's time, so the bound holds from the first byte sent to the last byte
-read, through TLS and proxies alike, without a watchdog thread.
+socket gets what is left of the exchange's time, through TLS and proxies alike, without a watchdog thread.
+
+The time counts from the last progress of the request's body, which a slow link may take minutes to carry, though not
+for ever, and is the limit for the whole answer.
 
 Not covered: resolving the host's name, which nothing in a process can interrupt, and a host with several
 addresses, each of which is given the connect timeout.
@@ -13,9 +15,13 @@ addresses, each of which is given the connect timeout.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import io
 import socket
 import ssl
+import struct
+import sys
+import termios
 import time
 from contextvars import ContextVar
 from http import HTTPStatus
@@ -29,6 +35,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from _typeshed import WriteableBuffer
+
+PROGRESS_MAX = 20
+"""How many times the deadline a body may take that makes progress."""
+
+_LOOK_S = 1.0
+"""How often it is looked whether the body still goes out, while an answer is waited for."""
 
 TLS_PIECE = 16_384
 """Bytes sent at once over TLS, one record: `SSLSocket.sendall` starts its timeout anew for every record."""
@@ -49,6 +61,7 @@ class Exchange:
             carries the event there.
         reused: whether the request went out on a connection that had carried another one before.
         received: bytes received so far.
+        is_unsent: whether, when last looked at, a part of the request was still here.
     """
 
     def __init__(
@@ -64,7 +77,11 @@ class Exchange:
         self.meanwhile = meanwhile
         self.reused = True
         self.received = 0
+        self.is_unsent = False
+        self._left_here = 0
+        self._deadline_s = deadline_s
         self._deadline = time.monotonic() + deadline_s
+        self._last_deadline = self._deadline + (PROGRESS_MAX - 1) * deadline_s
         self._read_timeout_s = read_timeout_s
         self._reply_size_max = reply_size_max
         self._socket: Any = None
@@ -96,6 +113,61 @@ class Exchange:
         """Move the deadline: the time was not the peer's."""
         self._deadline += seconds
 
+    def send(self, sock: Any, data: Any) -> None:
+        """Send a part of the request; the deadline counts anew from each piece that leaves.
+
+        Raises:
+            TimeoutError: nothing left for too long.
+        """
+        self.is_unsent = True
+        if isinstance(sock, ssl.SSLSocket):
+            for at in range(0, len(data), TLS_PIECE):
+                self.arm(sock)
+                sock.sendall(data[at : at + TLS_PIECE])
+                self._progressed()
+        else:
+            view = memoryview(data)
+            while view:
+                self.arm(sock)
+                view = view[sock.send(view) :]
+                self._progressed()
+        self.is_unsent = False
+
+    def receive(self, sock: Any, buffer: WriteableBuffer) -> int:
+        """Receive a part of the answer, waiting for as long as the request still goes out.
+
+        Raises:
+            TimeoutError: nothing came for too long, or all of it took too long.
+            ReplyTooLargeError: there was more than an answer may have.
+        """
+        last = time.monotonic()
+        while True:
+            self.arm(sock)
+            left_s = min(self._deadline, last + self._read_timeout_s) - time.monotonic()
+            sock.settimeout(max(left_s if self.received else min(left_s, _LOOK_S), 0.001))
+            try:
+                size: int = sock.recv_into(buffer)
+            except TimeoutError:
+                if self._has_progressed(sock):
+                    last = time.monotonic()
+                elif time.monotonic() >= last + self._read_timeout_s:
+                    raise
+            else:
+                self.count(size)
+                return size
+
+    def _has_progressed(self, sock: Any) -> bool:
+        """Look how much of the request has not arrived at the peer. Return whether it has become less."""
+        before, self._left_here = self._left_here, _unsent(sock) if not self.received else 0
+        self.is_unsent = self._left_here > 0
+        if not 0 < self._left_here < before:
+            return False
+        self._progressed()
+        return True
+
+    def _progressed(self) -> None:
+        self._deadline = max(self._deadline, min(time.monotonic() + self._deadline_s, self._last_deadline))
+
     def left_s(self) -> float:
         """Return the seconds until the deadline, at least a moment, so that it can be a timeout."""
         return max(self._deadline - time.monotonic(), 0.001)
@@ -110,6 +182,16 @@ class Exchange:
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
+def _unsent(sock: Any) -> int:
+    """Return the bytes that were sent and that the peer has not acknowledged; 0 where that cannot be told."""
+    if sys.platform != "linux":
+        return 0
+    try:
+        return int(struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)))[0])
+    except OSError:
+        return 0
+
+
 # A context variable belongs to one thread, and under gevent to one greenlet, whenever it was created.
 current: ContextVar[Exchange] = ContextVar("current")
 
@@ -119,7 +201,7 @@ class _Stream(io.RawIOBase):
 
     def __init__(self, sock: Any) -> None:
         self._sock = sock
-        self._file: io.RawIOBase = sock.makefile("rb", buffering=0)
+        self._file: io.RawIOBase = sock.makefile("rb", buffering=0)  # keeps the socket open, and is not read from
         self._exchange = current.get()
         self.received = 0
 
@@ -127,10 +209,8 @@ class _Stream(io.RawIOBase):
         return True
 
     def readinto(self, buffer: WriteableBuffer, /) -> int | None:
-        self._exchange.arm(self._sock)
-        size = self._file.readinto(buffer)
-        self.received += size or 0
-        self._exchange.count(size or 0)
+        size = self._exchange.receive(self._sock, buffer)
+        self.received += size
         return size
 
     def close(self) -> None:
@@ -228,14 +308,11 @@ class _Bounded:
     def send(self, data: Any) -> None:
         if self.sock is None:
             self.connect()
-        exchange = current.get()
-        if isinstance(self.sock, ssl.SSLSocket) and isinstance(data, bytes):
-            pieces = [data[at : at + TLS_PIECE] for at in range(0, len(data), TLS_PIECE)]
+        if isinstance(data, bytes):  # as head and body are
+            current.get().send(self.sock, data)
         else:
-            pieces = [data]  # sendall on a plain socket has one timeout for all of it
-        for piece in pieces:
-            exchange.arm(self.sock)
-            super().send(piece)  # type: ignore[misc]
+            current.get().arm(self.sock)
+            super().send(data)  # type: ignore[misc]
 
     def getresponse(self) -> Any:
         exchange = current.get()

@@ -122,8 +122,8 @@ class HttpTransport:
         headers: sent with every request. Never logged.
         request_timeout: seconds, as in requests: one number, or (connect, read). A read timeout bounds the wait
             for the next bytes. None means 10 and 20.
-        deadline_s: seconds for the whole exchange, from sending the first byte to reading the last. None means
-            30, or what `request_timeout` allows if that is more.
+        deadline_s: seconds for the whole exchange, from the last progress of the body to the last byte of the
+            answer. None means 30, or what `request_timeout` allows if that is more.
         connections: how many idle connections are kept; as many as there are senders.
         wall: returns seconds since the epoch; used for a Retry-After date in an answer without a Date only.
 
@@ -247,7 +247,7 @@ class HttpTransport:
             stale = exchange.reused and not exchange.received and isinstance(exc, requests.ConnectionError)
             if stale and not fresh and not isinstance(exc, requests.Timeout):
                 return None
-            return Reply(status=None, error=failure_text(exc))
+            return Reply(status=None, error=failure_text(exc), is_unsent=exchange.is_unsent)
         finally:
             current.reset(token)
             with self._lock:

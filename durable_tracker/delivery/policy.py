@@ -298,7 +298,7 @@ class Delivery:
             elif outcome in (Outcome.REFUSED, Outcome.TOO_LARGE):
                 self._refused(batch, reply, outcome)
             else:
-                self._claims.give_back(batch)
+                self._claims.give_back(batch, was_slow=reply.is_unsent)
                 self._hitched(outcome, reply.retry_after_s)
             if isinstance(unread, QueueError):
                 raise unread

@@ -26,11 +26,13 @@ class Reply:
         status: the HTTP status, or None if no complete answer came in time.
         retry_after_s: the answer's Retry-After in seconds from now, or None. Not yet capped.
         error: for the log, what went wrong; holds no payload and no credential.
+        is_unsent: whether it failed while the request was still going out: a smaller one may get through.
     """
 
     status: int | None
     retry_after_s: float | None = None
     error: str | None = None
+    is_unsent: bool = False
 
 
 class Transport(Protocol):
