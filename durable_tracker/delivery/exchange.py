@@ -120,16 +120,21 @@ class Exchange:
             TimeoutError: nothing left for too long.
         """
         self.is_unsent = True
-        if isinstance(sock, ssl.SSLSocket):
-            for at in range(0, len(data), TLS_PIECE):
-                self.arm(sock)
-                sock.sendall(data[at : at + TLS_PIECE])
-                self._progressed()
-        else:
-            view = memoryview(data)
-            while view:
-                self.arm(sock)
-                view = view[sock.send(view) :]
+        view = memoryview(data)
+        while view:
+            self.arm(sock)
+            try:
+                if isinstance(sock, ssl.SSLSocket):
+                    piece = view[:TLS_PIECE]
+                    sock.sendall(piece)  # one record: all of it, or none
+                    view = view[len(piece) :]
+                else:
+                    view = view[sock.send(view) :]
+            except TimeoutError:
+                if not self._has_progressed(sock):  # in what was taken before
+                    raise
+            else:
+                self._left_here = _unsent(sock)
                 self._progressed()
         self.is_unsent = False
 
@@ -144,7 +149,7 @@ class Exchange:
         while True:
             self.arm(sock)
             left_s = min(self._deadline, last + self._read_timeout_s) - time.monotonic()
-            sock.settimeout(max(left_s if self.received else min(left_s, _LOOK_S), 0.001))
+            sock.settimeout(max(left_s if self.received else min(left_s, _LOOK_S, self._deadline_s / 4), 0.001))
             try:
                 size: int = sock.recv_into(buffer)
             except TimeoutError:
@@ -160,7 +165,7 @@ class Exchange:
         """Look how much of the request has not arrived at the peer. Return whether it has become less."""
         before, self._left_here = self._left_here, _unsent(sock) if not self.received else 0
         self.is_unsent = self._left_here > 0
-        if not 0 < self._left_here < before:
+        if self._left_here >= before:
             return False
         self._progressed()
         return True

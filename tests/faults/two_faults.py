@@ -112,10 +112,16 @@ def choose(database: bytes, wal: bytes, rng: random.Random) -> Hit:
             pages.setdefault(kind_of(database, number), []).append(number)
         if not pages:
             return Hit("", 0, 1, "bit", "an empty file", 0, 0)
+        trunk, _ = struct.unpack_from(">II", database, 32)
+        if 0 < trunk <= len(database) // PAGE:
+            pages["list of free pages"] = [1, trunk]
         place = rng.choice(sorted(pages))
         page = rng.choice(pages[place])
         head = 100 if page == 1 else 16
         at = (page - 1) * PAGE + rng.choice((rng.randrange(head), rng.randrange(PAGE)))
+        if place == "list of free pages":
+            at = 32 + rng.randrange(8) if page == 1 else (page - 1) * PAGE + rng.randrange(40)
+            damage = rng.choice((damage, "bit"))
         suffix, content = "", database
     if damage == "bit":
         return Hit(suffix, at, 1, damage, place, page, rng.randrange(8))
