@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import sys
 from typing import TYPE_CHECKING
 
 from durable_tracker import drain
 from durable_tracker.commands import backlog, demo, salvage, selftest, track
-from durable_tracker.commands.options import EXIT_CODES
+from durable_tracker.commands.options import EXIT_CODES, Exit
+from durable_tracker.commands.output import OutputError, complain, give_up
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,9 +51,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         code: int = args.run(args)
         sys.stdout.flush()
     except BrokenPipeError:
-        # Whoever reads the output, such as `head`, has enough. What is left in the buffer must not fail at exit, too.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        give_up(sys.stdout)  # whoever reads the output, such as `head`, has enough
         return 128 + signal.SIGPIPE
+    except (OutputError, OSError) as exc:
+        give_up(sys.stdout)
+        complain(f"{args.command}: {exc}")
+        return Exit.OUTPUT
     return code
 
 

@@ -29,6 +29,7 @@ from durable_tracker.commands.options import (
     header,
     seconds,
 )
+from durable_tracker.commands.output import complain, say
 from durable_tracker.commands.progress import Progress
 from durable_tracker.delivery.http_transport import HttpTransport
 from durable_tracker.delivery.policy import Delivery, Result
@@ -265,7 +266,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         slots = chosen_slots(args)
     except ConfigurationError as exc:
-        print(f"drain: {exc}", file=sys.stderr)
+        complain(f"drain: {exc}")
         return Exit.USAGE
     stop = Stop(args.timeout)
     stop.install()
@@ -274,7 +275,7 @@ def run(args: argparse.Namespace) -> int:
         outcome = drain_slot(slot, args, stop)
         outcomes.append(outcome)
         if not args.json:
-            print(outcome.line(), file=sys.stderr if outcome.remaining is None else sys.stdout, flush=True)
+            say(outcome.line(), sys.stderr if outcome.remaining is None else sys.stdout)
     code = max((outcome.exit_code for outcome in outcomes), default=Exit.EMPTY)
     total = {
         "slots": len(outcomes),
@@ -284,9 +285,9 @@ def run(args: argparse.Namespace) -> int:
     }
     if args.json:
         report: dict[str, Any] = {**total, "exit_code": int(code), "details": [asdict(outcome) for outcome in outcomes]}
-        print(json.dumps(report, indent=2))
+        say(json.dumps(report, indent=2))
     elif len(outcomes) != 1:
-        print(f"{total['slots']} slots: delivered {total['delivered']}, remaining {total['remaining']}")
+        say(f"{total['slots']} slots: delivered {total['delivered']}, remaining {total['remaining']}")
     return code
 
 

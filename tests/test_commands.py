@@ -15,6 +15,8 @@ from processes import TIMEOUT_S, wait_until
 from durable_tracker.__main__ import main
 from durable_tracker.collector import Collector
 from durable_tracker.commands.options import Exit
+from durable_tracker.emitters import Emitter
+from durable_tracker.errors import ConfigurationError
 from durable_tracker.store.slots import Slot, make_private_directory
 from durable_tracker.store.sqlite_queue import SqliteQueue
 from durable_tracker.testing import RecordedEvent
@@ -217,7 +219,51 @@ def test_status_prints_the_ledger_as_json(run: Run, filled: Path) -> None:
 @pytest.mark.parametrize("command", ["status", "peek", "dead-letters", "requeue"])
 def test_a_queue_dir_without_queues_is_named(run: Run, tmp_path: Path, command: str) -> None:
     """Nothing to show may be a mistyped directory."""
-    assert (Exit.EMPTY, "", f"no queue is in {tmp_path / 'typo'}\n") == run(command, "--queue-dir", tmp_path / "typo")
+    typo = tmp_path / "typo"
+    reason = f"--queue-dir {typo}: there is no such directory\n"
+    assert (Exit.USAGE, "", reason) == run(command, "--queue-dir", typo)
+    typo.mkdir()
+    assert (Exit.EMPTY, "", f"no queue is in {typo}\n") == run(command, "--queue-dir", typo)
+
+
+def test_without_a_home_directory_the_error_says_what_to_give(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container whose user has no entry in the password file."""
+
+    def homeless(*_: object) -> str:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("DURABLE_TRACKER_DIR")
+    monkeypatch.setattr("platformdirs.user_state_dir", homeless)
+    code, _, err = run("status")
+    assert Exit.USAGE == code
+    assert "DURABLE_TRACKER_DIR" in err
+    with pytest.raises(ConfigurationError, match="DURABLE_TRACKER_DIR"):
+        Emitter("c.example")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii", "latin-1"])
+def test_peek_lets_nothing_reach_a_terminal_but_what_can_be_seen(root: Path, encoding: str) -> None:
+    """Control characters, also those above 127, and what turns the direction of text; in any encoding of stdout."""
+    text = "caf\u00e9 \u65e5 \x7f \x85 \x9b \u202e \u2028 \ufeff \U000e0001 \x1b[31m"
+    make_private_directory(root / "a")
+    with SqliteQueue.take(Slot(root / "a", 0)) as queue:
+        queue.put(json.dumps({"e": "pv", "page": text}, ensure_ascii=False).encode())
+    command = [sys.executable, "-m", "durable_tracker", "peek"]
+    done = subprocess.run(command, env={**os.environ, "PYTHONIOENCODING": encoding}, capture_output=True, check=False)
+    assert (0, b"") == (done.returncode, done.stderr)
+    out = done.stdout.decode(encoding)
+    assert text == json.loads(out)["event"]["page"]
+    assert all(character.isprintable() for character in out.strip("\n"))
+    assert ("caf\u00e9" in out) == (encoding != "ascii")
+
+
+def test_what_cannot_be_printed_is_an_error_of_the_commands_that_print(root: Path, filled: Path) -> None:
+    """Else a backlog that was to be saved is not, and the exit code says that it was."""
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "durable_tracker", "peek", str(filled)]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert Exit.OUTPUT == done.returncode
+    assert "peek: cannot write to stdout: No space left on device\n" == done.stderr
 
 
 def test_peek_prints_the_oldest_events(run: Run, filled: Path) -> None:

@@ -94,12 +94,38 @@ def test_every_free_slot_of_the_queue_dir_is_drained_to_its_own_collector(run: R
         assert requests == one.requests
 
 
-def test_an_empty_or_missing_queue_dir_is_nothing_to_do(run: Run, root: Path) -> None:
-    """No error, and nothing is made."""
-    assert Exit.EMPTY == run()[0]
+def test_an_empty_queue_dir_is_nothing_to_do_and_a_missing_one_is_an_error(
+    run: Run, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that was named may be mistyped; where nothing has been tracked yet the default one is missing."""
+    code, _, err = run()
+    assert Exit.USAGE == code
+    assert "there is no such directory" in err
     assert not root.exists()
+    monkeypatch.setenv("DURABLE_TRACKER_DIR", str(root))
+    assert Exit.EMPTY == run(queue_dir=False)[0]
     root.mkdir()
     assert Exit.EMPTY == run()[0]
+
+
+def test_the_output_never_decides_what_is_delivered(root: Path) -> None:
+    """On a full disk, into a pipe that nobody reads, or with a path that the terminal's encoding does not have."""
+    with Collector() as collector:
+        for number, where in enumerate(("full", "unread", "ascii")):
+            for name in ("a", "b\u00fc", "c\udcff"):
+                leave(root, f"{where}-{name}", number, 0, 20, url=collector.url, method="post")
+            command = [sys.executable, "-m", "durable_tracker.drain", "--queue-dir", str(root)]
+            environment = {**os.environ, "PYTHONIOENCODING": "ascii" if where == "ascii" else "utf-8"}
+            reader, writer = os.pipe()
+            os.close(reader)
+            with open("/dev/full", "w") as full:
+                out = full.fileno() if where == "full" else writer if where == "unread" else subprocess.PIPE
+                done = subprocess.run(command, env=environment, stdout=out, stderr=subprocess.PIPE, check=False)
+            os.close(writer)
+            assert Exit.EMPTY == done.returncode, done.stderr
+            assert b"Traceback" not in done.stderr
+            assert b"Exception ignored" not in done.stderr
+            assert 60 * (number + 1) == collector.counts()["total"]
 
 
 def test_a_directory_that_may_not_be_read_does_not_keep_the_others_from_being_drained(

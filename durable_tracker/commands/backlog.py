@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from durable_tracker.commands.options import Exit, add_slot_options, chosen_slots, count
+from durable_tracker.commands.output import complain, hand_out, json_line, say
 from durable_tracker.endpoint import Endpoint
 from durable_tracker.errors import ConfigurationError, QueueError, SlotBusyError
 from durable_tracker.store.slots import queue_root
@@ -43,19 +43,19 @@ def _for_each_slot(act: Callable[[SqliteQueue, argparse.Namespace], None]) -> Ca
         try:
             slots = chosen_slots(args)
         except ConfigurationError as exc:
-            print(exc, file=sys.stderr)
+            complain(exc)
             return Exit.USAGE
         if not slots:
-            print(f"no queue is in {queue_root(args.queue_dir)}", file=sys.stderr)
+            complain(f"no queue is in {queue_root(args.queue_dir)}")
         for slot in slots:
             try:
                 with SqliteQueue.take(slot) as queue:
                     act(queue, args)
             except SlotBusyError as exc:
-                print(exc, file=sys.stderr)
+                complain(exc)
                 code = max(code, Exit.BUSY)
             except QueueError as exc:
-                print(exc, file=sys.stderr)
+                complain(exc)
                 code = max(code, Exit.UNREADABLE)
         return code
 
@@ -71,7 +71,7 @@ def _status(queue: SqliteQueue, _args: argparse.Namespace) -> None:
         "ledger": asdict(queue.ledger()),
         "used_bytes": queue.used_bytes(),
     }
-    print(json.dumps(report))
+    hand_out(json_line(report))
 
 
 def _peek(queue: SqliteQueue, args: argparse.Namespace) -> None:
@@ -80,14 +80,14 @@ def _peek(queue: SqliteQueue, args: argparse.Namespace) -> None:
             report = {"key": row.key, "event": json.loads(row.payload)}
         except ValueError:  # put there by somebody else
             report = {"key": row.key, "payload": row.payload.decode("utf-8", "backslashreplace")}
-        print(json.dumps(report, ensure_ascii=False))
+        hand_out(json_line(report))
 
 
 def _dead_letters(queue: SqliteQueue, args: argparse.Namespace) -> None:
     for letter in queue.dead_letters(args.limit, after=-(1 << 62)):
         report = asdict(letter)
         report["payload"] = letter.payload.decode("utf-8", "backslashreplace")
-        print(json.dumps(report, ensure_ascii=False))
+        hand_out(json_line(report))
 
 
 def _requeue(queue: SqliteQueue, args: argparse.Namespace) -> None:
@@ -99,4 +99,4 @@ def _requeue(queue: SqliteQueue, args: argparse.Namespace) -> None:
         while letters := queue.dead_letters(500, after):
             after = letters[-1].key
             moved += queue.requeue([letter.key for letter in letters])
-    print(f"{queue.slot.database}: requeued {moved}")
+    say(f"{queue.slot.database}: requeued {moved}")

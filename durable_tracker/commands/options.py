@@ -28,6 +28,8 @@ class Exit(enum.IntEnum):
     """A slot is in use by a live process."""
     UNREADABLE = 4
     """A slot cannot be read: it is damaged, of a newer version, or not permitted."""
+    OUTPUT = 5
+    """What was asked for could not be printed."""
 
 
 EXIT_CODES = "exit codes: 0 empty, 1 backlog remains, 2 usage, 3 a slot is busy, 4 a slot is unreadable"
@@ -64,6 +66,8 @@ def chosen_slots(args: argparse.Namespace) -> list[Slot]:
         ConfigurationError: something that was named does not exist.
     """
     root = queue_root(args.queue_dir)
+    if args.queue_dir is not None and not root.is_dir():
+        raise ConfigurationError(f"--queue-dir {args.queue_dir}: there is no such directory")
     slots: list[Slot] = []
     for path in args.path:
         found = list(_slots_at(path.absolute()))

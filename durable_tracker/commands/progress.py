@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from typing import Final, Self
 
 from tqdm import tqdm
+
+from durable_tracker.commands.output import complain
 
 _LINE_INTERVAL_S: Final = 5.0
 
@@ -28,10 +31,11 @@ class Progress:
     def update(self, done: int) -> None:
         """Say that `done` of the total are done now."""
         if self._bar is not None:
-            self._bar.update(done - self._done)
+            with contextlib.suppress(OSError, ValueError):  # the terminal is gone: no reason to stop
+                self._bar.update(done - self._done)
         elif not self._is_quiet and time.monotonic() >= self._next_line:
             self._next_line = time.monotonic() + _LINE_INTERVAL_S
-            print(f"{self._label}: {done} of {self._total} events", file=sys.stderr, flush=True)
+            complain(f"{self._label}: {done} of {self._total} events")
         self._done = done
 
     def __enter__(self) -> Self:
@@ -39,4 +43,5 @@ class Progress:
 
     def __exit__(self, *exc_info: object) -> None:
         if self._bar is not None:
-            self._bar.close()
+            with contextlib.suppress(OSError, ValueError):
+                self._bar.close()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from durable_tracker.commands.options import Exit, add_slot_options, chosen_slots
+from durable_tracker.commands.output import complain, hand_out, json_line, say
 from durable_tracker.errors import ConfigurationError, QueueError, QueueFullError, SlotBusyError
 from durable_tracker.store import salvage
 from durable_tracker.store.sqlite_queue import SqliteQueue
@@ -54,12 +54,12 @@ def _for_each_slot(
     def run(args: argparse.Namespace) -> int:
         code = Exit.EMPTY
         if command == "salvage" and not args.path and not args.name:
-            print("salvage: name the queue, by a path or by --name", file=sys.stderr)
+            complain("salvage: name the queue, by a path or by --name")
             return Exit.USAGE
         try:
             slots = chosen_slots(args)
         except ConfigurationError as exc:
-            print(f"{command}: {exc}", file=sys.stderr)
+            complain(f"{command}: {exc}")
             return Exit.USAGE
         for slot in slots:
             try:
@@ -70,10 +70,10 @@ def _for_each_slot(
                 finally:
                     slot.release()
             except SlotBusyError as exc:
-                print(f"{command}: {exc}", file=sys.stderr)
+                complain(f"{command}: {exc}")
                 code = max(code, Exit.BUSY)
             except (QueueError, OSError) as exc:
-                print(f"{command}: {slot.database}: {exc}", file=sys.stderr)
+                complain(f"{command}: {slot.database}: {exc}")
                 code = max(code, Exit.UNREADABLE)
         return code
 
@@ -83,13 +83,13 @@ def _for_each_slot(
 def _verify(slot: Slot, args: argparse.Namespace) -> Exit:
     verdict = verify(slot)
     if args.json:
-        print(json.dumps({**asdict(verdict), "is_sound": verdict.is_sound}))
+        hand_out(json_line({**asdict(verdict), "is_sound": verdict.is_sound}))
     else:
         state = "sound" if verdict.is_sound else "not readable by this version" if verdict.is_foreign else "DAMAGED"
         counts = f"pending {verdict.pending}, dead letters {verdict.dead}, set aside {verdict.set_aside}"
-        print(f"{verdict.slot}: {state}; {counts}")
+        hand_out(f"{verdict.slot}: {state}; {counts}")
         for problem in verdict.problems:
-            print(f"  {problem}")
+            hand_out(f"  {problem}")
     return Exit.EMPTY if verdict.is_sound else Exit.UNREADABLE
 
 
@@ -97,10 +97,10 @@ def _salvage(slot: Slot, args: argparse.Namespace) -> Exit:
     verdict = verify(slot)
     if not args.force and (verdict.is_sound or verdict.is_foreign):
         state = "of a newer version, or of something else" if verdict.is_foreign else "sound"
-        print(f"salvage: {slot.database} is {state}: it was left as it is (--force salvages it)", file=sys.stderr)
+        complain(f"salvage: {slot.database} is {state}: it was left as it is (--force salvages it)")
         return Exit.UNREADABLE if verdict.is_foreign else Exit.USAGE
     for problem in verdict.problems:
-        print(f"{slot.database}: {problem}")
+        say(f"{slot.database}: {problem}")
     before = set(salvage.pending(slot))
     if not verdict.waiting or len(verdict.problems) > 1 or args.force:
         salvage.set_aside(slot)
@@ -110,11 +110,11 @@ def _salvage(slot: Slot, args: argparse.Namespace) -> Exit:
             queue.take_over_all()
         ledger = queue.ledger()
         waiting = salvage.pending(slot)
-    print(f"{slot.database}: {json.dumps(asdict(ledger))}")
+    say(f"{slot.database}: {json.dumps(asdict(ledger))}")
     for name in names:
         path = slot.directory / name
-        print(f"  kept: {path if path.exists() else salvage.done_name(path)}")
+        say(f"  kept: {path if path.exists() else salvage.done_name(path)}")
     if waiting:
-        print(f"salvage: {slot.database}: not all was taken over; the disk may be full", file=sys.stderr)
+        complain(f"salvage: {slot.database}: not all was taken over; the disk may be full")
         return Exit.UNREADABLE
     return Exit.EMPTY

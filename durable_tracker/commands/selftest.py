@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Final
 
 from durable_tracker.commands.options import Exit, add_queue_dir_option, count
 from durable_tracker.emitters import Emitter
-from durable_tracker.errors import QueueError
+from durable_tracker.errors import ConfigurationError, QueueError
 from durable_tracker.events import StructuredEvent
 from durable_tracker.store.connection import Connection
 from durable_tracker.store.filesystem import file_system_of
@@ -93,12 +93,12 @@ def run(args: argparse.Namespace) -> int:
     """Run the checks. The exit code is 0 unless one failed; warnings do not count."""
     if args.child:
         return _track(args.child[0], args.child[1], Path(args.child[2]))
-    root = queue_root(args.queue_dir)
-    is_new = not root.exists()
     try:
+        root = queue_root(args.queue_dir)
+        is_new = not root.exists()
         make_private_directory(root)
         folder = Path(tempfile.mkdtemp(prefix=".selftest-", dir=root))
-    except (QueueError, OSError) as exc:
+    except (ConfigurationError, QueueError, OSError) as exc:
         print(f"selftest: {exc}", file=sys.stderr)
         return Exit.USAGE
     checks: list[Check] = []

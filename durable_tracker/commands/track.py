@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from durable_tracker.commands.options import Exit, add_queue_dir_option, header, seconds
+from durable_tracker.commands.output import complain, say
 from durable_tracker.emitters import Emitter
 from durable_tracker.errors import ConfigurationError, InvalidEventError, QueueError
 from durable_tracker.events import SelfDescribing
@@ -52,9 +53,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Track what `args` and standard input say. Return the exit code."""
     if args.schema is None and (args.data is not None or args.context):
-        print(
+        complain(
             "track: --data and --context need --schema; without it, events are read from standard input",
-            file=sys.stderr,
         )
         return Exit.USAGE
     try:
@@ -77,21 +77,21 @@ def run(args: argparse.Namespace) -> int:
             encode_base64=not args.no_base64,
         )
     except (ConfigurationError, InvalidEventError, QueueError) as exc:
-        print(f"track: {exc}", file=sys.stderr)
+        complain(f"track: {exc}")
         return Exit.USAGE if isinstance(exc, ValueError) else Exit.UNREADABLE
     with tracker:
         try:
             if args.schema is not None:
                 context = [_entity(_json(text, "--context"), "--context") for text in args.context]
                 data = {} if args.data is None else _json(args.data, "--data")
-                print(tracker.track(SelfDescribing(SelfDescribingJson(args.schema, data), context=context or None)))
+                say(tracker.track(SelfDescribing(SelfDescribingJson(args.schema, data), context=context or None)))
                 return Exit.EMPTY
             return _track_lines(tracker, sys.stdin.buffer)
         except InvalidEventError as exc:
-            print(f"track: {exc}", file=sys.stderr)
+            complain(f"track: {exc}")
             return Exit.USAGE
         except QueueError as exc:
-            print(f"track: not stored: {exc}", file=sys.stderr)
+            complain(f"track: not stored: {exc}")
             return Exit.UNREADABLE
 
 
@@ -107,8 +107,8 @@ def _track_lines(tracker: Tracker, source: BinaryIO) -> int:
                 stored += 1
             except InvalidEventError as exc:
                 refused += 1
-                print(f"track: line {number}: {exc}", file=sys.stderr)
-    print(f"stored {stored}, refused {refused}", file=sys.stderr)
+                complain(f"track: line {number}: {exc}")
+    complain(f"stored {stored}, refused {refused}")
     return Exit.USAGE if refused else Exit.EMPTY
 
 

@@ -44,14 +44,19 @@ def queue_root(queue_dir: str | os.PathLike[str] | None = None) -> Path:
     """Return the queue dir: the argument, else `$DURABLE_TRACKER_DIR`, else the user's state directory.
 
     Raises:
-        ConfigurationError: the argument is no path.
+        ConfigurationError: the argument is no path, or there is none and no home directory is known.
     """
     if not isinstance(queue_dir, (str, os.PathLike, type(None))):
         raise ConfigurationError(f"queue_dir: {queue_dir!r} is not a path")
     chosen = queue_dir or os.environ.get("DURABLE_TRACKER_DIR")
     if chosen:
         return Path(chosen).absolute()
-    return Path(platformdirs.user_state_dir("durable_tracker"))
+    try:
+        return Path(platformdirs.user_state_dir("durable_tracker"))
+    except RuntimeError:  # $HOME is not set, and the user is in no password file, as in many containers
+        raise ConfigurationError(
+            "queue_dir: no home directory is known: give one, or set $DURABLE_TRACKER_DIR"
+        ) from None
 
 
 def safe_name(name: str) -> str:

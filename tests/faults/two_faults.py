@@ -120,7 +120,8 @@ def choose(database: bytes, wal: bytes, rng: random.Random) -> Hit:
         head = 100 if page == 1 else 16
         at = (page - 1) * PAGE + rng.choice((rng.randrange(head), rng.randrange(PAGE)))
         if place == "list of free pages":
-            at = 32 + rng.randrange(8) if page == 1 else (page - 1) * PAGE + rng.randrange(40)
+            # The first entry is the page that is used next.
+            at = (page - 1) * PAGE + (32 + rng.randrange(8) if page == 1 else rng.choice((rng.randrange(40), 11)))
             damage = rng.choice((damage, "bit"))
         suffix, content = "", database
     if damage == "bit":
