@@ -400,21 +400,27 @@ class Emitter:
         """
         if self._is_closed:
             return self._is_empty_on_close
-        pair = self._pair or self._open()
-        queue, worker = pair
         try:
-            if queue.oldest_key() is None:
-                return True
-            if not self._settings.drain:
-                return False
-            worker.start()
-            return worker.flush(timeout)
-        except NOT_OURS as exc:
-            self._leave(pair)
-            # What was closed under this process may hold events, and nobody can look.
-            return isinstance(exc, ForkedError) and self.flush(timeout)
+            pair = self._pair or self._open()
+            try:
+                return self._flush(*pair, timeout)
+            except NOT_OURS as exc:
+                self._leave(pair)
+                # What was closed under this process may hold events, and nobody can look.
+                return isinstance(exc, ForkedError) and self.flush(timeout)
         except QueueClosedError:
             return False  # closed meanwhile, by another thread
+        except QueueError as exc:  # the disk fails, which the next put raises: what is queued has not left
+            logger.error("emitter.flush_failed", extra={"emitter": self.name, "error": f"{type(exc).__name__}: {exc}"})
+            return False
+
+    def _flush(self, queue: SqliteQueue, worker: Worker, timeout: float | None) -> bool:
+        if queue.oldest_key() is None:
+            return True
+        if not self._settings.drain:
+            return False
+        worker.start()
+        return worker.flush(timeout)
 
     def sync_flush(self) -> bool:
         """As `flush`: the official tracker's name for it."""
@@ -479,14 +485,24 @@ class Emitter:
     # ── state ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def stats(self) -> EmitterStats:
-        """Return a snapshot. O(1)."""
-        pair = self._pair if self._pid == os.getpid() else None
-        try:
-            return self._stats(*(pair or (None, None)))
-        except NOT_OURS:
-            return self._stats(None, None)  # the next put leaves it, and says so
+        """Return a snapshot. O(1).
 
-    def _stats(self, queue: SqliteQueue | None, worker: Worker | None) -> EmitterStats:
+        Raises nothing, also while the disk fails: then `last_error` says so, and what cannot be read is as it was last
+        (the ledger), None (the age) or 0.
+        """
+        pair = self._pair if self._pid == os.getpid() else None
+        queue, worker = pair or (None, None)
+        try:
+            oldest, used_bytes = (queue.oldest(), queue.used_bytes()) if queue else (None, 0)
+            return self._stats(queue, worker, oldest, used_bytes, None)
+        except NOT_OURS:
+            return self._stats(None, None, None, 0, None)  # the next put leaves it, and says so
+        except QueueError as exc:
+            return self._stats(queue, worker, None, 0, f"{type(exc).__name__}: {exc}")
+
+    def _stats(
+        self, queue: SqliteQueue | None, worker: Worker | None, oldest: Row | None, used_bytes: int, error: str | None
+    ) -> EmitterStats:
         state = worker.state if worker else None
         why_stopped = worker.why_stopped if worker else None
         return EmitterStats(
@@ -495,12 +511,12 @@ class Emitter:
             ledger=queue.ledger() if queue else Ledger(),
             dropped=self._dropped,
             state="stopped" if why_stopped else state.state if state else "idle",
-            last_error=why_stopped or (state.last_error if state else None),
+            last_error=error or why_stopped or (state.last_error if state else None),
             suspects=state.suspects if state else 0,
             parked=state.parked if state else 0,
-            oldest_age_s=_age_s(queue.oldest()) if queue else None,
+            oldest_age_s=_age_s(oldest),
             elsewhere=self._backlogs.elsewhere,
-            used_bytes=queue.used_bytes() if queue else 0,
+            used_bytes=used_bytes,
             max_queue_bytes=self._settings.max_queue_bytes,
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import json
 import logging
@@ -23,7 +24,10 @@ from durable_tracker.errors import (
     QueueClosedError,
     QueueFullError,
     SlotBusyError,
+    StorageError,
 )
+from durable_tracker.store.slot_file import headroom_size
+from durable_tracker.store.sqlite_queue import SqliteQueue
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -645,3 +649,54 @@ def test_stats_are_a_snapshot_with_the_age_of_the_oldest_event(make: Make) -> No
     assert 0 < stats.used_bytes < stats.max_queue_bytes
     with pytest.raises(AttributeError):
         stats.dropped = 5  # type: ignore[misc]
+
+
+# ── a disk that fails ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_stats_and_flush_raise_nothing_while_the_disk_fails(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Just then a health endpoint asks for them: a file system that turned read-only, a disk that was pulled."""
+    one = make(drain=False)
+    one.put(event(1))
+
+    def fail(*_: object, **__: object) -> None:
+        raise StorageError("attempt to write a readonly database (SQLITE_READONLY)")
+
+    with monkeypatch.context() as patch:
+        for method in ("oldest", "oldest_key", "used_bytes"):
+            patch.setattr(SqliteQueue, method, fail)
+        stats = one.stats()
+        assert "SQLITE_READONLY" in str(stats.last_error)
+        assert (1, None) == (stats.ledger.pending, stats.oldest_age_s)
+        assert not one.flush(1)
+    assert one.stats().last_error is None
+
+
+@pytest.mark.parametrize("name", ["0.lock", "0.sqlite3"])
+def test_an_unusable_slot_does_not_stop_tracking(make: Make, name: str, caplog: pytest.LogCaptureFixture) -> None:
+    """The next one is taken, and it is said."""
+    one = make(drain=False)
+    (one.directory / name).mkdir()
+    one.put(event(1))
+    assert one.directory / "1.sqlite3" == one.stats().slot
+    assert "queue.slot_unusable" in [record.message for record in caplog.records]
+
+
+@pytest.mark.parametrize("error", [errno.EOPNOTSUPP, errno.EINVAL, None])
+def test_a_file_system_that_cannot_set_room_aside_has_it_written(
+    make: Make, monkeypatch: pytest.MonkeyPatch, error: int | None
+) -> None:
+    """NFS has no fallocate, and macOS has no such function."""
+    one = make(drain=False)
+    if error is None:
+        monkeypatch.delattr(os, "posix_fallocate")
+    else:
+
+        def refuse(*_: object) -> None:
+            raise OSError(error, os.strerror(error))
+
+        monkeypatch.setattr(os, "posix_fallocate", refuse)
+    one.put(event(1))
+    status = (one.directory / "0.ballast").stat()
+    assert status.st_size == headroom_size()
+    assert status.st_blocks * 512 >= status.st_size

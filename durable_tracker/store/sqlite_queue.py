@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from durable_tracker.store.tables import Table
 
 _KEY_TRIES: Final = 100
+_UNUSABLE_MAX: Final = 3  # slots that cannot be used: then it is the disk
 _ROW_SIZE_MIN: Final = 256  # what a small row frees, roughly, when it is evicted
 
 P = ParamSpec("P")
@@ -509,22 +510,29 @@ def open_free_slot(
 ) -> SqliteQueue:
     """Open the lowest slot of a directory that is free, usable and accepted, making one if need be.
 
-    A slot of a newer format is left alone, and the next one taken.
+    A slot of a newer format, or one that cannot be used, is left alone, and the next one taken.
 
     Raises:
         SlotBusyError: all are taken.
-        StorageError: the directory, or the slot, cannot be used.
+        StorageError: the directory, or several slots one after another, cannot be used.
     """
+    unusable = 0
     for index in range(SLOTS_MAX):
         slot = Slot(directory, index)
-        if not slot.acquire():
-            continue
         try:
+            if not slot.acquire():
+                continue
             queue = SqliteQueue(slot, **settings)
         except SlotBusyError:
             continue
         except UnknownFormatError as exc:
             logger.warning("queue.slot_of_newer_format", extra={"slot": str(slot.database), "error": str(exc)})
+            continue
+        except StorageError as exc:
+            unusable += 1
+            if unusable == _UNUSABLE_MAX:
+                raise
+            logger.warning("queue.slot_unusable", extra={"slot": str(slot.database), "error": str(exc)})
             continue
         is_accepted = False
         try:
