@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from durable_tracker.backlogs import Backlogs, replaced_addresses
 from durable_tracker.delivery.batches import device_time_ms
+from durable_tracker.delivery.hold import Hold, hold_of
 from durable_tracker.delivery.policy import Delivery, DeliverySettings
 from durable_tracker.emitter_settings import EmitterSettings, OnFull, check_count, check_function, check_seconds
 from durable_tracker.endpoint import Endpoint
@@ -233,6 +234,7 @@ class Emitter:
             max_age=max_age,
             senders=senders,
         )
+        self._hold = hold_of(self._address.identity) if transport is None else Hold()
         self._given_transport = transport
         if transport is None:
             # requests takes longer to import than all the rest: who only imports this package does not pay for it.
@@ -690,6 +692,7 @@ class Emitter:
             pace=pace,
             on_success=self.on_success,
             on_failure=self.on_failure,
+            hold=self._hold,
         )
 
 

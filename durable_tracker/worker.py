@@ -277,7 +277,7 @@ class Worker:
     def _round(self) -> None:
         self._is_poked = False  # here, not where it is noticed: this round is the attempt that was asked for
         seen = self._queue.high_key()
-        self._delivery.run(progress=self._tell)
+        self._delivery.run(progress=self._tell, may_yield=lambda: time.monotonic() >= self._next_adoption)
         self._tell()
         if not self._is_stopped and time.monotonic() >= self._next_adoption:
             self._adopt(seen)
@@ -352,24 +352,32 @@ class Worker:
             if slot.database == self._queue.slot.database or self._done_orphans.get(slot.database) == state:
                 continue
             try:
-                if not slot.acquire():
-                    continue
-                orphan = self._orphans.open_orphan(slot)
-                if orphan is not None:
-                    with orphan:
-                        if not self._drain_orphan(orphan, is_over):
-                            continue
-                self._done_orphans[slot.database] = _file_state(slot)
+                result = self._adopt_one(slot, is_over)
             except QueueError as exc:
                 logger.warning("worker.orphan_unusable", extra={"slot": str(slot.database), "error": str(exc)})
+                continue
+            if result is Result.TROUBLE:
+                break  # the others are for the same collector
+            if result is Result.EMPTY:
+                self._done_orphans[slot.database] = _file_state(slot)
         if not is_over():  # else the last one may have more
             self._orphans.looked_everywhere()
             self._next_adoption = time.monotonic() + ADOPTION_INTERVAL_S
 
-    def _drain_orphan(self, orphan: SqliteQueue, is_over: Callable[[], bool]) -> bool:
-        """Deliver an orphan's events. Return whether it is empty."""
+    def _adopt_one(self, slot: Slot, is_over: Callable[[], bool]) -> Result:
+        """Deliver what is in a slot, if it is nobody's and for this collector. Return STOPPED if it is somebody's."""
+        if not slot.acquire():
+            return Result.STOPPED
+        orphan = self._orphans.open_orphan(slot)
+        if orphan is None:
+            return Result.EMPTY
+        with orphan:
+            return self._drain_orphan(orphan, is_over)
+
+    def _drain_orphan(self, orphan: SqliteQueue, is_over: Callable[[], bool]) -> Result:
+        """Deliver an orphan's events, without waiting for an outage to end."""
         if orphan.oldest_key() is None:
-            return True
+            return Result.EMPTY
         logger.info("worker.orphan_adopted", extra={"slot": str(orphan.slot.database), **_counts(orphan)})
         delivery = self._make_delivery(orphan, wait=self._wait, stopping=is_over, pace=self._pace)
         try:
@@ -377,7 +385,7 @@ class Worker:
             orphan.shrink()
         finally:
             delivery.close()
-        return result is Result.EMPTY
+        return result
 
 
 def _counts(queue: SqliteQueue) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,11 +14,12 @@ from processes import Child, Site, open_slots, wait_until
 from durable_tracker import Emitter, Ledger
 from durable_tracker import worker as worker_module
 from durable_tracker.collector import Collector, Fault
+from durable_tracker.delivery.transport import Reply
 from durable_tracker.store.slots import Slot, make_private_directory
 from durable_tracker.store.sqlite_queue import SqliteQueue
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     Make = Callable[..., Emitter]
@@ -246,3 +248,56 @@ while not os.path.exists(JOURNAL + ".over"):
         assert set() == set(site.noted("ack")) - received, seed
         assert set() == received - set(site.noted("try")), seed
         assert 0 == site.ledger().pending
+
+
+class SlowTransport:
+    """As a collector that is a hundred milliseconds away."""
+
+    def __init__(self) -> None:
+        self.labels: list[str] = []
+
+    def send(self, events: Sequence[bytes]) -> Reply:
+        time.sleep(0.1)
+        self.labels += [json.loads(event)["se_la"] for event in events]
+        return Reply(status=200)
+
+    def close(self) -> None:
+        pass
+
+
+def test_an_orphan_is_adopted_by_one_that_tracks_all_the_time(make: Make, tmp_path: Path) -> None:
+    """Its own queue is never empty, since more is put during each request."""
+    transport = SlowTransport()
+    one = make("localhost", transport=transport)
+    one.put(event(0))
+    leave_orphans(tmp_path, (1, 1000, 20))
+    over = threading.Event()
+
+    def track() -> None:
+        number = 1
+        while not over.wait(1 / 30):
+            one.put(event(number))
+            number += 1
+
+    tracking = threading.Thread(target=track)
+    tracking.start()
+    try:
+        wait_until(lambda: "1019" in transport.labels)
+    finally:
+        over.set()
+        tracking.join()
+
+
+def test_what_a_collector_said_holds_for_all_slots(make: Make, tmp_path: Path) -> None:
+    """Sixty orphans do not ask it sixty times; nor does a second emitter in the process."""
+    leave_orphans(tmp_path, *((index, 1000 * index, 1) for index in range(1, 61)))
+    with Collector() as collector:
+        collector.outage = Fault(status=429, headers={"Retry-After": "3600"})
+        one, two = make(collector.url), make(collector.url, name="two")
+        one.put(event(1))
+        wait_until(lambda: collector.requests >= 1)
+        time.sleep(0.5)
+        two.put(event(2))
+        two.flush(1)
+        assert 1 == collector.requests
+        assert "backing_off" == one.stats().state

@@ -1020,3 +1020,24 @@ def test_what_is_raised_out_of_a_transport_is_an_outage(error: type[BaseExceptio
     made = Delivery(queue, Raising(), settings=DeliverySettings(), wait=lambda _: False, stopping=lambda: False)
     assert Result.TROUBLE is made.run(give_up_on_trouble=True)
     assert 3 == queue.ledger().pending
+
+
+def test_a_run_ends_when_it_has_passed_what_it_had_seen_and_something_else_is_due() -> None:
+    """Where more is put during each request the queue is never empty."""
+    queue = MemoryQueue(events(10))
+
+    def answer(request: int, _eids: list[int]) -> Reply:
+        queue.put(event(100 + request))
+        return Reply(status=200)
+
+    made = Delivery(
+        queue,
+        ScriptedCollector(answer),
+        settings=DeliverySettings(batch_size=4),
+        wait=lambda _: False,
+        stopping=lambda: False,
+    )
+    assert Result.PASSED is made.run(may_yield=lambda: True)
+    assert queue.ledger().delivered >= 10
+    assert queue.ledger().pending > 0
+    assert Result.PASSED is made.run(may_yield=lambda: True)

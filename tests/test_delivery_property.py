@@ -205,7 +205,7 @@ def bury_at_the_first_refusal(patch: pytest.MonkeyPatch) -> None:
 
 def forget_what_came_back(patch: pytest.MonkeyPatch) -> None:
     """As a cursor does that only ever moves on."""
-    patch.setattr(Claims, "give_back", lambda _claims, _batch: None)
+    patch.setattr(Claims, "give_back", lambda *_, **__: None)
 
 
 @pytest.mark.parametrize(

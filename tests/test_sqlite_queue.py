@@ -22,8 +22,8 @@ from durable_tracker.errors import (
     StorageError,
     UnknownFormatError,
 )
+from durable_tracker.store import acked, dead_letters, salvage
 from durable_tracker.store import connection as connection_module
-from durable_tracker.store import dead_letters, salvage
 from durable_tracker.store import slot_file as slot_file_module
 from durable_tracker.store.queue import Ledger
 from durable_tracker.store.slots import Slot, make_private_directory
@@ -800,3 +800,35 @@ def test_an_error_reaches_the_caller_whose_event_it_was(open_queue: OpenQueue) -
     assert list(range(0, 400, 10)) == sorted(failed)
     assert sorted(stored) == sorted(int(payload[:6]) for payload in payloads(queue))
     assert 360 == len(stored)
+
+
+def test_the_file_stops_growing_where_events_are_tracked_all_the_time(
+    open_queue: OpenQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The queue is never empty then, so what was marked has to go in steps."""
+    monkeypatch.setattr(acked, "AT_ONCE", 200)
+    sizes = []
+    with open_queue() as queue:
+        queue.put_many([b"x" * 400] * 100)
+        for _ in range(60):
+            queue.put_many([b"x" * 400] * 100)
+            rows = queue.peek(0, 100, 1 << 20)
+            queue.ack([row.key for row in rows])
+            queue.release()
+            sizes.append(queue.used_bytes())
+        assert (6000, 100) == (queue.ledger().delivered, queue.ledger().pending)
+        assert max(sizes) < 400 * 4096
+        assert max(sizes[30:]) <= max(sizes[:30])
+        assert 100 == len(queue.peek(0, 1000, 1 << 20))
+
+
+def test_a_backlog_that_is_drained_is_not_swept_in_steps(
+    open_queue: OpenQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is put meanwhile: the whole table goes at the end, which costs next to nothing."""
+    monkeypatch.setattr(acked, "AT_ONCE", 10)
+    with open_queue() as queue:
+        queue.put_many([b"x" * 400] * 1000)
+        for _ in range(9):
+            queue.ack([row.key for row in queue.peek(0, 100, 1 << 20)])
+        assert (1000,) == queue._connection.select_one("SELECT count(*) FROM events")

@@ -94,6 +94,10 @@ class Claims:
         """How many of the suspects are poison for which the dead letters have no room."""
         return self._spans.parked
 
+    def has_passed(self, key: float) -> bool:
+        """Return whether everything up to a key was claimed, and nothing but suspects waits to be sent again."""
+        return self._cursor >= key and len(self._spans) == self._spans.suspects
+
     @property
     def due_at(self) -> float:
         """When the next suspect is to be asked about, in seconds of the monotonic clock."""

@@ -25,6 +25,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from durable_tracker.delivery.claims import Claims
+from durable_tracker.delivery.hold import Hold
 from durable_tracker.delivery.pipeline import Pipeline
 from durable_tracker.delivery.retry import Backoff, Outcome, Trouble, classify, retry_while_troubled
 from durable_tracker.delivery.state import DeliverySettings, DeliveryState, Result
@@ -70,6 +71,7 @@ class Delivery:
         monotonic: the clock for everything else, in seconds.
         backoff: how long to wait after a trouble; by default full jitter up to the settings' maximum.
         pace: when to rest beside an application that tracks; None: never.
+        hold: what the collector said last, for all who deliver to it; None: nobody else does.
 
     What the callbacks raise is logged and goes no further.
     """
@@ -88,6 +90,7 @@ class Delivery:
         monotonic: Callable[[], float] = time.monotonic,
         backoff: Backoff | None = None,
         pace: Pace | None = None,
+        hold: Hold | None = None,
     ) -> None:
         self._queue = queue
         self._settings = settings
@@ -107,7 +110,9 @@ class Delivery:
             queue, settings=settings, without_old=self._without_old, wall_ms=wall_ms, monotonic=monotonic, pace=pace
         )
         self._pace = pace
-        self._not_before = -math.inf
+        self._hold = hold or Hold()
+        self._target: float = math.inf  # what had been put when the run began
+        self._may_yield: Callable[[], bool] = lambda: False
         self._hitch: Trouble | None = None  # what ends this attempt once all replies are in
         self._said: str | None = None  # the trouble that was logged last, so that it is logged once
         self._progress: Callable[[DeliveryState], object] | None = None
@@ -120,7 +125,11 @@ class Delivery:
         return self._state
 
     def run(
-        self, *, give_up_on_trouble: bool = False, progress: Callable[[DeliveryState], object] | None = None
+        self,
+        *,
+        give_up_on_trouble: bool = False,
+        progress: Callable[[DeliveryState], object] | None = None,
+        may_yield: Callable[[], bool] | None = None,
     ) -> Result:
         """Send until the queue is empty or delivery is to stop; an outage is waited for.
 
@@ -129,12 +138,16 @@ class Delivery:
         Args:
             give_up_on_trouble: return TROUBLE at the first trouble, and at once while a Retry-After is in force.
             progress: called after each request that was answered.
+            may_yield: whether to return PASSED once what was in the queue at the beginning has been sent, though more
+                has been put meanwhile: where events are tracked all the time the queue is never empty.
         """
-        if self._not_before > self._monotonic():
+        if self._hold.until > self._monotonic():
             if give_up_on_trouble:
                 return Result.TROUBLE
-            self._sleep(self._not_before - self._monotonic())
+            self._sleep(self._hold.until - self._monotonic())
         self._progress = progress
+        self._may_yield = may_yield or (lambda: False)
+        self._target = self._queue.high_key() if may_yield else math.inf
         try:
             result = retry_while_troubled(
                 self._attempt,
@@ -180,12 +193,21 @@ class Delivery:
             if self._stopping():
                 self._settle()
                 return self._troubled() if self._hitch else self._ended(Result.STOPPED)
+            if self._has_passed():
+                self._settle()
+                return self._troubled() if self._hitch else self._ended(Result.PASSED)
             self._fill()
             if not self._pipeline.in_flight:
                 return self._ended(Result.SUSPECTS if len(self._claims) else Result.EMPTY)
             self._collect()
         self._settle()
         return self._troubled()
+
+    def _has_passed(self) -> bool:
+        """Return whether to let something else have its turn, since more is put all the time."""
+        if self._ahead is not None and self._ahead.span.first <= self._target:
+            return False
+        return self._claims.has_passed(self._target) and self._may_yield() and self._queue.high_key() > self._target
 
     def _ended(self, result: Result) -> Result:
         if result is Result.SUSPECTS:
@@ -410,7 +432,7 @@ class Delivery:
         self._release()
         trouble = replace(self._hitch, consecutive=self._state.consecutive_troubles + 1)
         self._hitch = None
-        self._not_before = self._monotonic() + self._backoff.minimum_s(trouble)
+        self._hold.until = max(self._hold.until, self._monotonic() + self._backoff.minimum_s(trouble))
         blocked = trouble.outcome is Outcome.BLOCKED
         self._update(
             state="blocked" if blocked else "backing_off",
@@ -449,7 +471,7 @@ class Delivery:
             if self._wait(left):
                 break
             if self._monotonic() < due:  # poked
-                due = min(due, max(self._not_before, start + POKE_GAP_S))
+                due = min(due, max(self._hold.until, start + POKE_GAP_S))
         self._update(next_attempt_at=None)
 
     # What others see.

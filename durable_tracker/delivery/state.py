@@ -60,6 +60,8 @@ class Result(Enum):
     """Nothing is left to send."""
     SUSPECTS = "suspects"
     """Only events are left that were refused without proof that the collector accepts others. They are kept."""
+    PASSED = "passed"
+    """What was in the queue at the beginning was sent; more has been put since, and something else is due."""
     STOPPED = "stopped"
     """It was asked to stop, or the queue was closed."""
     TROUBLE = "trouble"

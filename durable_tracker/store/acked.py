@@ -2,6 +2,7 @@
 
     ack of a batch, others wait behind it ──► mark: "up to this key all is delivered"    one page
     nothing is pending any more ────────────► sweep: the whole table at once             a few pages, however long it is
+    more is put all the time ───────────────► sweep: some rows with each ack             beyond a bound
     no room, or puts that must not wait ────► sweep: some rows                           the pages that they stand on
 
 SQLite deletes a row by rewriting its page and balancing the tree, which costs about as much as to write the row anew.
@@ -34,6 +35,9 @@ SOME: Final = 256
 AT_ONCE: Final = 1 << 12
 """Pages that are emptied at once while puts may wait: 16 MiB, some milliseconds, as a checkpoint."""
 
+IN_STEP: Final = 1024
+"""Rows that are swept at once, at most, while events are tracked all the time."""
+
 _SIZE_IN_LOG: Final = 512  # bytes, of a deleted row
 _PAGES_ON_A_LIST: Final = 500  # that became free; half as many as would go on one, since the pointer map changes too
 
@@ -49,6 +53,7 @@ def mark(file: SlotFile, first: int, last: int) -> bool:
         return False
     if file.ledger().pending > file.high - first + 1:
         return False  # a damaged page hides rows before these: they must not come to stand below the mark
+    file.grew, file.high_at_mark = file.high > file.high_at_mark, file.high
     file.transaction(
         f"{dead_letters.RECORD_HIGH};"
         "UPDATE meta SET value = value +"
@@ -81,6 +86,20 @@ def sweep(file: SlotFile, pages_max: int = AT_ONCE) -> bool:
     last = min(oldest + SOME - 1, acked)
     file.transaction(f"DELETE FROM events WHERE key <= {last}", SOME * _SIZE_IN_LOG)
     return True
+
+
+def sweep_beyond(file: SlotFile, count: int) -> None:
+    """After an ack of `count` rows: delete twice as many that are marked, if they would fill the file for ever.
+
+    That is where more is put all the time, so that the queue is never empty, and they are more than what is pending.
+    """
+    if not (file.grew and file.acked) or file.connection.used_pages() <= AT_ONCE:
+        return
+    oldest = _first(file, 0)
+    if oldest is None or file.acked - oldest < max(file.ledger().pending, SOME):
+        return
+    last = min(oldest + min(2 * count, IN_STEP) - 1, file.acked)
+    file.transaction(f"DELETE FROM events WHERE key <= {last}", (last - oldest + 1) * _SIZE_IN_LOG)
 
 
 def _first(file: SlotFile, after: int) -> int | None:

@@ -83,6 +83,8 @@ class SlotFile:
         is_dirty: whether something was written since the last sync.
         headroom: the ballast.
         counts: the ledger's counts as they are on disk.
+        high_at_mark: the highest key when the mark was moved last.
+        grew: whether it had risen since the move before.
     """
 
     def __init__(self, slot: Slot, *, durability: Durability, max_queue_bytes: int, byte_limit: int) -> None:
@@ -93,6 +95,8 @@ class SlotFile:
         self.high = 0
         self.wal_room = 0
         self.is_dirty = False
+        self.high_at_mark = 0
+        self.grew = False
         self.counts: dict[str, int] = dict.fromkeys(_INTEGERS, 0)
         # Where nothing can sync once a second, every commit has to.
         self._durability: Durability = durability if durability == "always" or interval_sync.start() else "always"
@@ -223,6 +227,7 @@ class SlotFile:
             if self._last_row() == row:
                 raise DamagedQueueError(f"{self.slot.database}: row {row[0]} is found at the end, but not by its key")
         self.reread_high()
+        self.high_at_mark = self.high
         self.wal_room = WAL_SIZE_MAX
         with contextlib.suppress(QueueFullError):
             self.headroom.restore()

@@ -295,6 +295,8 @@ class SqliteQueue:
     def ack(self, keys: Sequence[int]) -> None:
         """Remove delivered rows; see `Queue.ack`."""
         self._remove(keys, "delivered")
+        with self._file.lock:
+            acked.sweep_beyond(self._file, len(keys))
         self._file.checkpoint_soon()
 
     @_mending

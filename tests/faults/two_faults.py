@@ -43,6 +43,8 @@ SECTOR: Final = 512
 FRAME: Final = PAGE + 24
 META_PAGES: Final = (5, 6)
 DAMAGES: Final = ("bit", "bit", "sector", "page", "unreadable")
+FREE_LIST: Final = "list of free pages"
+AIMS: Final[set[str]] = set()  # where to hit, for a broken variant that few places find out
 AFTERWARDS: Final = 0  # the number of the events that are put after the opening
 AFTERWARDS_COUNT: Final = 60  # which fill some pages
 
@@ -93,7 +95,7 @@ def kind_of(database: bytes, number: int) -> str:
 def choose(database: bytes, wal: bytes, rng: random.Random) -> Hit:
     """Choose a place by its kind, so that rare kinds are hit as often as common ones, and a damage."""
     damage = rng.choice(DAMAGES)
-    if len(wal) > 32 and rng.random() < 0.5:
+    if len(wal) > 32 and not AIMS and rng.random() < 0.5:
         place = rng.choice(("WAL header", "frame header", "frame header", "frame", "frame", "frame"))
         frame = rng.randrange(max((len(wal) - 32) // FRAME, 1))
         start = 32 + frame * FRAME
@@ -114,12 +116,12 @@ def choose(database: bytes, wal: bytes, rng: random.Random) -> Hit:
             return Hit("", 0, 1, "bit", "an empty file", 0, 0)
         trunk, _ = struct.unpack_from(">II", database, 32)
         if 0 < trunk <= len(database) // PAGE:
-            pages["list of free pages"] = [1, trunk]
-        place = rng.choice(sorted(pages))
+            pages[FREE_LIST] = [1, trunk, trunk]
+        place = FREE_LIST if FREE_LIST in AIMS and FREE_LIST in pages else rng.choice(sorted(pages))
         page = rng.choice(pages[place])
         head = 100 if page == 1 else 16
         at = (page - 1) * PAGE + rng.choice((rng.randrange(head), rng.randrange(PAGE)))
-        if place == "list of free pages":
+        if place == FREE_LIST:
             # The first entry is the page that is used next.
             at = (page - 1) * PAGE + (32 + rng.randrange(8) if page == 1 else rng.choice((rng.randrange(40), 11)))
             damage = rng.choice((damage, "bit"))
@@ -375,6 +377,7 @@ def trust_the_free_list() -> None:
     from durable_tracker.store.pages import Pages
 
     Pages.freelist_problem = lambda *_: None  # type: ignore[method-assign]
+    AIMS.add(FREE_LIST)
 
 
 BREAKAGES: Final = {
