@@ -12,12 +12,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import queue as queues
 import signal
 import sys
 import threading
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from durable_tracker.commands.options import (
@@ -31,18 +32,19 @@ from durable_tracker.commands.options import (
 )
 from durable_tracker.commands.output import complain, say
 from durable_tracker.commands.progress import Progress
+from durable_tracker.delivery.hold import hold_of
 from durable_tracker.delivery.http_transport import HttpTransport
 from durable_tracker.delivery.policy import Delivery, Result
-from durable_tracker.delivery.state import DeliverySettings
+from durable_tracker.delivery.state import DeliverySettings, DeliveryState
 from durable_tracker.endpoint import PATHS, Endpoint
 from durable_tracker.errors import ConfigurationError, QueueError, SlotBusyError
+from durable_tracker.store.queue import Ledger
 from durable_tracker.store.sqlite_queue import SqliteQueue
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Container, Sequence
     from types import FrameType
 
-    from durable_tracker.delivery.state import DeliveryState
     from durable_tracker.store.slots import Slot
 
 PATIENCE_S: Final = 60.0
@@ -52,6 +54,10 @@ GRACE_S: Final = 1.0
 """How long the request in flight may still take when it is time to stop."""
 
 _WATCH_S: Final = 0.1
+_PROBE_EVENTS: Final = 10
+_PROBE_S: Final = 5.0
+_PROBE_S_MIN: Final = 0.5
+_TURN_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,11 +103,9 @@ class Stop:
         self.is_interrupted = True
         self._signals.put(None)
 
-    def begin_slot(self) -> None:
+    def progressed(self) -> None:
         """Start the patience anew."""
         self._progress_at = time.monotonic()
-
-    progressed = begin_slot
 
     def left_s(self) -> float:
         """Return the seconds that are left."""
@@ -112,108 +116,285 @@ class Stop:
         """Return whether to stop now."""
         return self.is_interrupted or self.left_s() <= 0
 
+
+class Turn:
+    """The time that one visit of a slot has: until it is over, or until everything is to stop."""
+
+    def __init__(self, stop: Stop, seconds: float = math.inf, share_s: float = math.inf) -> None:
+        """Begin it.
+
+        Args:
+            stop: when everything is to stop.
+            seconds: how long it is.
+            share_s: how much of that may go to waiting until the fate of refused events is clear.
+        """
+        self.share_s = share_s
+        self._stop = stop
+        self._end = time.monotonic() + seconds
+        self._woken: queues.SimpleQueue[None] = queues.SimpleQueue()
+        self.is_abandoned = False
+
+    def left_s(self) -> float:
+        """Return the seconds that are left."""
+        return min(self._end - time.monotonic(), self._stop.left_s())
+
+    def is_due(self) -> bool:
+        """Return whether it is over."""
+        return self.is_abandoned or self._stop.is_interrupted or self.left_s() <= 0
+
     def wait(self, wait_s: float) -> bool:
-        """Wait that long, but no longer than there is time. Return whether to stop."""
+        """Wait that long, but no longer than there is time. Return whether it is over."""
         until = time.monotonic() + wait_s
         while not self.is_due():
             left = min(until - time.monotonic(), self.left_s())
             if left <= 0:
                 break
-            try:
-                self._signals.get(timeout=left)
-            except queues.Empty:
-                continue
+            with contextlib.suppress(queues.Empty):
+                self._woken.get(timeout=min(left, _WATCH_S))
         return self.is_due()
 
 
-@contextlib.contextmanager
-def breaking_off(stop: Stop, transport: HttpTransport) -> Iterator[None]:
-    """Break off a request that goes on when it is time to stop: a collector that hangs would hold the command up.
+class SlotDrain:
+    """One slot's story: it is visited until it is empty, or until there is no time left.
 
-    In a thread, since closing the transport takes a lock that a signal handler must not wait for.
+    Attributes:
+        slot: the slot.
+        address: the collector that its events are for, None before the first visit.
+        has_answered: whether that collector took anything.
+        is_over: whether another visit would change nothing.
+        why: what kept it from becoming empty, None if nothing did so far.
     """
-    over: queues.SimpleQueue[None] = queues.SimpleQueue()
 
-    def watch() -> None:
-        due_s = 0.0
-        while due_s < GRACE_S:
+    def __init__(self, slot: Slot, args: argparse.Namespace) -> None:
+        """Know of a slot, and visit it later."""
+        self.slot = slot
+        self.address: str | None = None
+        self.has_answered = False
+        self.is_over = False
+        self._args = args
+        self._name = str(slot.database)
+        self._before: Ledger | None = None
+        self._after = Ledger()
+        self._failure: Outcome | None = None
+        self.why: str | None = None
+        self._transport: HttpTransport | None = None
+        self._thread: threading.Thread | None = None
+        self._probed_until = math.inf
+
+    def visit(self, turn: Turn, stop: Stop, troubled: Container[str], probe_s: float | None) -> None:
+        """Deliver events for as long as the turn has time.
+
+        In a thread of its own, which is left behind if it hangs in a call that nothing can interrupt, such as the
+        resolving of a name.
+
+        Args:
+            turn: the time that there is.
+            stop: told of progress.
+            troubled: addresses that are not to be asked.
+            probe_s: first see within so many seconds whether the collector answers, and leave at the first trouble.
+        """
+        if self._thread is not None and self._thread.is_alive():
+            return
+        over: queues.SimpleQueue[None] = queues.SimpleQueue()
+
+        def act() -> None:
             try:
+                self._visit(turn, stop, troubled, probe_s)
+            finally:
+                over.put(None)
+
+        self._thread = threading.Thread(target=act, daemon=True)
+        try:
+            self._thread.start()
+        except RuntimeError:  # no thread can be started: then it is done here, and may hang
+            self._thread = None
+            act()
+            return
+        due_s = 0.0
+        while due_s < 2 * GRACE_S:
+            with contextlib.suppress(queues.Empty):
                 over.get(timeout=_WATCH_S)
-            except queues.Empty:
-                due_s += _WATCH_S if stop.is_due() else 0.0
-            else:
                 return
-        transport.close()
+            due_s += _WATCH_S if turn.is_due() or time.monotonic() > self._probed_until else 0.0
+            if due_s >= GRACE_S and self._transport is not None:
+                self._transport.close()  # breaks off a request that goes on
+        turn.is_abandoned = True
+        self.why = "gave up: the request hangs where it cannot be broken off, as in resolving the collector's name"
 
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        over.put(None)
-        watcher.join()
+    def _visit(self, turn: Turn, stop: Stop, troubled: Container[str], probe_s: float | None) -> None:
+        try:
+            with SqliteQueue.take(self.slot) as queue:
+                self._drain(queue, turn, stop, troubled, probe_s)
+        except SlotBusyError as exc:
+            self._failed(Exit.BUSY, f"in use by process {exc.pid}: left to it")
+        except ConfigurationError as exc:
+            self._failed(Exit.USAGE, str(exc))
+        except (QueueError, OSError) as exc:
+            self._failed(Exit.UNREADABLE, str(exc))
+        except Exception as exc:  # noqa: BLE001 - a defect: the other slots are not to suffer from it
+            self._failed(Exit.UNREADABLE, f"{type(exc).__name__}: {exc}")
+
+    def _failed(self, code: Exit, error: str) -> None:
+        self.is_over = True
+        self._failure = Outcome(slot=self._name, exit_code=code, error=error)
+
+    def _drain(
+        self, queue: SqliteQueue, turn: Turn, stop: Stop, troubled: Container[str], probe_s: float | None
+    ) -> None:
+        self._after = queue.ledger()
+        self._before = self._before or self._after
+        if queue.oldest_key() is None:
+            self.is_over = True
+            return
+        endpoint = _endpoint(queue, self._name, self._args)
+        self.address = endpoint.identity
+        if self.address in troubled:
+            return
+        args = self._args
+        settings = DeliverySettings(
+            batch_size=1 if endpoint.method == "get" else args.batch_size,
+            senders=args.senders,
+            byte_limit=args.byte_limit,
+        )
+        if probe_s is not None and not self._answers(queue, endpoint, Turn(stop, probe_s), settings):
+            return
+        self._transport = _transport(endpoint, args)
+        delivery = _delivery(queue, self._transport, settings, endpoint, turn)
+        try:
+            with Progress(self._before.pending, self._label, is_quiet=args.quiet or args.json) as progress:
+                result = self._run(delivery, turn, stop, progress, give_up=probe_s is not None)
+            queue.shrink()
+        finally:
+            delivery.close()
+            self._transport.close()
+            self._transport = None
+        self._after = queue.ledger()
+        self.is_over = not self._after.pending
+        self.why = _why(result, delivery.state, stop)
+
+    def _answers(self, queue: SqliteQueue, endpoint: Endpoint, turn: Turn, settings: DeliverySettings) -> bool:
+        """Return whether the collector takes or refuses a few events now."""
+        probe_s = max(turn.left_s(), _PROBE_S_MIN)
+        self._transport = _transport(endpoint, self._args, probe_s)
+        self._probed_until = time.monotonic() + probe_s
+        few = replace(settings, batch_size=min(settings.batch_size, _PROBE_EVENTS), senders=1)
+        state = DeliveryState()
+
+        def note(news: DeliveryState) -> None:
+            nonlocal state
+            state = news
+
+        delivery = Delivery(
+            queue,
+            self._transport,
+            settings=few,
+            wait=turn.wait,
+            stopping=lambda: state.requests > 0 or turn.is_due(),
+            hold=hold_of(endpoint.identity),
+        )
+        try:
+            delivery.run(give_up_on_trouble=True, progress=note)
+        finally:
+            self._probed_until = math.inf
+            delivery.close()
+            self._transport.close()
+        self.why = f"gave up for now: {delivery.state.last_error or 'out of time'}"
+        self.has_answered = delivery.state.requests > 0 and not delivery.state.consecutive_troubles
+        self._after = queue.ledger()
+        return self.has_answered
+
+    def _run(self, delivery: Delivery, turn: Turn, stop: Stop, progress: Progress, *, give_up: bool) -> Result:
+        delivered, earlier = 0, self._gone
+
+        def show(state: DeliveryState) -> None:
+            nonlocal delivered
+            if state.delivered > delivered:
+                delivered = state.delivered
+                self.has_answered = True
+                stop.progressed()
+            progress.update(earlier + state.delivered + state.dead + state.expired)
+
+        result = delivery.run(progress=show, give_up_on_trouble=give_up)
+        # What tells whose fault a refusal is would be forgotten between two visits.
+        patience = Turn(stop, turn.share_s)
+        while result is Result.SUSPECTS and _is_worth_waiting_for(delivery.state, patience):
+            result = delivery.run(progress=show, give_up_on_trouble=give_up)
+        self.has_answered = self.has_answered and result is not Result.TROUBLE
+        return result
+
+    @property
+    def _gone(self) -> int:
+        """How many events have left the queue so far."""
+        before, after = self._before or self._after, self._after
+        return before.pending - after.pending
+
+    @property
+    def _label(self) -> str:
+        return f"{self.slot.directory.name}/{self.slot.index}"  # a whole path would leave no room for the bar
+
+    def outcome(self) -> Outcome:
+        """Return what became of the slot."""
+        if self._failure is not None:
+            return self._failure
+        before, after = self._before or self._after, self._after
+        return Outcome(
+            slot=self._name,
+            exit_code=Exit.BACKLOG if after.pending or not self.is_over else Exit.EMPTY,
+            delivered=after.delivered - before.delivered,
+            dead=after.dead + after.discarded - before.dead - before.discarded,
+            expired=after.expired - before.expired,
+            remaining=after.pending,
+            error=self.why if after.pending else None,
+        )
 
 
-def drain_slot(slot: Slot, args: argparse.Namespace, stop: Stop) -> Outcome:
-    """Deliver one slot's events."""
-    name = str(slot.database)
-    try:
-        with SqliteQueue.take(slot) as queue:
-            return _drain_queue(queue, name, args, stop)
-    except SlotBusyError as exc:
-        return Outcome(slot=name, exit_code=Exit.BUSY, error=f"in use by process {exc.pid}: left to it")
-    except (QueueError, ConfigurationError) as exc:
-        code = Exit.USAGE if isinstance(exc, ConfigurationError) else Exit.UNREADABLE
-        return Outcome(slot=name, exit_code=code, error=str(exc))
+def drain_all(drains: Sequence[SlotDrain], stop: Stop, tell: Callable[[SlotDrain], object]) -> None:
+    """Visit slots until they are empty: first whatever a collector takes, then the others, which share the time.
+
+    A collector that does not answer is asked once, whatever the number of its slots, until all others are drained.
+
+    Args:
+        drains: the slots.
+        stop: when to stop.
+        tell: called with each slot that is over.
+    """
+    troubled: set[str] = set()
+    for number, drain in enumerate(drains):
+        share_s = stop.left_s() / (len(drains) - number + 1)
+        drain.visit(Turn(stop, share_s=share_s), stop, troubled, min(_PROBE_S, max(share_s, _PROBE_S_MIN)))
+        if drain.is_over:
+            tell(drain)
+        elif drain.address is not None and not drain.has_answered:
+            troubled.add(drain.address)
+    stop.progressed()
+    left = [drain for drain in drains if not drain.is_over]
+    while left and not stop.is_due():
+        addresses = list(dict.fromkeys(drain.address for drain in left))
+        for number, address in enumerate(addresses):
+            own = [drain for drain in left if drain.address == address]
+            _take_turns(own, stop, stop.left_s() / (len(addresses) - number), tell)
+        left = [drain for drain in left if not drain.is_over]
+    for drain in left:
+        if stop.is_interrupted:
+            drain.why = "stopped by a signal"
+        tell(drain)
 
 
-def _drain_queue(queue: SqliteQueue, name: str, args: argparse.Namespace, stop: Stop) -> Outcome:
-    before = queue.ledger()
-    if queue.oldest_key() is None:
-        return Outcome(slot=name, exit_code=Exit.EMPTY, remaining=0)
-    endpoint = _endpoint(queue, name, args)
-    transport = HttpTransport(endpoint.url, method=endpoint.method, headers=dict(args.header), connections=args.senders)
-    settings = DeliverySettings(
-        batch_size=1 if endpoint.method == "get" else args.batch_size, senders=args.senders, byte_limit=args.byte_limit
-    )
-    delivery = Delivery(queue, transport, settings=settings, wait=stop.wait, stopping=stop.is_due)
-    stop.begin_slot()
-    delivered = 0
-    try:
-        label = f"{queue.slot.directory.name}/{queue.slot.index}"  # a whole path would leave no room for the bar
-        with Progress(before.pending, label, is_quiet=args.quiet or args.json) as progress:
-
-            def show(state: DeliveryState) -> None:
-                nonlocal delivered
-                if state.delivered > delivered:
-                    delivered = state.delivered
-                    stop.progressed()
-                progress.update(state.delivered + state.dead + state.expired)
-
-            with breaking_off(stop, transport):
-                result = delivery.run(progress=show)
-                while result is Result.SUSPECTS and _is_worth_waiting_for(delivery.state, stop):
-                    result = delivery.run(progress=show)
-        queue.shrink()
-    finally:
-        delivery.close()
-        transport.close()
-    after = queue.ledger()
-    return Outcome(
-        slot=name,
-        exit_code=Exit.BACKLOG if after.pending else Exit.EMPTY,
-        delivered=after.delivered - before.delivered,
-        dead=after.dead + after.discarded - before.dead - before.discarded,
-        expired=after.expired - before.expired,
-        remaining=after.pending,
-        error=_why(result, delivery.state, stop) if after.pending else None,
-    )
+def _take_turns(own: Sequence[SlotDrain], stop: Stop, share_s: float, tell: Callable[[SlotDrain], object]) -> None:
+    """Visit the slots of one collector. One that answers, and still has suspects, has its whole share at once."""
+    end = time.monotonic() + (share_s if own[0].has_answered else min(share_s, _TURN_S))
+    for drain in own:
+        drain.visit(Turn(stop, end - time.monotonic()), stop, (), None)
+        if drain.is_over:
+            tell(drain)
+        if time.monotonic() >= end or stop.is_due():
+            break
 
 
-def _is_worth_waiting_for(state: DeliveryState, stop: Stop) -> bool:
+def _is_worth_waiting_for(state: DeliveryState, turn: Turn) -> bool:
     """Wait until the next suspect is due. Return whether there was time for that."""
     left_s = (state.next_attempt_at or 0.0) - time.monotonic()
-    return left_s < stop.left_s() and not stop.wait(left_s)
+    return left_s < turn.left_s() and not turn.wait(left_s)
 
 
 def _why(result: Result, state: DeliveryState, stop: Stop) -> str:
@@ -223,6 +404,30 @@ def _why(result: Result, state: DeliveryState, stop: Stop) -> str:
         parked = f"{state.parked} of them are parked, since the dead letters are full; " if state.parked else ""
         return f"{parked}the collector refused them, which is not proven to be their own fault: {state.last_error}"
     return f"gave up for now: {state.last_error or 'out of time'}"
+
+
+def _transport(endpoint: Endpoint, args: argparse.Namespace, limit_s: float | None = None) -> HttpTransport:
+    return HttpTransport(
+        endpoint.url,
+        method=endpoint.method,
+        headers=dict(args.header),
+        connections=args.senders,
+        request_timeout=limit_s,
+        deadline_s=limit_s,
+    )
+
+
+def _delivery(
+    queue: SqliteQueue, transport: HttpTransport, settings: DeliverySettings, endpoint: Endpoint, turn: Turn
+) -> Delivery:
+    return Delivery(
+        queue,
+        transport,
+        settings=settings,
+        wait=turn.wait,
+        stopping=turn.is_due,
+        hold=hold_of(endpoint.identity),
+    )
 
 
 def _endpoint(queue: SqliteQueue, name: str, args: argparse.Namespace) -> Endpoint:
@@ -270,12 +475,15 @@ def run(args: argparse.Namespace) -> int:
         return Exit.USAGE
     stop = Stop(args.timeout)
     stop.install()
-    outcomes: list[Outcome] = []
-    for slot in slots:
-        outcome = drain_slot(slot, args, stop)
-        outcomes.append(outcome)
+    drains = [SlotDrain(slot, args) for slot in slots]
+
+    def tell(drain: SlotDrain) -> None:
+        outcome = drain.outcome()
         if not args.json:
             say(outcome.line(), sys.stderr if outcome.remaining is None else sys.stdout)
+
+    drain_all(drains, stop, tell)
+    outcomes = [drain.outcome() for drain in drains]
     code = max((outcome.exit_code for outcome in outcomes), default=Exit.EMPTY)
     total = {
         "slots": len(outcomes),

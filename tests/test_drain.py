@@ -10,6 +10,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -386,7 +387,7 @@ def test_progress_is_a_bar_on_a_terminal_and_lines_otherwise(
     monkeypatch.setattr(progress, "_LINE_INTERVAL_S", 0.0)
     with Collector() as collector:
         leave(root, "a", 0, 0, 50, url=collector.url, method="post")
-        assert "20 of 50 events" in run("--batch-size", "20")[2]
+        assert "30 of 50 events" in run("--batch-size", "20")[2]  # after the ten that see whether it answers
         leave(root, "b", 0, 50, 50, url=collector.url, method="post")
         assert "" == run("--quiet")[2]
         leave(root, "c", 0, 100, 50, url=collector.url, method="post")
@@ -429,3 +430,85 @@ assert t.flush(timeout=10)
             code, errors = child.end()
         assert 0 == code, errors
         assert 20 + len(site.noted("ack")) == len(collector.eids()) == sum(collector.eids().values())
+
+
+# ── several collectors, and too little time for all ──────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("fault", [Fault(hang=True), Fault(status=503), None], ids=["hangs", "503", "refuses"])
+def test_a_dead_collector_does_not_use_up_the_time_of_a_healthy_one(run: Run, root: Path, fault: Fault | None) -> None:
+    """It is asked once; what answers is drained first; then the time that is left is shared."""
+    with Collector(script=lambda _: fault) as dead, Collector() as healthy:
+        if fault is None:
+            dead.down()
+        leave(root, "a", 0, 0, 20, url=dead.url, method="post")
+        leave(root, "b", 0, 100, 20, url=healthy.url, method="post")
+        start = time.monotonic()
+        code, out, _ = run("--timeout", "3")
+        assert Exit.BACKLOG == code
+        assert 20 == len(healthy.eids())
+        assert "a/0.sqlite3: delivered 0, remaining 20" in out
+        assert "b/0.sqlite3: delivered 20, remaining 0" in out
+        assert 2 < time.monotonic() - start < 8
+
+
+def test_what_comes_back_is_drained_in_the_time_that_is_left(run: Run, root: Path) -> None:
+    """Two collectors in turns, of which one needs some seconds."""
+    with Collector(script=lambda _: Fault(status=503)) as slow, Collector() as dead:
+        dead.down()
+        leave(root, "a", 0, 0, 20, url=dead.url, method="post")
+        leave(root, "b", 0, 100, 20, url=slow.url, method="post")
+        leave(root, "b", 1, 200, 20, url=slow.url, method="post")
+        healing = threading.Timer(1.0, lambda: setattr(slow, "script", None))
+        healing.start()
+        assert Exit.BACKLOG == run("--timeout", "12")[0]
+        healing.join()
+        assert 40 == len(slow.eids())
+
+
+def test_the_patience_is_for_a_collector_and_not_for_each_of_its_slots(
+    run: Run, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twenty slots of a dead one take no longer than one."""
+    monkeypatch.setattr(drain, "PATIENCE_S", 1.5)
+    with Collector(script=lambda _: Fault(status=503)) as dead:
+        for index in range(20):
+            leave(root, "a", index, 10 * index, 5, url=dead.url, method="post")
+        start = time.monotonic()
+        assert Exit.BACKLOG == run()[0]
+        assert time.monotonic() - start < 8
+        assert dead.requests < 20
+
+
+RESOLVING = """
+import socket, sys, time
+from durable_tracker.drain import main
+sound = socket.getaddrinfo
+def getaddrinfo(host, *args, **kwargs):
+    if "hung" in str(host):
+        time.sleep(600)
+    return sound(host, *args, **kwargs)
+socket.getaddrinfo = getaddrinfo
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("is_signalled", [False, True])
+def test_a_resolver_that_hangs_holds_up_neither_the_others_nor_the_end(root: Path, is_signalled: bool) -> None:
+    """Nothing in a process can interrupt it, so it is left behind."""
+    with Collector() as healthy:
+        leave(root, "a", 0, 0, 20, url="http://hung.invalid/com.snowplowanalytics.snowplow/tp2", method="post")
+        leave(root, "b", 0, 100, 20, url=healthy.url, method="post")
+        command = [sys.executable, "-c", RESOLVING, "--queue-dir", str(root)]
+        command += [] if is_signalled else ["--timeout", "4"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+            try:
+                assert healthy.wait(events=20, timeout_s=20)
+                if is_signalled:
+                    process.send_signal(signal.SIGTERM)
+                out, _ = process.communicate(timeout=15)
+            finally:
+                process.kill()
+        assert Exit.BACKLOG == process.returncode, out
+        assert "a/0.sqlite3: delivered 0, remaining 20" in out
+        assert "Traceback" not in out
