@@ -129,8 +129,12 @@ class MemoryQueue:
                 rows.append(Row(key, self.rows[key]))
         return rows
 
-    def release(self) -> None:
-        self.releases += 1
+    def hold(self, keys: Sequence[int]) -> Sequence[int]:
+        self._fail("hold")
+        return [key for key in keys if key in self.rows]
+
+    def release(self, keys: Sequence[int] | None = None) -> None:
+        self.releases += keys is None
 
     def ack(self, keys: Sequence[int]) -> None:
         self._fail("ack")

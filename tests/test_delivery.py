@@ -991,7 +991,7 @@ def test_a_release_that_fails_ends_nothing(status: int) -> None:
     """It only takes note that nothing is in flight."""
 
     class Failing(MemoryQueue):
-        def release(self) -> None:
+        def release(self, keys: Sequence[int] | None = None) -> None:
             raise StorageError("the disk is gone")
 
     queue = Failing(events(3))

@@ -700,3 +700,27 @@ def test_a_file_system_that_cannot_set_room_aside_has_it_written(
     status = (one.directory / "0.ballast").stat()
     assert status.st_size == headroom_size()
     assert status.st_blocks * 512 >= status.st_size
+
+
+def test_drop_oldest_takes_what_was_read_ahead_and_is_not_on_the_wire(make: Make) -> None:
+    """While the collector is slow, what was claimed fills a small bound; no put is refused."""
+    gate, labels = threading.Event(), list[str]()
+
+    class Slow:
+        def send(self, events: Sequence[bytes]) -> Reply:
+            labels.extend(json.loads(event)["eid"] for event in events)
+            gate.wait(20)
+            return Reply(status=200)
+
+        def close(self) -> None:
+            pass
+
+    one = make("localhost", transport=Slow(), on_full="drop_oldest", buffer_capacity=60, batch_size=20, linger=0)
+    for number in range(2000):
+        one.put(event(number))
+    gate.set()
+    assert one.flush(20)
+    ledger = one.stats().ledger
+    assert 2000 == ledger.accepted == ledger.delivered + ledger.evicted
+    assert len(labels) == len(set(labels)) == ledger.delivered
+    assert eid(1999) in labels

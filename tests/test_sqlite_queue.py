@@ -272,13 +272,19 @@ def test_eviction_skips_rows_in_flight(open_queue: OpenQueue) -> None:
     """The oldest rows go first, but not those that are being sent."""
     queue = open_queue()
     queue.put_many(events(0, 10))
-    queue.peek(0, 3, 1 << 20)
+    queue.peek(0, 6, 1 << 20)
+    assert [1, 2, 3] == queue.hold([1, 2, 3])
     queue.evict(1)
-    queue.release()
     assert [1, 2, 3, 5] == keys(queue)[:4]
-    queue.release()
+    assert [5, 6] == queue.hold([4, 5, 6])
+    queue.evict(1)
+    assert [1, 2, 3, 5, 6, 8] == keys(queue)[:6]
+    queue.release([1, 2, 3])
     queue.evict(1)
     assert [2, 3, 5] == keys(queue)[:3]
+    queue.release()
+    queue.evict(10_000)
+    assert [] == keys(queue)
 
 
 def test_opening_reads_no_more_of_a_long_backlog_than_of_a_short_one(

@@ -306,6 +306,18 @@ class Claims:
             return None
         return self._batch(rows, replace(span, first=rows[0].key, last=rows[-1].key, count=len(rows)))
 
+    def still_there(self, batch: Batch) -> Batch | None:
+        """Take note that a batch goes out now. Return it without events that were evicted, None if all were."""
+        keys = [row.key for row in batch.rows]
+        held = self._queue.hold(keys)
+        if len(held) == len(keys):
+            return batch
+        there = set(held)
+        rows = [row for row in batch.rows if row.key in there]
+        if not rows:
+            return None
+        return self._batch(rows, replace(batch.span, first=rows[0].key, last=rows[-1].key, count=len(rows)))
+
     def _batch(self, rows: list[Row], span: Span) -> Batch:
         return Batch(rows=rows, span=span, size=body_size(rows, ENVELOPE_SIZE), wall_ms=self._wall_ms)
 

@@ -225,10 +225,10 @@ class Delivery:
             self._update(state="idle", consecutive_troubles=0)
         return result
 
-    def _release(self) -> None:
-        """Say that nothing is in flight. What a queue cannot take note of now it does when it is read next."""
+    def _release(self, keys: Sequence[int] | None = None) -> None:
+        """Say that rows are not in flight, None for all. If that fails they are only kept from being evicted."""
         with contextlib.suppress(QueueError):
-            self._queue.release()
+            self._queue.release(keys)
 
     def _fill(self) -> None:
         """Have as many requests in flight as may be."""
@@ -239,8 +239,10 @@ class Delivery:
                 self._ahead = self._claims.next(idle=not self._pipeline.in_flight)
             if self._ahead is None:
                 return
-            batch, self._ahead = self._ahead, None
-            self._submit(batch)
+            batch = self._claims.still_there(self._ahead)
+            self._ahead = None
+            if batch is not None:
+                self._submit(batch)
 
     def _read_ahead(self) -> None:
         """While a request is under way and all goes well: have the next batch at hand."""
@@ -315,13 +317,7 @@ class Delivery:
         if reply.error is not None and outcome is not Outcome.DELIVERED:
             self._update(last_error=reply.error)
         try:
-            if outcome is Outcome.DELIVERED:
-                self._accepted(batch)
-            elif outcome in (Outcome.REFUSED, Outcome.TOO_LARGE):
-                self._refused(batch, reply, outcome)
-            else:
-                self._claims.give_back(batch, was_slow=reply.is_unsent)
-                self._hitched(outcome, reply.retry_after_s)
+            self._answered(batch, reply, outcome)
             if isinstance(unread, QueueError):
                 raise unread
         except QueueClosedError:
@@ -332,6 +328,17 @@ class Delivery:
             raise unread
         if self._progress is not None:
             self._progress(self._state)
+
+    def _answered(self, batch: Batch, reply: Reply, outcome: Outcome) -> None:
+        if outcome is Outcome.DELIVERED:
+            self._accepted(batch)
+            return
+        self._release([row.key for row in batch.rows])
+        if outcome in (Outcome.REFUSED, Outcome.TOO_LARGE):
+            self._refused(batch, reply, outcome)
+        else:
+            self._claims.give_back(batch, was_slow=reply.is_unsent)
+            self._hitched(outcome, reply.retry_after_s)
 
     def _accepted(self, batch: Batch) -> None:
         self._claims.accepted(batch)
@@ -372,6 +379,7 @@ class Delivery:
             batch.ack_failed = True
             if keys:
                 self._queue.ack(keys)
+            self._release([row.key for row in batch.rows])
             del self._owed[0]
             if self._on_success is not None:
                 self._call(self._on_success, [json.loads(event) for event in batch.sent])

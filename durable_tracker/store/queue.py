@@ -75,8 +75,15 @@ class Queue(Protocol):
         there is one. A row that fails its checksum is set aside (counted as `damaged`) and never returned.
         """
 
-    def release(self) -> None:
-        """Take note that nothing that was peeked is in flight any more, so that a full queue may evict it."""
+    def hold(self, keys: Sequence[int]) -> Sequence[int]:
+        """Take note that rows go out now, so that a full queue evicts others; one that was only peeked may be evicted.
+
+        Returns:
+            The keys whose rows are still there, in their order.
+        """
+
+    def release(self, keys: Sequence[int] | None = None) -> None:
+        """Take note that rows, or None for all, are not in flight any more, so that a full queue may evict them."""
 
     def ack(self, keys: Sequence[int]) -> None:
         """Remove rows that were delivered: from now on nobody sees them, whenever the storage gets rid of them."""

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 _KEY_TRIES: Final = 100
 _UNUSABLE_MAX: Final = 3  # slots that cannot be used: then it is the disk
+_EVICTED_AT_ONCE: Final = 1000
 _ROW_SIZE_MIN: Final = 256  # what a small row frees, roughly, when it is evicted
 
 P = ParamSpec("P")
@@ -110,7 +111,8 @@ class SqliteQueue:
         self.slot = slot
         self.max_queue_bytes = max_queue_bytes
         self._pid = os.getpid()
-        self._claimed: tuple[int, int] | None = None
+        self._on_wire: set[int] = set()
+        self._evicted = 0  # the highest key that was evicted
         self._file = SlotFile(slot, durability=durability, max_queue_bytes=max_queue_bytes, byte_limit=byte_limit)
         self._group = GroupCommit(self._file.lock, self)
         _open_queues[id(self)] = self
@@ -270,7 +272,7 @@ class SqliteQueue:
             self._file.taking_over.some()
 
     def _claim(self, after: int, count_max: int, size_max: int) -> tuple[list[tuple[int, object]], bool]:
-        """Read rows, and keep them from being evicted. Return them, and whether keys are missing between them."""
+        """Read rows. Return them, and whether keys are missing between them."""
         has_gap = False
         with self._file.lock:
             after = max(after, self._file.acked)
@@ -282,14 +284,26 @@ class SqliteQueue:
             )
             if found:
                 first, last = found[0][0], found[-1][0]
-                low, high = self._claimed or (first, 0)
-                self._claimed = (min(low, first), max(high, last))
                 has_gap = last - (after or first - 1) != len(found)
         return found, has_gap
 
-    def release(self) -> None:
-        """Take note that no row is in flight; see `Queue.release`."""
-        self._claimed = None
+    @_mending
+    def hold(self, keys: Sequence[int]) -> Sequence[int]:
+        """Take note that rows go out now; see `Queue.hold`."""
+        with self._file.lock:
+            if keys and keys[0] <= self._evicted:
+                found = self._connection.select("SELECT key FROM events WHERE key BETWEEN ? AND ?", (keys[0], keys[-1]))
+                there = {key for (key,) in found}
+                keys = [key for key in keys if key in there]
+            self._on_wire.update(keys)
+        return keys
+
+    def release(self, keys: Sequence[int] | None = None) -> None:
+        """Take note that rows are not in flight any more; see `Queue.release`."""
+        if keys is None:
+            self._on_wire.clear()
+        else:
+            self._on_wire.difference_update(keys)
 
     @_mending
     def ack(self, keys: Sequence[int]) -> None:
@@ -314,19 +328,25 @@ class SqliteQueue:
     def evict(self, size: int) -> int:
         """Remove the oldest rows that are not in flight, at least `size` bytes of them. Return how many."""
         with self._file.lock:
-            low, high = self._claimed or (0, -1)
-            found = self._connection.select(
-                "SELECT key, coalesce(length(value), 0) FROM events WHERE key > ? AND key NOT BETWEEN ? AND ?"
-                " ORDER BY key LIMIT 1000",
-                (self._file.acked, low, high),
-            )
-            keys = []
-            for key, length in found:
-                keys.append(key)
-                size -= max(length, _ROW_SIZE_MIN)
-                if size <= 0:
-                    break
+            after, keys = self._file.acked, list[int]()
+            while size > 0:
+                found = self._connection.select(
+                    "SELECT key, coalesce(length(value), 0) FROM events WHERE key > ? ORDER BY key LIMIT ?",
+                    (after, _EVICTED_AT_ONCE),
+                )
+                for key, length in found:
+                    after = key
+                    if key in self._on_wire:
+                        continue
+                    keys.append(key)
+                    size -= max(length, _ROW_SIZE_MIN)
+                    if size <= 0:
+                        break
+                else:
+                    if len(found) < _EVICTED_AT_ONCE or len(keys) >= _EVICTED_AT_ONCE:
+                        break
             self._remove(keys, "evicted")
+            self._evicted = max([self._evicted, *keys])
         return len(keys)
 
     def _remove(self, keys: Iterable[int], count: str) -> None:
