@@ -704,23 +704,15 @@ def test_a_file_system_that_cannot_set_room_aside_has_it_written(
 
 def test_drop_oldest_takes_what_was_read_ahead_and_is_not_on_the_wire(make: Make) -> None:
     """While the collector is slow, what was claimed fills a small bound; no put is refused."""
-    gate, labels = threading.Event(), list[str]()
-
-    class Slow:
-        def send(self, events: Sequence[bytes]) -> Reply:
-            labels.extend(json.loads(event)["eid"] for event in events)
-            gate.wait(20)
-            return Reply(status=200)
-
-        def close(self) -> None:
-            pass
-
-    one = make("localhost", transport=Slow(), on_full="drop_oldest", buffer_capacity=60, batch_size=20, linger=0)
-    for number in range(2000):
-        one.put(event(number))
-    gate.set()
-    assert one.flush(20)
-    ledger = one.stats().ledger
-    assert 2000 == ledger.accepted == ledger.delivered + ledger.evicted
-    assert len(labels) == len(set(labels)) == ledger.delivered
-    assert eid(1999) in labels
+    with Collector(script=lambda _: Fault(delay_s=1.0)) as collector:
+        one = make(collector.url, on_full="drop_oldest", buffer_capacity=40, batch_size=20)
+        one.put_many([event(number) for number in range(40)])
+        assert collector.wait(requests=1)
+        for number in range(40, 100):
+            one.put(event(number))
+        collector.script = None
+        assert one.flush(20)
+        ledger = one.stats().ledger
+        assert 100 == ledger.accepted == ledger.delivered + ledger.evicted
+        assert ledger.delivered == len(collector.eids()) == collector.counts()["total"]
+        assert {eid(number) for number in (*range(20), 99)} <= set(collector.eids())
