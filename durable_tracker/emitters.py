@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import os
 import threading
 import time
@@ -37,13 +38,12 @@ from durable_tracker.store.queue import Ledger
 from durable_tracker.store.slot_file import BYTE_LIMIT, MAX_QUEUE_BYTES, Durability
 from durable_tracker.store.slots import directory_name, make_private_directory, queue_root, safe_name
 from durable_tracker.store.sqlite_queue import NOT_OURS, ForkedError, SqliteQueue
-from durable_tracker.worker import Worker
+from durable_tracker.worker import Worker, close_retired
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from durable_tracker.delivery.pace import Pace
     from durable_tracker.delivery.transport import Transport
     from durable_tracker.store.queue import Row
 
@@ -648,13 +648,26 @@ class Emitter:
             if queue.origin != record:  # a full disk can still be drained, but an event must not be put
                 raise
         self._transport = self._make_transport()
+        # Nothing that the worker has leads to the emitter: one that is dropped without `close`, which the official API
+        # does not have, is collected, and what it holds comes back.
         worker = Worker(
             queue,
-            self._make_delivery,
+            functools.partial(
+                Delivery,
+                transport=self._transport,
+                settings=self._delivery_settings,
+                on_success=self.on_success,
+                on_failure=self.on_failure,
+                hold=self._hold,
+            ),
             linger_s=self._settings.linger,
             gather=self.batch_size,
             orphans=self._backlogs,
+            drains=self._settings.drain,
+            shutdown_timeout_s=self._settings.shutdown_timeout,
+            close=functools.partial(_close_both, queue, self._transport),
         )
+        weakref.finalize(self, worker.retire).atexit = False
         return queue, worker
 
     def _overtaking_pair(self) -> tuple[SqliteQueue, Worker] | None:
@@ -678,21 +691,6 @@ class Emitter:
             headers=self._settings.headers,
             request_timeout=self.request_timeout,
             connections=self._settings.senders,
-        )
-
-    def _make_delivery(
-        self, queue: SqliteQueue, *, wait: Callable[[float], bool], stopping: Callable[[], bool], pace: Pace
-    ) -> Delivery:
-        return Delivery(
-            queue,
-            self._transport,
-            settings=self._delivery_settings,
-            wait=wait,
-            stopping=stopping,
-            pace=pace,
-            on_success=self.on_success,
-            on_failure=self.on_failure,
-            hold=self._hold,
         )
 
 
@@ -743,6 +741,11 @@ class AsyncEmitter(Emitter):
         )
 
 
+def _close_both(queue: SqliteQueue, transport: Transport) -> None:
+    queue.close()
+    transport.close()
+
+
 def _age_s(row: Row | None) -> float | None:
     tracked_ms = None if row is None else device_time_ms(row.payload)
     return None if tracked_ms is None else max(time.time() - tracked_ms / 1000, 0.0)
@@ -760,6 +763,7 @@ def _close_all_at_exit() -> None:
     global _exiting_pid  # noqa: PLW0603 (there is one exit)
     _exiting_pid = os.getpid()
     started_at = time.monotonic()
+    close_retired()
     for emitter in list(_emitters):
         with contextlib.suppress(QueueError):
             emitter._shut(max(emitter._settings.shutdown_timeout - (time.monotonic() - started_at), 0.0))  # noqa: SLF001

@@ -37,6 +37,10 @@ _POKE_GRACE_S: Final = 1.5  # longer than the gap that delivery keeps between at
 _SHRINK_PAGES: Final = 1024
 _STORAGE_RETRY_S: Final = 1.0
 _RESTART_S_MAX: Final = 60.0
+_RETIRED_MAX: Final = 16
+
+_retired: dict[int, Worker] = {}
+"""Workers whose emitters are gone, and that still have something to deliver."""
 
 
 class Orphans(Protocol):
@@ -71,6 +75,9 @@ class Worker:
         linger_s: float,
         gather: int,
         orphans: Orphans,
+        drains: bool = True,
+        shutdown_timeout_s: float = 5.0,
+        close: Callable[[], None] | None = None,
     ) -> None:
         """Make an idle worker.
 
@@ -80,12 +87,19 @@ class Worker:
             linger_s: how long the first event waits for others.
             gather: how many waiting events end the linger.
             orphans: the slots whose events it may send as well.
+            drains: False: it delivers nothing, and only closes once it is retired.
+            shutdown_timeout_s: for how long the exit may wait for a healthy collector, if the worker is retired.
+            close: closes the queue and the transport, for a worker that is retired.
         """
         self._queue = queue
         self._make_delivery = make_delivery
         self._linger_s = linger_s
         self._gather = gather
         self._orphans = orphans
+        self._drains = drains
+        self._shutdown_timeout_s = shutdown_timeout_s
+        self._close = close or queue.close
+        self._is_retired = False
         self._signals: queues.SimpleQueue[None] = queues.SimpleQueue()
         self._listeners: list[queues.SimpleQueue[None]] = []
         self._start_once = threading.Lock()
@@ -96,7 +110,7 @@ class Worker:
         self._done_orphans: dict[Path, tuple[int, ...]] = {}
         self._pid = os.getpid()
         self._pace = Pace(queue.high_key, lambda: self._is_stopped or bool(self._listeners))
-        self._delivery = make_delivery(queue, wait=self._wait, stopping=self._is_stopping, pace=self._pace)
+        self._delivery = make_delivery(queue, wait=self._wait, stopping=self._is_over, pace=self._pace)
         self._ident: int | None = None
         self._has_ended = False
         self._deaths = 0
@@ -200,6 +214,20 @@ class Worker:
         self._is_stopped = True
         self._signals.put(None)
 
+    def retire(self) -> None:
+        """Take note that the emitter is gone, without having been closed: nobody will put, flush or stop.
+
+        What is in the queue is delivered, and then everything is given back. While the collector is down that may take
+        long, so of many that are retired all but some give everything back at once, and leave the events on disk for
+        the next owner. Called by the garbage collector, in any thread: takes no lock.
+        """
+        if self._pid != os.getpid() or self._is_stopped:
+            return
+        self._is_retired = True
+        _retired[id(self)] = self
+        self._signals.put(None)
+        self.start()
+
     def join(self, timeout_s: float) -> bool:
         """Wait for the thread to end. Return whether it has. On the thread itself: return at once."""
         if not self.has_started:
@@ -221,9 +249,11 @@ class Worker:
         with self._alive:
             self._ident = _thread.get_ident()
             try:
-                while not self._is_stopping():
+                while not self._is_over():
                     self._round_whatever_happens()
                 has_died = False
+                if self._is_retired and not self._is_stopping():
+                    self._close_retired()
             except (QueueClosedError, *NOT_OURS):
                 has_died = False  # closed by the emitter, which did not wait; or this is a copy
             except BaseException as exc:  # noqa: BLE001 - thrown into the thread, as greenlets have it
@@ -235,6 +265,23 @@ class Worker:
         if has_died:
             self._start_once.release()
             self.wake_at = 0  # the next put starts another
+
+    def _is_to_close(self) -> bool:
+        """Return whether the emitter is gone, and nothing is left to wait for."""
+        if not self._is_retired:
+            return False
+        is_waiting = self.state.state in ("backing_off", "blocked") or self._error is not None
+        return not self._drains or self._queue.oldest_key() is None or (is_waiting and len(_retired) > _RETIRED_MAX)
+
+    def _close_retired(self) -> None:
+        self._is_stopped = True
+        try:
+            self._close()
+        except Exception as exc:  # noqa: BLE001 - a transport of the user's own; nobody is there to be told
+            error = type(exc).__name__
+            logger.warning("worker.not_closed", extra={"slot": str(self._queue.slot.database), "error": error})
+        finally:
+            _retired.pop(id(self), None)
 
     def _died(self, exc: BaseException) -> None:
         self._deaths += 1
@@ -288,7 +335,7 @@ class Worker:
             self._linger(seen)
 
     def _has_news(self, seen: int) -> bool:
-        return self._is_stopping() or self._is_poked or self._queue.high_key() > seen
+        return self._is_over() or self._is_poked or self._queue.high_key() > seen
 
     def _sleep(self, seen: int) -> None:
         """Wait for a put, a flush, a stop, the next look for orphans, or the next for suspects."""
@@ -305,7 +352,7 @@ class Worker:
     def _linger(self, seen: int) -> None:
         """Let more events gather, unless there are enough or somebody waits for them."""
         until = time.monotonic() + self._linger_s
-        while not (self._is_stopped or self._is_poked):
+        while not (self._is_stopped or self._is_poked or self._is_retired):
             self.wake_at = seen + self._gather
             left = until - time.monotonic()
             if left <= 0 or self._queue.high_key() >= seen + self._gather:
@@ -326,7 +373,10 @@ class Worker:
             with contextlib.suppress(queues.Empty):
                 self._signals.get(timeout=left)
         self._is_poked = False
-        return self._is_stopping()
+        return self._is_over()
+
+    def _is_over(self) -> bool:
+        return self._is_stopping() or self._is_to_close()
 
     def _is_stopping(self) -> bool:
         # A fork under gevent copies the greenlet that is this "thread": the copy has to end.
@@ -386,6 +436,19 @@ class Worker:
         finally:
             delivery.close()
         return result
+
+
+def close_retired() -> None:
+    """At exit: give those whose emitters are gone one bounded attempt, and close what they have."""
+    started_at = time.monotonic()
+    for worker in [worker for worker in list(_retired.values()) if worker._pid == os.getpid()]:  # noqa: SLF001
+        left_s = max(worker._shutdown_timeout_s - (time.monotonic() - started_at), 0.0)  # noqa: SLF001
+        with contextlib.suppress(QueueError):
+            if worker.has_started and worker.state.state in ("idle", "sending"):
+                worker.flush(left_s)
+        worker.stop()
+        worker.join(max(worker._shutdown_timeout_s - (time.monotonic() - started_at), 0.0))  # noqa: SLF001
+        worker._close_retired()  # noqa: SLF001
 
 
 def _counts(queue: SqliteQueue) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import pytest
 from processes import wait_until
 
 from durable_tracker import AsyncEmitter, Emitter, Ledger
+from durable_tracker import worker as worker_module
 from durable_tracker.collector import Collector, Fault
 from durable_tracker.delivery.http_transport import HttpTransport
 from durable_tracker.delivery.transport import Reply
@@ -27,6 +28,7 @@ from durable_tracker.errors import (
     StorageError,
 )
 from durable_tracker.store.slot_file import headroom_size
+from durable_tracker.store.slots import existing_slots
 from durable_tracker.store.sqlite_queue import SqliteQueue
 
 if TYPE_CHECKING:
@@ -716,3 +718,50 @@ def test_drop_oldest_takes_what_was_read_ahead_and_is_not_on_the_wire(make: Make
         assert 100 == ledger.accepted == ledger.delivered + ledger.evicted
         assert ledger.delivered == len(collector.eids()) == collector.counts()["total"]
         assert {eid(number) for number in (*range(20), 99)} <= set(collector.eids())
+
+
+# ── emitters that are dropped without being closed ───────────────────────────────────────────────────────────────────
+
+
+def held() -> tuple[int, int]:
+    gc.collect()
+    return len(os.listdir("/proc/self/task")), len(os.listdir("/proc/self/fd"))
+
+
+@pytest.mark.parametrize("drain", [True, False])
+def test_what_a_dropped_emitter_holds_comes_back(tmp_path: Path, drain: bool) -> None:
+    """The official API has no close. Its events are delivered first; without a thread they stay on disk."""
+    with Collector() as collector:
+
+        def track(number: int) -> None:
+            emitter = Emitter(collector.url, queue_dir=tmp_path, name="n", drain=drain, batch_size=1)
+            emitter.put(event(number))
+
+        track(0)
+        wait_until(lambda: not worker_module._retired, 10)
+        before = held()
+        for number in range(1, 101):
+            track(number)
+        wait_until(lambda: all(now <= then + 3 for now, then in zip(held(), before, strict=True)), 20)
+        if drain:
+            assert 101 == len(collector.eids()) == collector.counts()["total"]
+            assert len([*existing_slots(tmp_path / "n")]) < 100
+        else:
+            with Emitter(collector.url, queue_dir=tmp_path, name="n") as emitter:
+                emitter.put(event(101))
+                assert collector.wait(distinct=102)
+
+
+def test_dropped_emitters_do_not_pile_up_in_an_outage(tmp_path: Path) -> None:
+    """Some go on trying; the others leave their events on disk, for the next owner of the name."""
+    for number in range(60):
+        Emitter(NOBODY, queue_dir=tmp_path, name="n", linger=0).put(event(number))
+    wait_until(lambda: len(worker_module._retired) <= worker_module._RETIRED_MAX, 20)
+    assert len(worker_module._retired) > 0
+    worker_module.close_retired()
+    assert not worker_module._retired
+    ledgers = []
+    for slot in existing_slots(tmp_path / "n"):
+        with SqliteQueue.take(slot) as queue:
+            ledgers.append(queue.ledger().pending)
+    assert 60 == sum(ledgers)
