@@ -838,3 +838,15 @@ def test_a_backlog_that_is_drained_is_not_swept_in_steps(
         for _ in range(9):
             queue.ack([row.key for row in queue.peek(0, 100, 1 << 20)])
         assert (1000,) == queue._connection.select_one("SELECT count(*) FROM events")
+
+
+def test_an_empty_slot_keeps_no_room_on_the_disk(open_queue: OpenQueue, slot_dir: Path) -> None:
+    """One with events does: it has to be drained on the day when the disk is full."""
+    queue = open_queue()
+    queue.put(b"{}")
+    queue.close()
+    assert (slot_dir / "0.ballast").exists()
+    with open_queue() as again:
+        again.ack([1])
+        assert (slot_dir / "0.ballast").exists()
+    assert not (slot_dir / "0.ballast").exists()

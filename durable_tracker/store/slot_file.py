@@ -636,9 +636,12 @@ class SlotFile:
                 with contextlib.suppress(QueueError), self.lock:  # what cannot be swept now is swept by the next owner
                     if self.counts["acked"] and self.ledger().pending == 0:
                         acked.sweep(self, self.max_queue_bytes)
-                if self.ledger().pending:
+                if self.ledger().pending or self.is_taking_over:
                     with contextlib.suppress(QueueError):
                         self._record_time()
+                else:
+                    with contextlib.suppress(OSError):  # on a file system that turned read-only
+                        self.headroom.give_up()  # a thousand empty slots would hold a gigabyte and a half
                 self.sync()
         finally:
             if self._pid == os.getpid():
