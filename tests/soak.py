@@ -1,5 +1,7 @@
 """`python -m tests.soak SECONDS`: a thousand events a second for as long as one likes, with a collector that flaps.
 
+With `--healthy` the collector is always there: then the queue is hardly ever empty, and its file must not grow.
+
 Prints a table while it runs, and at the end a plot and a verdict: whether memory, queue, files, descriptors and threads
 stayed flat over the second half, and whether everything that was acknowledged was received. The exit code is 0 only if
 both hold.
@@ -85,12 +87,13 @@ def measure(started_at: float, emitter: Emitter) -> Sample:
 
 
 @contextlib.contextmanager
-def flapping_collector(out: Path, seed: int) -> Iterator[str]:
-    """Run a collector in another process, which loses answers, fails, and is away for seconds. Yield its address."""
+def collector(out: Path, seed: int, *, is_healthy: bool) -> Iterator[str]:
+    """Run a collector in another process, which may lose answers, fail, and be away for seconds. Yield its address."""
     up, down = _CYCLE_S
     command = [sys.executable, "-m", "durable_tracker.collector", "--port", "0", "--out", str(out), "--quiet"]
-    command += ["--no-validate", "--keep", "1", "--flap", f"{up}:{down}", "--fail", "503:0.02", "--lose-answer", "0.02"]
-    command += ["--reset", "0.01", "--seed", str(seed)]
+    command += ["--no-validate", "--keep", "1", "--seed", str(seed)]
+    if not is_healthy:
+        command += ["--flap", f"{up}:{down}", "--fail", "503:0.02", "--lose-answer", "0.02", "--reset", "0.01"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     with process:
         try:
@@ -161,14 +164,16 @@ def eids(path: Path) -> Counter[str]:
     return found
 
 
-def soak(seconds: float, *, interval_s: float, rate: int, durability: str, seed: int, folder: Path) -> bool:
+def soak(
+    seconds: float, *, interval_s: float, rate: int, durability: str, seed: int, is_healthy: bool, folder: Path
+) -> bool:
     """Run it. Return whether all stayed flat and nothing was lost."""
     out, acknowledged = folder / "received", folder / "acknowledged"
     names = [field.name for field in fields(Sample)]
     samples: list[Sample] = []
     counts: list[int] = []
     stop = threading.Event()
-    with flapping_collector(out, seed) as url:
+    with collector(out, seed, is_healthy=is_healthy) as url:
         emitter = Emitter(
             url,
             queue_dir=folder / "queues",
@@ -217,6 +222,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--interval", type=float, metavar="S", help="between lines (default: a fortieth of the time)")
     parser.add_argument("--rate", type=int, default=RATE, help=f"events a second (default: {RATE})")
     parser.add_argument("--durability", choices=("always", "interval"), default="always")
+    parser.add_argument("--healthy", action="store_true", help="a collector that is always there")
     parser.add_argument("--seed", type=int, help="of the collector's faults (default: a new one, which is printed)")
     args = parser.parse_args(argv)
     seed = random.SystemRandom().randrange(1 << 32) if args.seed is None else args.seed
@@ -229,6 +235,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             rate=args.rate,
             durability=args.durability,
             seed=seed,
+            is_healthy=args.healthy,
             folder=Path(folder),
         )
     return 0 if is_good else 1
