@@ -82,6 +82,7 @@ class MemoryQueue:
         self.clock: VirtualClock | None = None
         self.put_at_s: dict[int, float] = {}
         self.peeks = 0
+        self.known: bytes | None = None
         self.releases = 0
         self._high = 0
         self._low = 1  # no row has a lower key; keeps a peek from walking over all that was removed
@@ -128,6 +129,12 @@ class MemoryQueue:
                     break
                 rows.append(Row(key, self.rows[key]))
         return rows
+
+    def remember(self, suspects: bytes) -> None:
+        self.known = suspects
+
+    def remembered(self) -> bytes | None:
+        return self.known
 
     def hold(self, keys: Sequence[int]) -> Sequence[int]:
         self._fail("hold")

@@ -1041,3 +1041,56 @@ def test_a_run_ends_when_it_has_passed_what_it_had_seen_and_something_else_is_du
     assert queue.ledger().delivered >= 10
     assert queue.ledger().pending > 0
     assert Result.PASSED is made.run(may_yield=lambda: True)
+
+
+# ── what survives the process ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def visits(queue: MemoryQueue, transport: Any, clock: VirtualClock, count: int) -> list[Result]:
+    """Let a process after another look after a queue, five minutes apart, each until it would have to wait."""
+    results = []
+    for _ in range(count):
+        made = rig(queue, transport, clock=clock, batch_size=1)
+        results.append(made.delivery.run())
+        clock.advance(300)
+    return results
+
+
+def test_the_newest_event_of_a_slot_that_is_refused_is_a_dead_letter_in_the_end() -> None:
+    """Nothing comes behind it that could be accepted; each process asks once, and knows what those before it met."""
+    queue, clock = MemoryQueue(events(20)), VirtualClock()
+    collector = PoisonedCollector([20])
+    results = visits(queue, collector, clock, 12)
+    assert {Result.SUSPECTS} == set(results)
+    assert 19 == queue.ledger().delivered
+    assert Result.EMPTY in visits(queue, collector, clock, 30)
+    assert [20] == list(queue.dead)
+    assert b"[]" == queue.known
+
+
+def test_a_slot_of_which_nothing_was_ever_accepted_keeps_its_events() -> None:
+    """It may be the collector that errs, for days."""
+    queue, clock = MemoryQueue(events(1)), VirtualClock()
+    assert {Result.SUSPECTS} == set(visits(queue, PoisonedCollector([1]), clock, 300))
+    assert 1 == queue.ledger().pending
+
+
+def test_what_an_earlier_process_knew_speaks_once_others_are_accepted() -> None:
+    """And what is accepted after all is delivered."""
+    queue, clock = MemoryQueue(events(5)), VirtualClock()
+    collector = PoisonedCollector([5])
+    visits(queue, collector, clock, 10)
+    known = json.loads(queue.known or b"")
+    assert [5] == [one[0] for one in known]
+    assert known[0][1] >= 5
+    collector.poison.clear()
+    assert [Result.EMPTY] == visits(queue, collector, clock, 1)
+    assert 5 == queue.ledger().delivered
+
+
+@pytest.mark.parametrize("known", [b"", b"{", b"[1]", b"[[1,2]]", b'[["x",1,1,1,1,1,1]]', b"null", b"5"])
+def test_what_an_earlier_process_knew_may_be_altered(known: bytes) -> None:
+    """Then nothing is known."""
+    queue = MemoryQueue(events(3))
+    queue.known = known
+    assert Result.EMPTY is rig(queue, ScriptedCollector()).delivery.run()

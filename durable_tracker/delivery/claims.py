@@ -6,6 +6,7 @@ waiting to be sent again: see `poison` for how a refused event is told from a co
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -30,8 +31,19 @@ CONTROL_AFTER = 8
 QUESTIONS_MAX = 3
 """Questions about suspects in a row, while there is anything else to send."""
 
+_KNOWN_SIZE = 7  # numbers that are kept of a suspect
+
 GROWTH_AFTER = 16
 """Batches accepted, at the size to which a 413 or a slow link brought them, after which batches grow by an eighth."""
+
+
+def _remembered(content: bytes | None) -> dict[int, list[int]]:
+    """Return what an earlier process knew of suspects, nothing if it is altered."""
+    try:
+        found = json.loads(content or b"[]")
+        return {int(one[0]): [int(number) for number in one] for one in found if len(one) == _KNOWN_SIZE}
+    except (ValueError, TypeError):
+        return {}
 
 
 class Claims:
@@ -74,6 +86,7 @@ class Claims:
         self._size_max = settings.byte_limit
         self._batches_at_size_max = 0
         self._rows_expected = 0
+        self._remembered = _remembered(queue.remembered())  # suspects that an earlier process knew, by key
 
     def __len__(self) -> int:
         """Return how many spans are waiting to be sent again."""
@@ -174,7 +187,7 @@ class Claims:
             suspect = self._asked_again(batch.span)
             # For what is too large, a smaller request that was accepted at any time speaks as well.
             accepted_min = int(0 < self._size_accepted_min < suspect.too_large)
-            if evidence.is_proof(suspect, accepted_min=accepted_min):
+            if evidence.is_proof(suspect, accepted_min=accepted_min, now_ms=self._wall_ms()):
                 return True
             self._wait_for(suspect, accepted_min)
             return False
@@ -194,6 +207,8 @@ class Claims:
             too_large=batch.size if too_large else 0,
             epoch=evidence.epoch,
             accepted_last=evidence.accepted,
+            refused_ms=self._wall_ms(),
+            accepted_first=evidence.accepted,
         )
         evidence.explain(suspect)
         self._wait_for(suspect, int(0 < self._size_accepted_min < suspect.too_large))
@@ -260,8 +275,23 @@ class Claims:
             self._rows_expected = len(rows)
             rows = self._without_old(rows)
             self._cursor = last
+            if self._remembered:
+                rows = self._without_suspects(rows)
             if rows:
                 return self._batch(rows, Span(first=rows[0].key, last=rows[-1].key, count=len(rows)))
+
+    def known(self) -> bytes:
+        """Return what a later process should know of the suspects, as JSON; b"[]" if there are none."""
+        unread = [known for key, known in self._remembered.items() if key > self._cursor]
+        return json.dumps(self._evidence.known(self._spans.alone()) + unread).encode()
+
+    def _without_suspects(self, rows: list[Row]) -> list[Row]:
+        """Take the rows out of which an earlier process knew that they were refused alone."""
+        for row in rows:
+            known = self._remembered.pop(row.key, None)
+            if known is not None:
+                self._spans.add(replace(self._evidence.suspect_of(known), due_at=self._monotonic()))
+        return [row for row in rows if row.key not in self._spans]
 
     def _read(self, count_max: int, size_max: int) -> list[Row]:
         pace = self._pace

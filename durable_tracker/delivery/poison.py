@@ -15,6 +15,10 @@ schema registry flaps): what it explained counts, and n begins anew for every su
 random has nothing dead-lettered, however long it lasts, while one event among many good ones is found out within
 seconds.
 
+What is known of suspects survives the process (`known`). Of one that is left alone, so that nothing else can be
+accepted, the verdict needs an hour besides, and that the collector had accepted others just before it: a slot whose
+newest event is poison does not stay for ever.
+
 Questions come at random, now a second apart and now twice in a row: asked in turn with other requests, they could all
 go to the same half of a balancer.
 """
@@ -28,8 +32,10 @@ from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from durable_tracker.delivery.spans import Span
+
 if TYPE_CHECKING:
-    from durable_tracker.delivery.spans import Span
+    from collections.abc import Iterable, Sequence
 
 DOUBT_MAX: Final = 1e-9
 """The chance at which a good event may become a dead letter."""
@@ -39,6 +45,12 @@ REPEATS_MIN: Final = 2
 
 REPEATS_ALONE_MIN: Final = 16
 """As many, where nothing else is left to be accepted."""
+
+ALONE_MS: Final = 3_600_000
+"""For how long a suspect that is left alone must have been refused."""
+
+KNOWN_MAX: Final = 1000
+"""Suspects of which anything is kept beyond the process."""
 
 GAP_S: Final = 1.0
 """Between two questions about a suspect, for the first of them."""
@@ -88,14 +100,17 @@ class Evidence:
         self.epoch += 1
         self._unexplained.extend(suspect.refusals)
 
-    def is_proof(self, suspect: Span, *, accepted_min: int = 0) -> bool:
+    def is_proof(self, suspect: Span, *, accepted_min: int = 0, now_ms: int = 0) -> bool:
         """Return whether a suspect's refusals are its own fault.
 
         Args:
             suspect: its last refusal included.
             accepted_min: acceptances that speak against it though they were before its first refusal.
+            now_ms: the wall clock, in milliseconds since the epoch.
         """
         accepted = max(self.accepted - suspect.accepted_before, accepted_min)
+        if not accepted and suspect.repeats >= REPEATS_ALONE_MIN and now_ms >= suspect.refused_ms + ALONE_MS:
+            accepted = suspect.accepted_first
         if not accepted:
             return False
         refused = sum(number >= suspect.refusals[0] for number in self._unexplained)
@@ -110,3 +125,37 @@ class Evidence:
         if suspect.repeats < QUICK_REPEATS and self._random.random() < AT_ONCE:
             return 0.0
         return min(GAP_S * 2.0 ** max(suspect.repeats - QUICK_REPEATS, 0), self._gap_max_s)
+
+    def known(self, suspects: Iterable[Span]) -> list[list[int]]:
+        """Return what is known of suspects, as numbers that a later process can begin with."""
+        return [
+            [
+                span.first,
+                span.repeats,
+                span.repeats_beside,
+                self.accepted - span.accepted_before,
+                span.refused_ms,
+                span.accepted_first,
+                span.too_large,
+            ]
+            for span in sorted(suspects, key=lambda span: span.first)[:KNOWN_MAX]
+        ]
+
+    def suspect_of(self, known: Sequence[int]) -> Span:
+        """Return a suspect of which a process before this one knew something; see `known`."""
+        key, repeats, repeats_beside, accepted, refused_ms, accepted_first, too_large = known
+        return Span(
+            first=key,
+            last=key,
+            count=1,
+            refusals=(0,),
+            alone=True,
+            accepted_before=self.accepted - accepted,
+            accepted_last=self.accepted,
+            epoch=self.epoch,
+            repeats=repeats,
+            repeats_beside=repeats_beside,
+            refused_ms=refused_ms,
+            accepted_first=accepted_first,
+            too_large=too_large,
+        )

@@ -110,6 +110,7 @@ class Delivery:
             queue, settings=settings, without_old=self._without_old, wall_ms=wall_ms, monotonic=monotonic, pace=pace
         )
         self._pace = pace
+        self._known = queue.remembered() or b"[]"
         self._hold = hold or Hold()
         self._target: float = math.inf  # what had been put when the run began
         self._may_yield: Callable[[], bool] = lambda: False
@@ -217,6 +218,7 @@ class Delivery:
                 logger.warning("delivery.events_suspected", extra={"events": self._claims.suspects, "fate": fate})
             self._update(trouble_count=self._state.trouble_count + 1)
         self._release()
+        self._remember()
         due = self._claims.due_at if result is Result.SUSPECTS else None
         self._update(suspects=self._claims.suspects, parked=self._claims.parked, next_attempt_at=due)
         if result is Result.SUSPECTS:
@@ -229,6 +231,14 @@ class Delivery:
         """Say that rows are not in flight, None for all. If that fails they are only kept from being evicted."""
         with contextlib.suppress(QueueError):
             self._queue.release(keys)
+
+    def _remember(self) -> None:
+        """Keep what is known of suspects. If that fails a later process begins anew with them."""
+        known = self._claims.known()
+        if known != self._known:
+            with contextlib.suppress(QueueError):
+                self._queue.remember(known)
+                self._known = known
 
     def _fill(self) -> None:
         """Have as many requests in flight as may be."""
@@ -438,6 +448,7 @@ class Delivery:
         assert self._hitch is not None  # noqa: S101
         self._claims.rewind()
         self._release()
+        self._remember()
         trouble = replace(self._hitch, consecutive=self._state.consecutive_troubles + 1)
         self._hitch = None
         self._hold.until = max(self._hold.until, self._monotonic() + self._backoff.minimum_s(trouble))

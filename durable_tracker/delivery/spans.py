@@ -32,6 +32,8 @@ class Span:
         accepted_last: requests that had been accepted at its last refusal.
         due_at: when to ask about it again, in seconds of the monotonic clock.
         is_parked: whether it is poison for which the dead letters have no room.
+        refused_ms: when it was refused first, by the wall clock, in milliseconds since the epoch.
+        accepted_first: requests that had been accepted then, in the process in which that was.
     """
 
     first: int
@@ -47,6 +49,8 @@ class Span:
     accepted_last: int = 0
     due_at: float = 0.0
     is_parked: bool = False
+    refused_ms: int = 0
+    accepted_first: int = 0
 
 
 class Spans:
@@ -57,6 +61,10 @@ class Spans:
 
     def __len__(self) -> int:
         return len(self._by_first)
+
+    def __contains__(self, key: object) -> bool:
+        """Return whether a span begins with a key."""
+        return key in self._by_first
 
     @property
     def refused(self) -> bool:
@@ -77,6 +85,10 @@ class Spans:
     def due_at(self) -> float:
         """When the next suspect is to be asked about, in seconds of the monotonic clock."""
         return min((span.due_at for span in self._by_first.values() if span.alone), default=math.inf)
+
+    def alone(self) -> list[Span]:
+        """Return the suspects."""
+        return [span for span in self._by_first.values() if span.alone]
 
     def add(self, span: Span) -> None:
         """Keep a span until it is picked."""

@@ -104,6 +104,12 @@ class Queue(Protocol):
     def expire(self, keys: Sequence[int]) -> None:
         """Remove rows that outlived `max_age`."""
 
+    def remember(self, suspects: bytes) -> None:
+        """Keep what delivery knows of events that were refused, for whoever drains next; b"[]" for nothing."""
+
+    def remembered(self) -> bytes | None:
+        """Return what was kept last, None if nothing was."""
+
     def ledger(self) -> Ledger:
         """Return the counts, in O(1)."""
 

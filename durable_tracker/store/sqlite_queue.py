@@ -444,6 +444,18 @@ class SqliteQueue:
             return {}  # altered on disk: as if nothing was on record
 
     @_mending
+    def remember(self, suspects: bytes) -> None:
+        """Keep what delivery knows of refused events; see `Queue.remember`."""
+        if suspects != (self.remembered() or b"[]"):
+            self._file.set_meta("suspects", suspects)
+
+    @_mending
+    def remembered(self) -> bytes | None:
+        """Return what was kept last; see `Queue.remembered`."""
+        value = self._file.meta.get("suspects")
+        return value if isinstance(value, bytes) else None
+
+    @_mending
     def set_origin(self, origin: dict[str, str]) -> None:
         """Record where the events are to go, so that a later drain needs no configuration. Never a secret."""
         self._file.set_meta("origin", origin)
