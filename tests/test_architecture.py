@@ -20,7 +20,6 @@ SOLE_IMPORTERS = {
     "tenacity": {"delivery.retry"},
     "sqlite3": {"store.connection"},
     "sqlitedict": {"store.tables"},
-    "filelock": {"store.slots"},
     "platformdirs": {"store.slots"},
     "tqdm": {"commands.progress"},
     "fastjsonschema": {"collector.registry"},

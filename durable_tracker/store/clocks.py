@@ -14,7 +14,6 @@ What cannot be known does not count, so an event may expire late, and never earl
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import functools
 import json
 import os
@@ -66,8 +65,10 @@ def _boot(pid: int) -> str:
 
 def _is_synchronised() -> bool:
     try:
+        import ctypes  # noqa: PLC0415 (which a subinterpreter of Python 3.12 cannot load)
+
         return bool(ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(_TIMEX_SIZE)) not in (-1, _TIME_ERROR))
-    except (AttributeError, OSError):
+    except (ImportError, AttributeError, OSError):
         return False
 
 

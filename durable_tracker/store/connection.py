@@ -8,7 +8,6 @@ that imports sqlite3; `tables` puts it under SqliteDict.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import fcntl
 import os
@@ -29,6 +28,7 @@ from durable_tracker.errors import (
     UnknownFormatError,
 )
 from durable_tracker.store.descriptors import Held, held_on
+from durable_tracker.store.immortal import give_back, keep_for_ever
 from durable_tracker.store.raw import PAGE_SIZE, open_raw, read_piece
 
 if TYPE_CHECKING:
@@ -393,10 +393,10 @@ class Connection:
             return
         if cursor is not None:
             cursor.close()
-            ctypes.pythonapi.Py_DecRef(ctypes.py_object(cursor))
+            give_back(cursor)
         with contextlib.suppress(sqlite3.Error):  # what could not be checkpointed is still in the WAL
             raw.close()
-        ctypes.pythonapi.Py_DecRef(ctypes.py_object(raw))
+        give_back(raw)
         if self._place is not None:
             _live.pop(self._place, None)
 
@@ -421,10 +421,10 @@ class Connection:
             # No finaliser of any process may close it: a forked child's ordinary exit would checkpoint and unlink the
             # parent's WAL. Only `_drop`, which compares the pid, gives this reference back. A reference held by a
             # list or a module would not survive finalisation.
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(raw))
+            keep_for_ever(raw)
             self._raw = raw
             self._cursor = raw.cursor()  # one for all inserts: making one takes a tenth of an insert
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._cursor))
+            keep_for_ever(self._cursor)
             self._insert = self._cursor.execute
             try:
                 self._configure(raw, is_new=is_new)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import re
 import stat
@@ -20,7 +21,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import platformdirs
-from filelock import lock_descriptor
 
 from durable_tracker.errors import ConfigurationError, SlotBusyError, StorageError
 from durable_tracker.store.descriptors import Held
@@ -211,7 +211,7 @@ class Slot:
         try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise StorageError(f"{self.lock} is not a regular file")
-            if lock_descriptor(descriptor, blocking=False):
+            if _lock_descriptor(descriptor):
                 with contextlib.suppress(OSError):  # the pid serves messages only, and a full disk has no room for it
                     os.ftruncate(descriptor, 0)
                     os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
@@ -271,6 +271,18 @@ def existing_slots(directory: Path) -> Iterator[Slot]:
         matches = [_HOLDS_EVENTS.fullmatch(name) for name in os.listdir(directory)]  # noqa: PTH208 (names suffice)
         for index in sorted({int(match[1]) for match in matches if match}):
             yield Slot(directory, index)
+
+
+def _lock_descriptor(descriptor: int) -> bool:
+    """Take the lock of a file's description, which dies with the last copy of it. Return whether it was free.
+
+    Not by a library: the one there is hooks into every fork of the process, and may have it raise.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _is_alive(pid: int) -> bool:

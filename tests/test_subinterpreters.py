@@ -1,0 +1,52 @@
+"""Subinterpreters: the package can be imported, tracks and delivers in one."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from durable_tracker.collector import Collector
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+INSIDE = """
+import sys
+sys.path[:] = {path!r}
+from durable_tracker import Emitter, StructuredEvent, Tracker
+emitter = Emitter({url!r}, queue_dir={folder!r}, name="n")
+tracker = Tracker(emitter)
+tracker.track(StructuredEvent("a", "b"))
+print(tracker.flush(timeout=10), emitter.stats().ledger.delivered)
+tracker.close()
+"""
+
+OUTSIDE = """
+import sys
+code = sys.stdin.read()
+if sys.version_info >= (3, 13):
+    import _interpreters
+    failed = _interpreters.exec(_interpreters.create("isolated"), code)
+    assert failed is None, failed
+else:
+    import _xxsubinterpreters
+    _xxsubinterpreters.run_string(_xxsubinterpreters.create(), code)
+sys.stdout.flush()
+import os
+os._exit(0)
+"""
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="isolated subinterpreters came with Python 3.12")
+def test_a_subinterpreter_tracks_and_delivers(tmp_path: Path) -> None:
+    """Also one that cannot load ctypes, as those of Python 3.12."""
+    with Collector() as collector:
+        code = INSIDE.format(path=[path for path in sys.path if path], url=collector.url, folder=str(tmp_path))
+        done = subprocess.run(
+            [sys.executable, "-c", OUTSIDE], input=code, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert (0, "True 1") == (done.returncode, done.stdout.strip()), done.stderr
+        assert 1 == len(collector.eids())
