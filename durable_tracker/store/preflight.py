@@ -86,9 +86,12 @@ def _behind(slot: Slot, wal: Wal) -> Rows:
     damaged = f"{slot.wal}: frame {_first_damaged(wal) + 1} of the WAL is damaged, and committed ones follow"
     if durability == b'"always"' and wal.commits_behind > 1:
         raise DamagedQueueError(damaged)
-    if (wal.commits_behind or wal.is_doubtful(wal.recovered)) and _is_in_database(
-        slot, behind, wal.frames[: wal.recovered]
-    ):
+    before = wal.frames[: wal.recovered]
+    whole = [frame for frame in behind if frame.is_whole]  # of another, the image may be what an older frame left there
+    if wal.commits_behind and _are_in_database(slot, whole, before):
+        raise DamagedQueueError(damaged)
+    if wal.is_doubtful(wal.recovered) and _are_in_database(slot, _unique(slot, whole, before), before):
+        # What a checkpoint has copied was committed: it is the commit that was damaged.
         raise DamagedQueueError(damaged)
     return rows_of(slot, wal)
 
@@ -111,7 +114,27 @@ def rows_of(slot: Slot, wal: Wal) -> Rows:
     return sorted(rows.items())
 
 
-def _is_in_database(slot: Slot, behind: list[Frame], before: list[Frame]) -> bool:
+def _unique(slot: Slot, behind: list[Frame], before: list[Frame]) -> list[Frame]:
+    """Return the frames whose pages no earlier transaction can have left: with counts, or with new events, in them.
+
+    Others may be byte for byte what they were before, as a page from which the last row was removed again.
+    """
+    with contextlib.closing(Pages(slot.database, before)) as pages:
+        last = pages.last_leaf(EVENTS_ROOT)
+        high = max((record.rowid for record in pages.leaf(pages.page(last))), default=0) if last is not None else 0
+        return [
+            frame
+            for frame in behind
+            if frame.page == META_ROOT
+            or any(
+                record.rowid > high and payload_of(record.rowid, record.columns[-1]) is not None
+                for record in pages.leaf(frame.image)
+                if record.columns
+            )
+        ]
+
+
+def _are_in_database(slot: Slot, behind: list[Frame], before: list[Frame]) -> bool:
     """Return whether a page behind the damaged frame was copied into the database, as a checkpoint does."""
     newest = {frame.page: frame.image for frame in behind}
     older = {frame.page: frame.image for frame in before}
