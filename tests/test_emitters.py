@@ -765,3 +765,25 @@ def test_dropped_emitters_do_not_pile_up_in_an_outage(tmp_path: Path) -> None:
         with SqliteQueue.take(slot) as queue:
             ledgers.append(queue.ledger().pending)
     assert 60 == sum(ledgers)
+
+
+def test_an_event_that_waits_longer_than_max_age_is_dropped_by_the_process_that_put_it(make: Make) -> None:
+    """Not only one that an earlier process left; it is counted, and `on_failure` is told."""
+    failed: list[dict[str, Any]] = []
+    with Collector() as collector:
+        collector.down()
+        one = make(
+            collector.url,
+            max_age=2,
+            max_retry_delay_seconds=0.2,
+            linger=0,
+            on_failure=lambda _, events: failed.extend(events),
+        )
+        one.put(event(1))
+        time.sleep(2.5)
+        one.put(event(2))
+        collector.up()
+        wait_until(lambda: one.stats().ledger.pending == 0, 10)
+        assert (1, 1) == (one.stats().ledger.expired, one.stats().ledger.delivered)
+        assert [eid(1)] == [one["eid"] for one in failed]
+        assert [eid(2)] == list(collector.eids())
