@@ -352,15 +352,20 @@ class Emitter:
                     self._count_dropped()
                     return
                 self._wait_for_room(payload, error)
+            pair = None
             try:
-                queue, worker = self._pair or self._open()
+                pair = self._pair or self._open()
                 if self.buffer_capacity is not None:
-                    self._check_capacity(queue, 1)
-                queue.put(payload)
+                    self._check_capacity(pair[0], 1)
+                pair[0].put(payload)
+            except NOT_OURS:
+                error = None
+                if pair is not None:
+                    self._leave(pair)
             except QueueFullError as exc:
                 error = exc
             else:
-                self._announce(queue, worker)
+                self._announce(*pair)
                 return
 
     def _count_dropped(self) -> None:

@@ -477,3 +477,24 @@ def _is_free(site: Site, index: int) -> bool:
     is_free = slot.acquire()
     slot.release()
     return is_free
+
+
+# ── a bound on pending events ────────────────────────────────────────────────────────────────────────────────────────
+
+FULL_PARENT = """
+t = make(drain={on_full!r} == "block", buffer_capacity=5, on_full={on_full!r})
+track_some(t, "before", 5)
+pid = {fork}()
+if pid == 0:
+    track_some(t, "child", 5)
+    os._exit(0)
+assert reap(pid) == 0
+"""
+
+
+@pytest.mark.parametrize("fork", ["os.fork", "hookless_fork"])
+@pytest.mark.parametrize("on_full", ["raise", "drop_newest", "drop_oldest", "block"])
+def test_a_child_has_a_bound_of_its_own(site: Site, on_full: str, fork: str) -> None:
+    """The parent's pending events are not the child's, whose queue is empty."""
+    site.run(HOOKLESS_FORK + FULL_PARENT.format(on_full=on_full, fork=fork))
+    assert {f"{who}-{number}" for who in ("before", "child") for number in range(5)} == set(site.stored())

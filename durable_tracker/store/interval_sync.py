@@ -31,7 +31,6 @@ def start() -> bool:
     """Start the thread if this process has none. Return whether it runs: at interpreter shutdown none can start."""
     global _pid  # noqa: PLW0603 (one thread per process is the point)
     if _pid != os.getpid():
-        _queues.clear()
         try:
             # Not threading.Thread: its start() takes a lock that a signal handler would wait for for ever.
             _thread.start_new_thread(_run, ())
@@ -49,6 +48,10 @@ def add(queue: Syncable) -> None:
 def discard(queue: Syncable) -> None:
     """Stop syncing `queue`."""
     _queues.pop(id(queue), None)
+
+
+# Not when the child's thread is started: a queue that a signal handler has added by then would go with the parent's.
+os.register_at_fork(after_in_child=_queues.clear)
 
 
 def _run() -> None:

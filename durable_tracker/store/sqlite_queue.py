@@ -414,6 +414,7 @@ class SqliteQueue:
 
     def pending(self) -> int:
         """Return the number of pending events, in O(1)."""
+        self.check_pid()
         return self._file.ledger().pending
 
     def used_bytes(self) -> int:
