@@ -75,7 +75,7 @@ class Refless:
     py_object = ctypes.py_object
     class pythonapi:
         Py_IncRef = Py_DecRef = staticmethod(lambda it: None)
-durable_tracker.store.connection.ctypes = Refless
+durable_tracker.store.immortal.ctypes = Refless
 """
     child = "t.emitters[0]._pair = None; import gc; gc.collect(); del t; sys.exit(0)"
     source = broken + HOOKLESS_FORK + PARENT_GOES_ON.format(fork=fork, child=child, drain=False)

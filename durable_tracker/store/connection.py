@@ -163,6 +163,7 @@ class Connection:
         self._held_wal: Held | None = None
         self._place: tuple[int, int] | None = None
         self._raw: sqlite3.Connection | None = None
+        self._is_kept = False
         self._cursor: sqlite3.Cursor | None = None
         self._insert: Callable[[str, tuple[int, bytes]], object] = _not_open
         self._on_open: Callable[[], None] | None = None
@@ -393,10 +394,11 @@ class Connection:
             return
         if cursor is not None:
             cursor.close()
-            give_back(cursor)
         with contextlib.suppress(sqlite3.Error):  # what could not be checkpointed is still in the WAL
             raw.close()
-        give_back(raw)
+        if self._is_kept:  # else a signal handler raised amid the opening, and it is not known what there is to give
+            give_back(cursor)
+            give_back(raw)
         if self._place is not None:
             _live.pop(self._place, None)
 
@@ -418,15 +420,16 @@ class Connection:
             error = _mapped(exc, self.path)
             exc.__traceback__ = None
         else:
-            # No finaliser of any process may close it: a forked child's ordinary exit would checkpoint and unlink the
-            # parent's WAL. Only `_drop`, which compares the pid, gives this reference back. A reference held by a
-            # list or a module would not survive finalisation.
-            keep_for_ever(raw)
-            self._raw = raw
-            self._cursor = raw.cursor()  # one for all inserts: making one takes a tenth of an insert
-            keep_for_ever(self._cursor)
-            self._insert = self._cursor.execute
+            self._raw, self._is_kept = raw, False
             try:
+                # No finaliser of any process may close it: a forked child's ordinary exit would checkpoint and unlink
+                # the parent's WAL. Only `_drop`, which compares the pid, gives this reference back. A reference held
+                # by a list or a module would not survive finalisation.
+                keep_for_ever(raw)
+                self._cursor = raw.cursor()  # one for all inserts: making one takes a tenth of an insert
+                keep_for_ever(self._cursor)
+                self._insert = self._cursor.execute
+                self._is_kept = True
                 self._configure(raw, is_new=is_new)
                 self._hold()
                 if self._on_open is not None:

@@ -115,13 +115,14 @@ class SlotFile:
         self.taking_over = TakingOver(self, [])
         try:
             self._open()
+            if self._durability == "interval":
+                interval_sync.add(self)
         except BaseException:
             with contextlib.suppress(AttributeError):
                 self.connection.close_for_good()
+            interval_sync.discard(self)
             self.forget()
             raise
-        if self._durability == "interval":
-            interval_sync.add(self)
 
     # ── opening ──────────────────────────────────────────────────────────────────────────────────────────────────
 

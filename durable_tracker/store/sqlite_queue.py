@@ -113,9 +113,14 @@ class SqliteQueue:
         self._pid = os.getpid()
         self._on_wire: set[int] = set()
         self._evicted = 0  # the highest key that was evicted
-        self._file = SlotFile(slot, durability=durability, max_queue_bytes=max_queue_bytes, byte_limit=byte_limit)
-        self._group = GroupCommit(self._file.lock, self)
-        _open_queues[id(self)] = self
+        file = SlotFile(slot, durability=durability, max_queue_bytes=max_queue_bytes, byte_limit=byte_limit)
+        try:
+            self._file = file
+            self._group = GroupCommit(file.lock, self)
+            _open_queues[id(self)] = self
+        except BaseException:  # out of a signal handler
+            file.close()
+            raise
 
     @classmethod
     def take(cls, slot: Slot, **settings: Any) -> Self:
@@ -555,9 +560,9 @@ def open_free_slot(
     for index in range(SLOTS_MAX):
         slot = Slot(directory, index)
         try:
-            if not slot.acquire():
+            queue = _opened(slot, settings)
+            if queue is None:
                 continue
-            queue = SqliteQueue(slot, **settings)
         except SlotBusyError:
             continue
         except UnknownFormatError as exc:
@@ -578,6 +583,18 @@ def open_free_slot(
         if is_accepted:
             return queue
     raise SlotBusyError(f"all {SLOTS_MAX} slots of {directory} are in use")
+
+
+def _opened(slot: Slot, settings: dict[str, Any]) -> SqliteQueue | None:
+    """Open a slot, None if somebody else holds it; whatever is raised, by a signal handler too, gives the lock back."""
+    queue = None
+    try:
+        if slot.acquire():
+            queue = SqliteQueue(slot, **settings)
+    finally:
+        if queue is None:
+            slot.release()
+    return queue
 
 
 def _chunks(payloads: Sequence[bytes]) -> Iterator[list[bytes]]:
