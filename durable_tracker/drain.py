@@ -58,6 +58,8 @@ _PROBE_EVENTS: Final = 10
 _PROBE_S: Final = 5.0
 _PROBE_S_MIN: Final = 0.5
 _TURN_S: Final = 5.0
+_LATE_S: Final = 60.0
+_PAUSE_S: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,6 +164,7 @@ class SlotDrain:
         address: the collector that its events are for, None before the first visit.
         has_answered: whether that collector took anything.
         is_over: whether another visit would change nothing.
+        due_at: before when another visit would change nothing, in seconds of the monotonic clock.
         why: what kept it from becoming empty, None if nothing did so far.
     """
 
@@ -171,6 +174,7 @@ class SlotDrain:
         self.address: str | None = None
         self.has_answered = False
         self.is_over = False
+        self.due_at = -math.inf
         self._args = args
         self._name = str(slot.database)
         self._before: Ledger | None = None
@@ -193,8 +197,6 @@ class SlotDrain:
             troubled: addresses that are not to be asked.
             probe_s: first see within so many seconds whether the collector answers, and leave at the first trouble.
         """
-        if self._thread is not None and self._thread.is_alive():
-            return
         over: queues.SimpleQueue[None] = queues.SimpleQueue()
 
         def act() -> None:
@@ -210,16 +212,22 @@ class SlotDrain:
             self._thread = None
             act()
             return
-        due_s = 0.0
-        while due_s < 2 * GRACE_S:
+        due_s = late_s = 0.0
+        while due_s < 2 * GRACE_S and late_s < _LATE_S:
             with contextlib.suppress(queues.Empty):
                 over.get(timeout=_WATCH_S)
                 return
-            due_s += _WATCH_S if turn.is_due() or time.monotonic() > self._probed_until else 0.0
+            # A turn that is over lets the request in flight end: the collector may be slow.
+            due_s += _WATCH_S if stop.is_due() or time.monotonic() > self._probed_until else 0.0
+            late_s += _WATCH_S if turn.is_due() else 0.0
             if due_s >= GRACE_S and self._transport is not None:
                 self._transport.close()  # breaks off a request that goes on
         turn.is_abandoned = True
-        self.why = "gave up: the request hangs where it cannot be broken off, as in resolving the collector's name"
+        self.why = "gave up: a request goes on that cannot be broken off, as in resolving the collector's name"
+
+    def is_hung(self) -> bool:
+        """Return whether a visit goes on that was left behind."""
+        return self._thread is not None and self._thread.is_alive()
 
     def _visit(self, turn: Turn, stop: Stop, troubled: Container[str], probe_s: float | None) -> None:
         try:
@@ -270,6 +278,7 @@ class SlotDrain:
             self._transport = None
         self._after = queue.ledger()
         self.is_over = not self._after.pending
+        self.due_at = (delivery.state.next_attempt_at or -math.inf) if result is Result.SUSPECTS else -math.inf
         self.why = _why(result, delivery.state, stop)
 
     def _answers(self, queue: SqliteQueue, endpoint: Endpoint, turn: Turn, settings: DeliverySettings) -> bool:
@@ -316,7 +325,7 @@ class SlotDrain:
 
         result = delivery.run(progress=show, give_up_on_trouble=give_up)
         # What tells whose fault a refusal is would be forgotten between two visits.
-        patience = Turn(stop, turn.share_s)
+        patience = Turn(stop, min(turn.share_s, turn.left_s()))
         while result is Result.SUSPECTS and _is_worth_waiting_for(delivery.state, patience):
             result = delivery.run(progress=show, give_up_on_trouble=give_up)
         self.has_answered = self.has_answered and result is not Result.TROUBLE
@@ -369,20 +378,33 @@ def drain_all(drains: Sequence[SlotDrain], stop: Stop, tell: Callable[[SlotDrain
     stop.progressed()
     left = [drain for drain in drains if not drain.is_over]
     while left and not stop.is_due():
-        addresses = list(dict.fromkeys(drain.address for drain in left))
+        ready = [drain for drain in left if not drain.is_hung() and drain.due_at <= time.monotonic()]
+        addresses = list(dict.fromkeys(drain.address for drain in ready))
         for number, address in enumerate(addresses):
-            own = [drain for drain in left if drain.address == address]
-            _take_turns(own, stop, stop.left_s() / (len(addresses) - number), tell)
+            own = [drain for drain in ready if drain.address == address]
+            share_s = stop.left_s() / (len(addresses) - number)
+            _take_turns(own, stop, share_s if len(addresses) == 1 else min(share_s, _TURN_S), tell)
         left = [drain for drain in left if not drain.is_over]
+        if not ready and not _is_worth_waiting(left, stop):
+            break
     for drain in left:
         if stop.is_interrupted:
             drain.why = "stopped by a signal"
         tell(drain)
 
 
-def _take_turns(own: Sequence[SlotDrain], stop: Stop, share_s: float, tell: Callable[[SlotDrain], object]) -> None:
-    """Visit the slots of one collector. One that answers, and still has suspects, has its whole share at once."""
-    end = time.monotonic() + (share_s if own[0].has_answered else min(share_s, _TURN_S))
+def _is_worth_waiting(left: Sequence[SlotDrain], stop: Stop) -> bool:
+    """Wait a moment, until a slot can be visited. Return whether one can be in the time that is left."""
+    due_at = min((-math.inf if drain.is_hung() else drain.due_at for drain in left), default=math.inf)
+    if due_at - time.monotonic() >= stop.left_s():
+        return False
+    Turn(stop).wait(min(max(due_at - time.monotonic(), _PAUSE_S), _TURN_S))
+    return True
+
+
+def _take_turns(own: Sequence[SlotDrain], stop: Stop, seconds: float, tell: Callable[[SlotDrain], object]) -> None:
+    """Visit the slots of one collector, as long as there is time."""
+    end = time.monotonic() + seconds
     for drain in own:
         drain.visit(Turn(stop, end - time.monotonic()), stop, (), None)
         if drain.is_over:

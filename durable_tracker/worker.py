@@ -38,6 +38,7 @@ _SHRINK_PAGES: Final = 1024
 _STORAGE_RETRY_S: Final = 1.0
 _RESTART_S_MAX: Final = 60.0
 _RETIRED_MAX: Final = 16
+_DEATHS_MAX: Final = 5
 
 _retired: dict[int, Worker] = {}
 """Workers whose emitters are gone, and that still have something to deliver."""
@@ -226,6 +227,8 @@ class Worker:
         self._is_retired = True
         _retired[id(self)] = self
         self._signals.put(None)
+        for one in list(_retired.values())[:-_RETIRED_MAX]:
+            one._signals.put(None)  # noqa: SLF001 (it may be waiting for a collector, and has to go now)
         self.start()
 
     def join(self, timeout_s: float) -> bool:
@@ -265,13 +268,23 @@ class Worker:
         if has_died:
             self._start_once.release()
             self.wake_at = 0  # the next put starts another
+            if self._is_retired and self._deaths < _DEATHS_MAX:
+                self._restart_at = 0.0
+                self.start()  # no put will come
 
     def _is_to_close(self) -> bool:
         """Return whether the emitter is gone, and nothing is left to wait for."""
         if not self._is_retired:
             return False
         is_waiting = self.state.state in ("backing_off", "blocked") or self._error is not None
-        return not self._drains or self._queue.oldest_key() is None or (is_waiting and len(_retired) > _RETIRED_MAX)
+        if not self._drains or (is_waiting and len(_retired) > _RETIRED_MAX):
+            return True
+        try:
+            return self._queue.oldest_key() is None
+        except (QueueClosedError, *NOT_OURS):
+            raise
+        except (QueueError, OSError):
+            return False  # the disk fails, which may pass
 
     def _close_retired(self) -> None:
         self._is_stopped = True
@@ -366,7 +379,7 @@ class Worker:
         self.wake_at = NEVER
         self._tell()
         until = time.monotonic() + seconds
-        while not self._is_stopped and not self._is_poked:
+        while not self._is_poked and not self._is_over():
             left = until - time.monotonic()
             if left <= 0:
                 break

@@ -512,3 +512,31 @@ def test_a_resolver_that_hangs_holds_up_neither_the_others_nor_the_end(root: Pat
         assert Exit.BACKLOG == process.returncode, out
         assert "a/0.sqlite3: delivered 0, remaining 20" in out
         assert "Traceback" not in out
+
+
+def test_a_collector_that_takes_long_to_answer_is_waited_for(run: Run, root: Path) -> None:
+    """Longer than the first question, and longer than a turn: a request in flight is broken off at the end only."""
+    with Collector(script=lambda _: Fault(delay_s=7.0)) as slow:
+        leave(root, "a", 0, 0, 3, url=slow.url, method="post")
+        assert Exit.EMPTY == run("--timeout", "40")[0]
+        assert 3 == len(slow.eids())
+        assert slow.requests <= 3
+
+
+def test_a_refused_event_is_not_asked_about_without_a_pause(run: Run, root: Path) -> None:
+    """Each visit begins where the one before it ended; where nothing can be done in time the drain ends."""
+    with Collector(script=lambda _: Fault(status=400)) as refusing:
+        leave(root, "a", 0, 0, 1, url=refusing.url, method="post")
+        for _ in range(3):
+            assert Exit.BACKLOG == run("--timeout", "5")[0]
+        assert refusing.requests <= 12
+
+
+def test_a_visit_that_was_left_behind_is_not_asked_for_again_and_again(root: Path) -> None:
+    """The drain sleeps meanwhile."""
+    leave(root, "a", 0, 0, 20, url="http://hung.invalid/com.snowplowanalytics.snowplow/tp2", method="post")
+    command = [sys.executable, "-c", RESOLVING, "--queue-dir", str(root), "--timeout", "8"]
+    before = os.times()
+    assert Exit.BACKLOG == subprocess.run(command, stdout=subprocess.DEVNULL, timeout=30, check=False).returncode
+    after = os.times()
+    assert after.children_user - before.children_user < 4

@@ -31,7 +31,8 @@ CONTROL_AFTER = 8
 QUESTIONS_MAX = 3
 """Questions about suspects in a row, while there is anything else to send."""
 
-_KNOWN_SIZE = 7  # numbers that are kept of a suspect
+_KNOWN_SIZE = 9  # numbers that are kept of a suspect
+_SLOW_SIZE_MIN = 8_192  # bytes that any link carries in time
 
 GROWTH_AFTER = 16
 """Batches accepted, at the size to which a 413 or a slow link brought them, after which batches grow by an eighth."""
@@ -208,6 +209,7 @@ class Claims:
             epoch=evidence.epoch,
             accepted_last=evidence.accepted,
             refused_ms=self._wall_ms(),
+            asked_ms=self._wall_ms(),
             accepted_first=evidence.accepted,
         )
         evidence.explain(suspect)
@@ -227,6 +229,7 @@ class Claims:
             suspect = replace(suspect, epoch=evidence.epoch, repeats=0, repeats_beside=0)
         return replace(
             suspect,
+            asked_ms=self._wall_ms(),
             repeats=suspect.repeats + 1,
             repeats_beside=suspect.repeats_beside + (evidence.accepted > suspect.accepted_last),
             accepted_last=evidence.accepted,
@@ -240,11 +243,11 @@ class Claims:
         """Take note that nothing came of a batch, perhaps since it did not get through a slow link in time."""
         self._spans.add(batch.span)
         if was_slow:
-            self._shrink(batch)
+            self._shrink(batch, _SLOW_SIZE_MIN)
 
-    def _shrink(self, batch: Batch) -> None:
+    def _shrink(self, batch: Batch, size_min: int = 1) -> None:
         """Let the next batches be half as large as one that did not get through."""
-        self._size_max = min(self._size_max, max(batch.size // 2, 1))
+        self._size_max = min(self._size_max, max(batch.size // 2, size_min))
         self._batches_at_size_max = 0
 
     def put_back(self, newest: Batch) -> None:
@@ -275,7 +278,7 @@ class Claims:
             self._rows_expected = len(rows)
             rows = self._without_old(rows)
             self._cursor = last
-            if self._remembered:
+            if self._remembered or self._spans.suspects:
                 rows = self._without_suspects(rows)
             if rows:
                 return self._batch(rows, Span(first=rows[0].key, last=rows[-1].key, count=len(rows)))
@@ -290,8 +293,12 @@ class Claims:
         for row in rows:
             known = self._remembered.pop(row.key, None)
             if known is not None:
-                self._spans.add(replace(self._evidence.suspect_of(known), due_at=self._monotonic()))
-        return [row for row in rows if row.key not in self._spans]
+                suspect = self._evidence.suspect_of(known)
+                # Two questions are as far apart as within one process: else they would not be two.
+                passed_s = max((self._wall_ms() - suspect.asked_ms) / 1000, 0.0)
+                left_s = max(self._evidence.gap_s(suspect) - passed_s, 0.0)
+                self._spans.add(replace(suspect, due_at=self._monotonic() + left_s))
+        return [row for row in rows if not self._spans.is_suspect(row.key)]
 
     def _read(self, count_max: int, size_max: int) -> list[Row]:
         pace = self._pace
@@ -322,7 +329,7 @@ class Claims:
         """Read a span's events from the queue again; None if none of them is there any more."""
         try:
             found = self._queue.peek(span.first - 1, span.count, self._payload_size_max(span.count))
-            rows = self._fit([row for row in found if row.key <= span.last])
+            rows = self._fit([row for row in found if row.key <= span.last and not self._spans.is_suspect(row.key)])
             last = rows[-1].key if rows else span.last
             count = len(rows)
             rows = self._without_old(rows)

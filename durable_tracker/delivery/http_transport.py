@@ -247,7 +247,8 @@ class HttpTransport:
             stale = exchange.reused and not exchange.received and isinstance(exc, requests.ConnectionError)
             if stale and not fresh and not isinstance(exc, requests.Timeout):
                 return None
-            return Reply(status=None, error=failure_text(exc), is_unsent=exchange.is_unsent)
+            was_slow = exchange.is_unsent and any(isinstance(cause, TimeoutError) for cause in _causes(exc))
+            return Reply(status=None, error=failure_text(exc), is_unsent=was_slow)
         finally:
             current.reset(token)
             with self._lock:

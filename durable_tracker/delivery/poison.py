@@ -113,10 +113,14 @@ class Evidence:
             accepted = suspect.accepted_first
         if not accepted:
             return False
-        refused = sum(number >= suspect.refusals[0] for number in self._unexplained)
+        refused = self._refused_since(suspect)
         chance = (refused + 2) / (refused + accepted + 3)
         is_sure = suspect.repeats * -math.log(chance) >= -math.log(DOUBT_MAX)
         return is_sure and (suspect.repeats_beside >= REPEATS_MIN or suspect.repeats >= REPEATS_ALONE_MIN)
+
+    def _refused_since(self, suspect: Span) -> int:
+        """Return the refusals since a suspect's first one that nothing explains."""
+        return suspect.refused_carried + sum(number >= suspect.refusals[0] for number in self._unexplained)
 
     def gap_s(self, suspect: Span, *, accepted_min: int = 0) -> float:
         """Return the seconds until the next question about a suspect; see `is_proof`."""
@@ -137,18 +141,22 @@ class Evidence:
                 span.refused_ms,
                 span.accepted_first,
                 span.too_large,
+                span.asked_ms,
+                self._refused_since(span),
             ]
             for span in sorted(suspects, key=lambda span: span.first)[:KNOWN_MAX]
         ]
 
     def suspect_of(self, known: Sequence[int]) -> Span:
         """Return a suspect of which a process before this one knew something; see `known`."""
-        key, repeats, repeats_beside, accepted, refused_ms, accepted_first, too_large = known
+        key, repeats, repeats_beside, accepted, refused_ms, accepted_first, too_large, asked_ms, refused = known
         return Span(
             first=key,
             last=key,
             count=1,
-            refusals=(0,),
+            refusals=(self._number + 1,),
+            refused_carried=refused,
+            asked_ms=asked_ms,
             alone=True,
             accepted_before=self.accepted - accepted,
             accepted_last=self.accepted,

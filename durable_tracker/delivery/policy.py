@@ -143,6 +143,13 @@ class Delivery:
                 has been put meanwhile: where events are tracked all the time the queue is never empty.
         """
         if self._hold.until > self._monotonic():
+            # Said to this delivery, or to another one of this process: whoever waits for it has to see that it waits.
+            self._update(
+                state="backing_off",
+                next_attempt_at=self._hold.until,
+                trouble_count=self._state.trouble_count + 1,
+                last_error=self._state.last_error or "the collector has asked to be left alone for a while",
+            )
             if give_up_on_trouble:
                 return Result.TROUBLE
             self._sleep(self._hold.until - self._monotonic())
