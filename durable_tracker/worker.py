@@ -101,6 +101,7 @@ class Worker:
         self._shutdown_timeout_s = shutdown_timeout_s
         self._close = close or queue.close
         self._is_retired = False
+        self._gives_up = False
         self._signals: queues.SimpleQueue[None] = queues.SimpleQueue()
         self._listeners: list[queues.SimpleQueue[None]] = []
         self._start_once = threading.Lock()
@@ -277,7 +278,8 @@ class Worker:
         if not self._is_retired:
             return False
         is_waiting = self.state.state in ("backing_off", "blocked") or self._error is not None
-        if not self._drains or (is_waiting and len(_retired) > _RETIRED_MAX):
+        self._gives_up = self._gives_up or not self._drains or (is_waiting and len(_retired) > _RETIRED_MAX)
+        if self._gives_up:
             return True
         try:
             return self._queue.oldest_key() is None

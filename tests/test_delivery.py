@@ -1094,3 +1094,33 @@ def test_what_an_earlier_process_knew_may_be_altered(known: bytes) -> None:
     queue = MemoryQueue(events(3))
     queue.known = known
     assert Result.EMPTY is rig(queue, ScriptedCollector()).delivery.run()
+
+
+def test_a_slow_link_halves_the_requests_down_to_what_any_carries() -> None:
+    """And not to single events."""
+    queue = MemoryQueue(events(3000))
+    answers = iter([Reply(status=None, error="slow", is_unsent=True)] * 30)
+    collector = ScriptedCollector(lambda *_: next(answers, Reply(status=200)))
+    made = rig(queue, collector, batch_size=3000)
+    assert Result.EMPTY is made.delivery.run()
+    sizes = [len(one) for one in collector.requests]
+    assert sizes[0] > sizes[1] > sizes[2]
+    assert min(sizes[:30]) > 20
+
+
+def test_what_is_known_of_a_suspect_outlasts_an_outage() -> None:
+    """The span that comes back from it covers the suspect's key."""
+    queue, clock = MemoryQueue(events(8)), VirtualClock()
+    collector = PoisonedCollector([3])
+    rig(queue, collector, clock=clock, batch_size=2).delivery.run()
+    queue = MemoryQueue(events(8))
+    now = clock.wall_ms()
+    queue.known = json.dumps([[3, 6, 2, 4, now, 4, 0, now, 0]]).encode()
+    answers = iter([Reply(status=503)])
+    collector = PoisonedCollector([3])
+    sound = collector.answer
+    collector.answer = lambda number, eids: next(answers, None) or sound(number, eids)
+    made = rig(queue, collector, clock=clock, batch_size=8)
+    made.delivery.run()
+    assert all(one == [3] for one in collector.requests if 3 in one)
+    assert [3] == list(queue.dead)

@@ -752,10 +752,16 @@ def test_what_a_dropped_emitter_holds_comes_back(tmp_path: Path, drain: bool) ->
                 assert collector.wait(distinct=102)
 
 
-def test_dropped_emitters_do_not_pile_up_in_an_outage(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_down", [True, False], ids=["down", "asked to be left alone"])
+def test_dropped_emitters_do_not_pile_up_in_an_outage(tmp_path: Path, is_down: bool) -> None:
     """Some go on trying; the others leave their events on disk, for the next owner of the name."""
-    for number in range(60):
-        Emitter(NOBODY, queue_dir=tmp_path, name="n", linger=0).put(event(number))
+    with Collector(script=lambda _: Fault(status=503, headers={"Retry-After": "3600"})) as collector:
+        for number in range(60):
+            Emitter(NOBODY if is_down else collector.url, queue_dir=tmp_path, name="n", linger=0).put(event(number))
+        drop_all(tmp_path)
+
+
+def drop_all(tmp_path: Path) -> None:
     wait_until(lambda: len(worker_module._retired) <= worker_module._RETIRED_MAX, 20)
     assert len(worker_module._retired) > 0
     worker_module.close_retired()
@@ -787,3 +793,23 @@ def test_an_event_that_waits_longer_than_max_age_is_dropped_by_the_process_that_
         assert (1, 1) == (one.stats().ledger.expired, one.stats().ledger.delivered)
         assert [eid(1)] == [one["eid"] for one in failed]
         assert [eid(2)] == list(collector.eids())
+
+
+def test_a_dropped_emitter_outlives_an_error_of_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No put comes that would start its thread again."""
+    monkeypatch.setattr(worker_module, "_STORAGE_RETRY_S", 0.1)
+
+    def fail(*_: object, **__: object) -> None:
+        raise StorageError("the disk is away")
+
+    with Collector() as collector:
+        collector.down()
+        Emitter(collector.url, queue_dir=tmp_path, name="n", max_retry_delay_seconds=0.2).put(event(1))
+        assert worker_module._retired
+        with monkeypatch.context() as patch:
+            for method in ("peek", "oldest_key", "ack"):
+                patch.setattr(SqliteQueue, method, fail)
+            time.sleep(1)
+        collector.up()
+        assert collector.wait(events=1, timeout_s=20)
+        wait_until(lambda: not worker_module._retired, 10)

@@ -763,3 +763,16 @@ def test_the_envelope_is_valid_by_the_collectors_schema() -> None:
     }
     schema["properties"]["schema"] = {"type": "string"}  # type: ignore[index]
     jsonschema.validate(json.loads(head + EVENTS[1] + tail), schema)
+
+
+def test_a_reset_is_not_taken_for_a_slow_link(transports: Make) -> None:
+    """As of a balancer without backends: smaller requests would not get through either."""
+
+    def reset_early(peer: Peer) -> None:
+        peer.sock.recv(1000)
+        peer.reset()
+
+    with FaultyServer(before_reading=reset_early) as server:
+        reply = transports(server.url).send([b"x" * 20_000_000])
+    assert reply.status is None
+    assert not reply.is_unsent

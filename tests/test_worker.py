@@ -13,6 +13,7 @@ import pytest
 from processes import wait_until
 
 from durable_tracker import worker as worker_module
+from durable_tracker.collector import Collector, Fault
 from durable_tracker.delivery.policy import Delivery, DeliverySettings
 from durable_tracker.delivery.transport import Reply
 from durable_tracker.emitters import Emitter
@@ -485,3 +486,20 @@ def test_a_flush_by_a_callback_does_not_wait_for_itself(tmp_path: Path) -> None:
     emitter.put_many([EVENT % number for number in range(3)])
     wait_until(lambda: len(answers) == 3)
     assert [False, False, True] == answers
+
+
+def test_a_flush_does_not_wait_until_a_collector_wants_to_be_asked_again(tmp_path: Path) -> None:
+    """Also if it was another emitter of this process that was told."""
+    with Collector(script=lambda _: Fault(status=503, headers={"Retry-After": "60"})) as collector:
+        one = Emitter(collector.url, queue_dir=tmp_path, name="a")
+        two = Emitter(collector.url, queue_dir=tmp_path, name="b", shutdown_timeout=20)
+        one.put(EVENT % 1)
+        assert not one.flush()
+        two.put(EVENT % 2)
+        start = time.monotonic()
+        assert not two.flush()
+        assert "backing_off" == two.stats().state
+        two.close()
+        one.close()
+        assert time.monotonic() - start < 10
+        assert 1 == collector.requests
