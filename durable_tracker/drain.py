@@ -424,7 +424,8 @@ def _why(result: Result, state: DeliveryState, stop: Stop) -> str:
         return "stopped by a signal"
     if result is Result.SUSPECTS:
         parked = f"{state.parked} of them are parked, since the dead letters are full; " if state.parked else ""
-        return f"{parked}the collector refused them, which is not proven to be their own fault: {state.last_error}"
+        last = f": {state.last_error}" if state.last_error else ""
+        return f"{parked}the collector refused them, which is not proven to be their own fault{last}"
     return f"gave up for now: {state.last_error or 'out of time'}"
 
 
