@@ -181,6 +181,42 @@ assert t.close()
         assert_arrived(disk, collector)
 
 
+@pytest.mark.parametrize("room_kib", [300, 600, pytest.param(1200, marks=pytest.mark.slow)])
+def test_a_damaged_file_is_taken_over_on_a_nearly_full_disk(disk: Site, room_kib: int) -> None:
+    """In steps, as far as there is room; not with the ballast, without which the slot could not be opened any more."""
+    source = """
+t = make(drain=False)
+for n in range(2000):
+    track(t, f"before-{n}", 300)
+t.close()
+path = QUEUE_DIR + "/test/0.sqlite3"
+with open(path, "r+b") as file:
+    file.write(bytes(100))
+fill_the_rest()
+os.truncate(REST, os.path.getsize(REST) - ROOM)
+ballast = QUEUE_DIR + "/test/0.ballast"
+assert os.path.exists(ballast)
+t = make(drain=False)
+track(t, "meanwhile", 300)
+assert os.path.exists(ballast)
+t.close()
+command = [sys.executable, "-m", "durable_tracker", "drain", "--queue-dir", QUEUE_DIR, "--batch-size", "100"]
+for n in range(5):
+    code = subprocess.run(command, timeout=60).returncode
+    if code == 0:
+        break
+assert code == 0, code
+os.unlink(REST)
+t = make()
+track_some(t, "after", 20)
+assert t.close()
+"""
+    with Collector() as collector:
+        disk.endpoint = collector.url
+        disk.run(SMALL_DISK + source.replace("ROOM", str(room_kib << 10)), prefix=OWN_MOUNTS)
+        assert_arrived(disk, collector)
+
+
 @pytest.mark.parametrize("on_full", ["drop_oldest", "drop_newest"])
 def test_dropping_on_a_full_disk_is_counted(disk: Site, on_full: str) -> None:
     """A put returns in time, and every event is stored, or counted as evicted or dropped."""

@@ -90,17 +90,21 @@ class TakingOver:
             rows, place = self._read(self._source, self._progress().get(path.name, 0))
             with self._file.lock:
                 self._store(path.name, rows, place)
+                # Not before they are stored: where there was no room they are read again.
+                self._seen.update((row.is_dead, row.key) for row in rows)
                 if place >= self._source.places:
                     self._finish(path)
 
     def _read(self, source: salvage.DamagedFile, place: int) -> tuple[list[IntactRow], int]:
         """Return rows that were not seen before, and the place to go on from."""
         rows: list[IntactRow] = []
+        new: set[tuple[bool, int]] = set()
         size, end = 0, min(place + _PLACES, source.places)
         while place < end and len(rows) < _ROWS and size < _SIZE:
             for row in source.rows(place):
-                if (row.is_dead, row.key) not in self._seen:  # a page may hold what was moved to another one
-                    self._seen.add((row.is_dead, row.key))
+                one = (row.is_dead, row.key)
+                if one not in self._seen and one not in new:  # a page may hold what was moved to another one
+                    new.add(one)
                     rows.append(row)
                     size += len(row.value)
             place += 1
