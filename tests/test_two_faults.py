@@ -22,6 +22,7 @@ from durable_tracker.errors import QueueFullError, StorageError
 from durable_tracker.store import acked, slot_file
 from durable_tracker.store.slots import Slot, make_private_directory
 from durable_tracker.store.sqlite_queue import SqliteQueue
+from durable_tracker.store.take_over import TakingOver
 from durable_tracker.store.wal import FRAME_SIZE, read_wal
 
 if TYPE_CHECKING:
@@ -372,3 +373,37 @@ def test_a_queue_is_not_called_empty_while_rows_cannot_be_taken_over(
     with SqliteQueue.take(Slot(slot.directory, 0)) as queue, Lines() as lines:
         assert files.pending == set(drained(queue))
     assert ["queue.file_salvaged"] == lines.lines
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_store_that_fails_now_and_then_loses_nothing_that_is_taken_over(
+    damaged: tuple[Files, Slot], monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """Before it is committed, for want of room, or after, when nobody can know; nothing comes twice either."""
+    files, slot = damaged
+    rng = random.Random(seed)
+    sound = TakingOver._store
+
+    def store(self: TakingOver, *args: Any) -> None:
+        chance = rng.random()
+        if chance < 0.4:
+            raise QueueFullError("the disk is full")
+        sound(self, *args)
+        if chance > 0.7:
+            raise StorageError("the sync failed")
+
+    monkeypatch.setattr("durable_tracker.store.take_over._ROWS", 5)
+    monkeypatch.setattr(TakingOver, "_store", store)
+    out = []
+    with SqliteQueue.take(slot) as queue:
+        for _ in range(1000):
+            if queue.oldest_key() is None:
+                break
+            try:
+                rows = queue.peek(0, 10, 1 << 20)
+            except (QueueFullError, StorageError):
+                continue
+            out += [row.payload for row in rows]
+            queue.ack([row.key for row in rows])
+        assert (0, 0) == (queue.ledger().pending, queue.ledger().damaged)
+    assert sorted(files.pending) == sorted(out)
