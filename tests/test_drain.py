@@ -452,6 +452,7 @@ def test_a_dead_collector_does_not_use_up_the_time_of_a_healthy_one(run: Run, ro
         assert 2 < time.monotonic() - start < 8
 
 
+@pytest.mark.slow
 def test_what_comes_back_is_drained_in_the_time_that_is_left(run: Run, root: Path) -> None:
     """Two collectors in turns, of which one needs some seconds."""
     with Collector(script=lambda _: Fault(status=503)) as slow, Collector() as dead:
@@ -514,6 +515,7 @@ def test_a_resolver_that_hangs_holds_up_neither_the_others_nor_the_end(root: Pat
         assert "Traceback" not in out
 
 
+@pytest.mark.slow
 def test_a_collector_that_takes_long_to_answer_is_waited_for(run: Run, root: Path) -> None:
     """Longer than the first question, and longer than a turn: a request in flight is broken off at the end only."""
     with Collector(script=lambda _: Fault(delay_s=7.0)) as slow:
@@ -532,6 +534,7 @@ def test_a_refused_event_is_not_asked_about_without_a_pause(run: Run, root: Path
         assert refusing.requests <= 12
 
 
+@pytest.mark.slow
 def test_a_visit_that_was_left_behind_is_not_asked_for_again_and_again(root: Path) -> None:
     """The drain sleeps meanwhile."""
     leave(root, "a", 0, 0, 20, url="http://hung.invalid/com.snowplowanalytics.snowplow/tp2", method="post")

@@ -616,7 +616,7 @@ def test_a_peer_that_reads_slowly_over_tls_is_cut_off_in_the_end(
     assert 2.5 < took_s < 8
 
 
-@pytest.mark.parametrize("is_over_tls", [False, pytest.param(True, marks=needs_openssl)])
+@pytest.mark.parametrize("is_over_tls", [False, pytest.param(True, marks=[needs_openssl, pytest.mark.slow])])
 def test_a_body_that_goes_out_slowly_and_steadily_gets_through(
     is_over_tls: bool, transports: Make, certificate: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
