@@ -31,7 +31,7 @@ CONTROL_AFTER = 8
 QUESTIONS_MAX = 3
 """Questions about suspects in a row, while there is anything else to send."""
 
-_KNOWN_SIZE = 9  # numbers that are kept of a suspect
+_KNOWN_SIZE = 8  # numbers that are kept of a suspect
 _SLOW_SIZE_MIN = 8_192  # bytes that any link carries in time
 
 GROWTH_AFTER = 16
@@ -87,7 +87,7 @@ class Claims:
         self._size_max = settings.byte_limit
         self._batches_at_size_max = 0
         self._rows_expected = 0
-        self._remembered = _remembered(queue.remembered())  # suspects that an earlier process knew, by key
+        self._remembered: dict[int, list[int]] = {}  # suspects that an earlier process knew, by key
 
     def __len__(self) -> int:
         """Return how many spans are waiting to be sent again."""
@@ -209,7 +209,6 @@ class Claims:
             epoch=evidence.epoch,
             accepted_last=evidence.accepted,
             refused_ms=self._wall_ms(),
-            asked_ms=self._wall_ms(),
             accepted_first=evidence.accepted,
         )
         evidence.explain(suspect)
@@ -229,7 +228,6 @@ class Claims:
             suspect = replace(suspect, epoch=evidence.epoch, repeats=0, repeats_beside=0)
         return replace(
             suspect,
-            asked_ms=self._wall_ms(),
             repeats=suspect.repeats + 1,
             repeats_beside=suspect.repeats_beside + (evidence.accepted > suspect.accepted_last),
             accepted_last=evidence.accepted,
@@ -283,6 +281,10 @@ class Claims:
             if rows:
                 return self._batch(rows, Span(first=rows[0].key, last=rows[-1].key, count=len(rows)))
 
+    def recall(self, known: bytes | None) -> None:
+        """Begin with what an earlier process knew; see `known`. Called before anything is claimed."""
+        self._remembered = _remembered(known)
+
     def known(self) -> bytes:
         """Return what a later process should know of the suspects, as JSON; b"[]" if there are none."""
         unread = [known for key, known in self._remembered.items() if key > self._cursor]
@@ -293,11 +295,8 @@ class Claims:
         for row in rows:
             known = self._remembered.pop(row.key, None)
             if known is not None:
-                suspect = self._evidence.suspect_of(known)
-                # Two questions are as far apart as within one process: else they would not be two.
-                passed_s = max((self._wall_ms() - suspect.asked_ms) / 1000, 0.0)
-                left_s = max(self._evidence.gap_s(suspect) - passed_s, 0.0)
-                self._spans.add(replace(suspect, due_at=self._monotonic() + left_s))
+                # It is asked about at once: whoever looks after the queue now may have mended the collector.
+                self._spans.add(replace(self._evidence.suspect_of(known), due_at=self._monotonic()))
         return [row for row in rows if not self._spans.is_suspect(row.key)]
 
     def _read(self, count_max: int, size_max: int) -> list[Row]:

@@ -141,7 +141,6 @@ class Evidence:
                 span.refused_ms,
                 span.accepted_first,
                 span.too_large,
-                span.asked_ms,
                 self._refused_since(span),
             ]
             for span in sorted(suspects, key=lambda span: span.first)[:KNOWN_MAX]
@@ -149,14 +148,13 @@ class Evidence:
 
     def suspect_of(self, known: Sequence[int]) -> Span:
         """Return a suspect of which a process before this one knew something; see `known`."""
-        key, repeats, repeats_beside, accepted, refused_ms, accepted_first, too_large, asked_ms, refused = known
+        key, repeats, repeats_beside, accepted, refused_ms, accepted_first, too_large, refused = known
         return Span(
             first=key,
             last=key,
             count=1,
             refusals=(self._number + 1,),
             refused_carried=refused,
-            asked_ms=asked_ms,
             alone=True,
             accepted_before=self.accepted - accepted,
             accepted_last=self.accepted,

@@ -110,7 +110,7 @@ class Delivery:
             queue, settings=settings, without_old=self._without_old, wall_ms=wall_ms, monotonic=monotonic, pace=pace
         )
         self._pace = pace
-        self._known = queue.remembered() or b"[]"
+        self._known: bytes | None = None  # what is on record of suspects, None before that was read
         self._hold = hold or Hold()
         self._target: float = math.inf  # what had been put when the run began
         self._may_yield: Callable[[], bool] = lambda: False
@@ -196,6 +196,9 @@ class Delivery:
             return Result.STOPPED
 
     def _deliver(self) -> Result | Trouble:
+        if self._known is None:
+            self._known = self._queue.remembered() or b"[]"
+            self._claims.recall(self._known)
         self._pay()
         while not self._hitch:
             if self._stopping():
@@ -242,7 +245,7 @@ class Delivery:
     def _remember(self) -> None:
         """Keep what is known of suspects. If that fails a later process begins anew with them."""
         known = self._claims.known()
-        if known != self._known:
+        if self._known is not None and known != self._known:
             with contextlib.suppress(QueueError):
                 self._queue.remember(known)
                 self._known = known

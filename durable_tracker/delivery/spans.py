@@ -33,7 +33,6 @@ class Span:
         due_at: when to ask about it again, in seconds of the monotonic clock.
         is_parked: whether it is poison for which the dead letters have no room.
         refused_ms: when it was refused first, by the wall clock, in milliseconds since the epoch.
-        asked_ms: when it was refused last, by the wall clock.
         refused_carried: refusals that no suspect explains, that earlier processes met since then.
         accepted_first: requests that had been accepted then, in the process in which that was.
     """
@@ -52,7 +51,6 @@ class Span:
     due_at: float = 0.0
     is_parked: bool = False
     refused_ms: int = 0
-    asked_ms: int = 0
     refused_carried: int = 0
     accepted_first: int = 0
 
