@@ -268,9 +268,9 @@ class SlowTransport:
 def test_an_orphan_is_adopted_by_one_that_tracks_all_the_time(make: Make, tmp_path: Path) -> None:
     """Its own queue is never empty, since more is put during each request."""
     transport = SlowTransport()
+    leave_orphans(tmp_path, (1, 1000, 20))
     one = make("localhost", transport=transport)
     one.put(event(0))
-    leave_orphans(tmp_path, (1, 1000, 20))
     over = threading.Event()
 
     def track() -> None:
