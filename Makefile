@@ -48,8 +48,9 @@ check: lint types test  ## lint, types, tests
 crash: $(VENV)/.dev  ## the slow tier (S): kills, power loss, forks, damage, long properties
 	$(BIN)/python -m pytest -m slow --timeout=900
 
-campaign: $(VENV)/.dev  ## all seeds of the two-fault campaign, of which the slow tier runs the first
-	CAMPAIGN=whole $(BIN)/python -m pytest -m slow -s --timeout=7200 tests/faults/test_two_faults_everywhere.py
+campaign: $(VENV)/.dev  ## all seeds of the campaigns of which the slow tier runs the first tenth
+	CAMPAIGN=whole $(BIN)/python -m pytest -m slow -s --timeout=7200 tests/faults/test_two_faults_everywhere.py \
+	  tests/test_delivery_property.py
 
 bench: $(VENV)/.bench  ## measure beside the peers, in one run
 	$(BIN)/python -m benchmarks
