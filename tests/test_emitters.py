@@ -744,6 +744,8 @@ def test_what_a_dropped_emitter_holds_comes_back(tmp_path: Path, drain: bool) ->
             track(number)
         wait_until(lambda: all(now <= then + 3 for now, then in zip(held(), before, strict=True)), 20)
         if drain:
+            assert collector.wait(distinct=101)
+            wait_until(lambda: not worker_module._retired)
             assert 101 == len(collector.eids()) == collector.counts()["total"]
             assert len([*existing_slots(tmp_path / "n")]) < 100
         else:

@@ -19,6 +19,7 @@ import pytest
 import requests
 from fakes import MemoryQueue, event, rig
 from faulty_server import FaultyServer, Peer, answer
+from processes import wait_until
 
 from durable_tracker.delivery import exchange, http_transport
 from durable_tracker.delivery.http_transport import BODY_SIZE_MAX, HttpTransport, failure_text, retry_after_s
@@ -148,11 +149,12 @@ def test_the_time_that_is_used_is_not_the_peers(transports: Make) -> None:
 
 def test_an_interrupt_meanwhile_costs_the_connection_and_nothing_else(transports: Make) -> None:
     """The answer that was not read must not pass for that of the next request."""
-
-    def interrupt() -> None:
-        raise KeyboardInterrupt
-
     with FaultyServer([answer(503), answer(200)]) as server:
+
+        def interrupt() -> None:
+            wait_until(lambda: bool(server.requests))
+            raise KeyboardInterrupt
+
         transport = transports(server.url)
         with pytest.raises(KeyboardInterrupt):
             transport.send_and(EVENTS, interrupt)
