@@ -13,8 +13,8 @@ from benchmarks.measure import in_turn, percentile
 from benchmarks.payloads import payload
 from benchmarks.sink import Sink
 from benchmarks.stores import QUEUE_SIZE_MAX, make_emitter
-from durable_tracker.store.slots import Slot
-from durable_tracker.store.sqlite_queue import SqliteQueue
+from durable_tracker.engines.sqlite.queue import SqliteQueue
+from durable_tracker.engines.sqlite.slots import Slot
 
 if TYPE_CHECKING:
     from collections.abc import Callable

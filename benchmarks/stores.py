@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from durable_tracker import Emitter
-from durable_tracker.store.sqlite_queue import SqliteQueue, open_free_slot
+from durable_tracker.engines.sqlite.queue import SqliteQueue, open_free_slot
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,9 +9,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from durable_tracker.configuration import EmitterConfiguration, TrackerConfiguration
+    from durable_tracker._version import __version__
     from durable_tracker.delivery.transport import Reply, Transport
+    from durable_tracker.emitter_configuration import EmitterConfiguration
     from durable_tracker.emitters import AsyncEmitter, Emitter, EmitterStats
+    from durable_tracker.engines.queue import Ledger, Queue, Row
     from durable_tracker.errors import (
         ConfigurationError,
         DamagedQueueError,
@@ -27,8 +29,7 @@ if TYPE_CHECKING:
     from durable_tracker.events import Event, PagePing, PageView, ScreenView, SelfDescribing, StructuredEvent
     from durable_tracker.log import logger
     from durable_tracker.payload import Payload
-    from durable_tracker.protocol import __version__
-    from durable_tracker.refused import (
+    from durable_tracker.runtime.refused import (
         CeleryEmitter,
         EventStore,
         InMemoryEventStore,
@@ -39,14 +40,16 @@ if TYPE_CHECKING:
     )
     from durable_tracker.self_describing_json import SelfDescribingJson
     from durable_tracker.snowplow import Snowplow
-    from durable_tracker.store.queue import Ledger, Queue, Row
     from durable_tracker.subject import Subject
     from durable_tracker.tracker import Tracker
+    from durable_tracker.tracker_configuration import TrackerConfiguration
 
 # Names are imported when they are first used: the pytest plugin and the commands need few of them, and everybody who
 # has this package installed would pay for all.
 _HOMES = {
-    "configuration": ("EmitterConfiguration", "TrackerConfiguration"),
+    "_version": ("__version__",),
+    "contracts": ("disable_contracts", "enable_contracts"),
+    "emitter_configuration": ("EmitterConfiguration",),
     "emitters": ("AsyncEmitter", "Emitter", "EmitterStats"),
     "errors": (
         "ConfigurationError",
@@ -63,21 +66,14 @@ _HOMES = {
     "events": ("Event", "PagePing", "PageView", "ScreenView", "SelfDescribing", "StructuredEvent"),
     "log": ("logger",),
     "payload": ("Payload",),
-    "protocol": ("__version__",),
-    "store.queue": ("Ledger", "Queue", "Row"),
-    "refused": (
-        "CeleryEmitter",
-        "EventStore",
-        "InMemoryEventStore",
-        "RedisEmitter",
-        "RedisWorker",
-        "disable_contracts",
-        "enable_contracts",
-    ),
+    "engines.queue": ("Ledger", "Queue", "Row"),
+    "event_store": ("EventStore", "InMemoryEventStore"),
+    "runtime.refused": ("CeleryEmitter", "RedisEmitter", "RedisWorker"),
     "self_describing_json": ("SelfDescribingJson",),
     "snowplow": ("Snowplow",),
     "subject": ("Subject",),
     "tracker": ("Tracker",),
+    "tracker_configuration": ("TrackerConfiguration",),
     "delivery.transport": ("Reply", "Transport"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

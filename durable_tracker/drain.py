@@ -36,16 +36,16 @@ from durable_tracker.delivery.hold import hold_of
 from durable_tracker.delivery.http_transport import HttpTransport
 from durable_tracker.delivery.policy import Delivery, Result
 from durable_tracker.delivery.state import DeliverySettings, DeliveryState
-from durable_tracker.endpoint import PATHS, Endpoint
+from durable_tracker.engines.queue import Ledger
+from durable_tracker.engines.sqlite.queue import SqliteQueue
 from durable_tracker.errors import ConfigurationError, QueueError, SlotBusyError
-from durable_tracker.store.queue import Ledger
-from durable_tracker.store.sqlite_queue import SqliteQueue
+from durable_tracker.protocol.endpoint import PATHS, Endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Sequence
     from types import FrameType
 
-    from durable_tracker.store.slots import Slot
+    from durable_tracker.engines.sqlite.slots import Slot
 
 PATIENCE_S: Final = 60.0
 """Without `--timeout`, give up on a collector after this long without a delivery."""

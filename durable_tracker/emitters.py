@@ -18,12 +18,15 @@ import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from durable_tracker.backlogs import Backlogs, replaced_addresses
 from durable_tracker.delivery.batches import device_time_ms
 from durable_tracker.delivery.hold import Hold, hold_of
 from durable_tracker.delivery.policy import Delivery, DeliverySettings
-from durable_tracker.emitter_settings import EmitterSettings, OnFull, check_count, check_function, check_seconds
-from durable_tracker.endpoint import Endpoint
+from durable_tracker.engines.queue import Ledger
+from durable_tracker.engines.sqlite.backlogs import Backlogs, replaced_addresses
+from durable_tracker.engines.sqlite.books import BYTE_LIMIT, MAX_QUEUE_BYTES
+from durable_tracker.engines.sqlite.filesystem import warn_if_weak
+from durable_tracker.engines.sqlite.queue import NOT_OURS, ForkedError, SqliteQueue
+from durable_tracker.engines.sqlite.slots import directory_name, make_private_directory, queue_root, safe_name
 from durable_tracker.errors import (
     ConfigurationError,
     QueueClosedError,
@@ -32,20 +35,18 @@ from durable_tracker.errors import (
     SlotBusyError,
 )
 from durable_tracker.log import logger
-from durable_tracker.payload import finished
-from durable_tracker.store.filesystem import warn_if_weak
-from durable_tracker.store.queue import Ledger
-from durable_tracker.store.slot_file import BYTE_LIMIT, MAX_QUEUE_BYTES, Durability
-from durable_tracker.store.slots import directory_name, make_private_directory, queue_root, safe_name
-from durable_tracker.store.sqlite_queue import NOT_OURS, ForkedError, SqliteQueue
-from durable_tracker.worker import Worker, close_retired
+from durable_tracker.protocol.encoder import finished
+from durable_tracker.protocol.endpoint import Endpoint
+from durable_tracker.runtime.settings import EmitterSettings, OnFull, check_count, check_function, check_seconds
+from durable_tracker.runtime.worker import Worker, close_retired
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from durable_tracker.delivery.transport import Transport
-    from durable_tracker.store.queue import Row
+    from durable_tracker.engines.queue import Row
+    from durable_tracker.engines.sqlite.slot_file import Durability
 
 _FULL_RECHECK_S: Final = 0.1
 _SENDING: Final = (

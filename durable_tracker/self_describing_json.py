@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from durable_tracker.protocol import check_schema
+from durable_tracker.protocol.fields import check_schema
 
 
 class SelfDescribingJson:

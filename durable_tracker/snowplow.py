@@ -5,11 +5,12 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, ClassVar
 
-from durable_tracker.configuration import EmitterConfiguration, TrackerConfiguration
+from durable_tracker.emitter_configuration import EmitterConfiguration
 from durable_tracker.emitters import Emitter
 from durable_tracker.errors import ConfigurationError
-from durable_tracker.protocol import shown
+from durable_tracker.protocol.fields import shown
 from durable_tracker.tracker import Tracker
+from durable_tracker.tracker_configuration import TrackerConfiguration
 
 if TYPE_CHECKING:
     from durable_tracker.subject import Subject

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from durable_tracker.errors import InvalidEventError
-from durable_tracker.protocol import DEFAULT_PLATFORM, INT32_MAX, shown, wire_value
+from durable_tracker.protocol.fields import DEFAULT_PLATFORM, INT32_MAX, shown, wire_value
 
 if TYPE_CHECKING:
     from typing import Self

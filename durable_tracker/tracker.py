@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, overload
 
 from durable_tracker.errors import ConfigurationError, InvalidEventError
 from durable_tracker.events import Event
-from durable_tracker.fan_out import close, each_within, emitter_list, flush, flush_async, hand_out
-from durable_tracker.payload import Payload, encode_plain, finished, new_uuid, require_fields, to_bytes
-from durable_tracker.protocol import (
+from durable_tracker.payload import Payload
+from durable_tracker.protocol.encoder import encode_plain, finished, new_uuid, require_fields, to_bytes
+from durable_tracker.protocol.fields import (
     DEFAULT_PLATFORM,
     EVENT_JSON_FIELDS,
     GET_QUERY_SIZE_MAX,
@@ -23,16 +23,17 @@ from durable_tracker.protocol import (
     wire_map,
     wire_members,
 )
+from durable_tracker.runtime.fan_out import close, each_within, emitter_list, flush, flush_async, hand_out
+from durable_tracker.runtime.track_methods import TrackMethods
 from durable_tracker.subject import Subject
-from durable_tracker.track_methods import TrackMethods
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from types import TracebackType
     from typing import Self
 
-    from durable_tracker.fan_out import AnyEmitter
-    from durable_tracker.payload import JsonEncoder
+    from durable_tracker.protocol.encoder import JsonEncoder
+    from durable_tracker.runtime.fan_out import AnyEmitter
     from durable_tracker.self_describing_json import SelfDescribingJson
 
 _CHUNK_COUNT_MAX = 1000

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from durable_tracker.store.slots import Slot, make_private_directory
-from durable_tracker.store.sqlite_queue import SqliteQueue
+from durable_tracker.engines.sqlite.queue import SqliteQueue
+from durable_tracker.engines.sqlite.slots import Slot, make_private_directory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -15,13 +15,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from durable_tracker.store.slots import Slot, make_private_directory
-from durable_tracker.store.sqlite_queue import SqliteQueue
+from durable_tracker.engines.sqlite.queue import SqliteQueue
+from durable_tracker.engines.sqlite.slots import Slot, make_private_directory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from durable_tracker.store.queue import Ledger
+    from durable_tracker.engines.queue import Ledger
 
 PAGE_SIZE = 4096
 META_PAGES = (5, 6)
@@ -183,7 +183,7 @@ def observe(slot: Slot) -> Observed:
             queue.release()
             letters = queue.dead_letters(1 << 20)
             seen.before = queue.ledger()
-            seen.rows_before = sum(key > queue._file.acked for key in queue.events), len(letters)
+            seen.rows_before = sum(key > queue._books.acked for key in queue.events), len(letters)
             seen.dead.update(letter.payload for letter in letters)
             seen.quarantined = len(queue.dead_letters(1 << 20, after=-(1 << 62))) - len(letters)
             seen.out.update(drained(queue))

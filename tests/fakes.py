@@ -13,13 +13,13 @@ from durable_tracker.delivery.poison import GAP_S
 from durable_tracker.delivery.policy import Delivery, DeliverySettings, Result
 from durable_tracker.delivery.retry import Backoff
 from durable_tracker.delivery.transport import ENVELOPE_SIZE, Reply
+from durable_tracker.engines.queue import Ledger, Row
 from durable_tracker.errors import StorageError
-from durable_tracker.store.queue import Ledger, Row
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from durable_tracker.delivery.pace import Pace
+    from durable_tracker.delivery.throttle import Pace
 
 EPOCH_MS = 1_700_000_000_000
 

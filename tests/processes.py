@@ -18,9 +18,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
-from durable_tracker.store.queue import Ledger
-from durable_tracker.store.slots import existing_slots
-from durable_tracker.store.sqlite_queue import SqliteQueue
+from durable_tracker.engines.queue import Ledger
+from durable_tracker.engines.sqlite.queue import SqliteQueue
+from durable_tracker.engines.sqlite.slots import existing_slots
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

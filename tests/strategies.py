@@ -11,8 +11,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from durable_tracker.protocol import INT32_MAX, INT32_MIN, PLATFORMS
-from durable_tracker.schema_rules import FORM_NODE_NAMES, FORM_TYPES
+from durable_tracker.protocol.fields import INT32_MAX, INT32_MIN, PLATFORMS
+from durable_tracker.protocol.schema_rules import FORM_NODE_NAMES, FORM_TYPES
 
 characters = st.characters(codec="utf-8")
 unicode_text = st.text(characters, max_size=30)

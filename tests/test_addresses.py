@@ -14,10 +14,10 @@ from durable_tracker.collector import Collector
 from durable_tracker.commands.options import Exit
 from durable_tracker.delivery.transport import Reply
 from durable_tracker.drain import main as drain
-from durable_tracker.endpoint import Endpoint
+from durable_tracker.engines.sqlite.queue import SqliteQueue
+from durable_tracker.engines.sqlite.slots import Slot, existing_slots, make_private_directory
 from durable_tracker.errors import ConfigurationError, QueueFullError
-from durable_tracker.store.slots import Slot, existing_slots, make_private_directory
-from durable_tracker.store.sqlite_queue import SqliteQueue
+from durable_tracker.protocol.endpoint import Endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -12,11 +12,11 @@ import pytest
 from processes import Child, Site, open_slots, wait_until
 
 from durable_tracker import Emitter, Ledger
-from durable_tracker import worker as worker_module
 from durable_tracker.collector import Collector, Fault
 from durable_tracker.delivery.transport import Reply
-from durable_tracker.store.slots import Slot, make_private_directory
-from durable_tracker.store.sqlite_queue import SqliteQueue
+from durable_tracker.engines.sqlite.queue import SqliteQueue
+from durable_tracker.engines.sqlite.slots import Slot, make_private_directory
+from durable_tracker.runtime import worker as worker_module
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from durable_tracker.store.clocks import MOMENTS_MAX, Ages, Reading, read_clocks
+from durable_tracker.engines.sqlite.clocks import MOMENTS_MAX, Ages, Reading, read_clocks
 
 STEPS = st.one_of(
     st.tuples(st.just("passes"), st.floats(0, 5_000)),

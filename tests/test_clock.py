@@ -15,14 +15,14 @@ from processes import Child, Site, label, wait_until
 
 from durable_tracker.collector import Collector
 from durable_tracker.delivery.policy import Delivery, DeliverySettings, Result
-from durable_tracker.store import clocks, salvage, slot_file
-from durable_tracker.store.clocks import Ages, Reading
+from durable_tracker.engines.sqlite import clocks, salvage, slot_file
+from durable_tracker.engines.sqlite.clocks import Ages, Reading
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from durable_tracker.store.sqlite_queue import SqliteQueue
+    from durable_tracker.engines.sqlite.queue import SqliteQueue
 
     OpenQueue = Callable[..., SqliteQueue]
 
@@ -99,7 +99,7 @@ def test_the_interval_sync_goes_on_when_the_clock_goes_back(site: Site) -> None:
         "track(tracker, 'first')\n"
         "jump(-3650)\n"
         "track(tracker, 'second')\n"
-        "file = tracker.emitters[0]._pair[0]._file\n"
+        "file = tracker.emitters[0]._pair[0]._books\n"
         "assert file.is_dirty\n"
         "wait_until(lambda: not file.is_dirty, 5)\n"
         "tracker.close()\n"

@@ -16,9 +16,9 @@ from durable_tracker.__main__ import main
 from durable_tracker.collector import Collector
 from durable_tracker.commands.options import Exit
 from durable_tracker.emitters import Emitter
+from durable_tracker.engines.sqlite.queue import SqliteQueue
+from durable_tracker.engines.sqlite.slots import Slot, make_private_directory
 from durable_tracker.errors import ConfigurationError
-from durable_tracker.store.slots import Slot, make_private_directory
-from durable_tracker.store.sqlite_queue import SqliteQueue
 from durable_tracker.testing import RecordedEvent
 
 if TYPE_CHECKING:

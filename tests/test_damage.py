@@ -14,11 +14,11 @@ from durable_tracker.__main__ import main
 from durable_tracker.collector import Collector
 from durable_tracker.commands.options import Exit
 from durable_tracker.drain import main as drain
+from durable_tracker.engines.sqlite import restore, salvage, sweep
+from durable_tracker.engines.sqlite.books import Books
+from durable_tracker.engines.sqlite.queue import SqliteQueue, open_free_slot
+from durable_tracker.engines.sqlite.slots import Slot, existing_slots
 from durable_tracker.errors import QueueError
-from durable_tracker.store import acked, salvage, take_over
-from durable_tracker.store.slot_file import SlotFile
-from durable_tracker.store.slots import Slot, existing_slots
-from durable_tracker.store.sqlite_queue import SqliteQueue, open_free_slot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -45,7 +45,7 @@ def crashed() -> Files:
 @pytest.fixture
 def marked(monkeypatch: pytest.MonkeyPatch) -> Files:
     """A slot that was closed with rows in it that are delivered and not swept. Delivering the rest marks, too."""
-    monkeypatch.setattr(acked, "MARK_MIN", 1)
+    monkeypatch.setattr(sweep, "MARK_MIN", 1)
     files = healthy(crashed=False)
     assert all(payload(number) in files.database for number in (1, 2, 3, 6, 7))
     return files
@@ -172,7 +172,7 @@ def test_damage_that_is_found_while_tracking_does_not_stop_it(tmp_path: Path) ->
     queue = SqliteQueue.take(slot)
     with queue, Lines() as lines:
         queue.put_many([payload(n) for n in range(200, 400)])
-        queue._file.checkpoint("TRUNCATE")
+        queue._books.checkpoint("TRUNCATE")
         pages = slot.database.stat().st_size // PAGE_SIZE
         queue._connection.drop()
         with slot.database.open("r+b") as file:
@@ -333,7 +333,7 @@ def test_a_crash_between_the_renames_of_setting_aside_loses_nothing(crashed: Fil
 
 @pytest.mark.parametrize(
     ("owner", "name", "steps"),
-    [(SlotFile, "transaction", 8), (salvage, "sync_directory", 3), (salvage, "mark_done", 1)],
+    [(Books, "transaction", 8), (salvage, "sync_directory", 3), (salvage, "mark_done", 1)],
 )
 def test_a_crash_in_the_middle_of_taking_over_loses_nothing(
     crashed: Files, tmp_path: Path, owner: Any, name: str, steps: int
@@ -343,7 +343,7 @@ def test_a_crash_in_the_middle_of_taking_over_loses_nothing(
     for nth in range(1, steps + 1):
         slot = files.write(tmp_path / f"slot-{nth}")
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("durable_tracker.store.take_over._ROWS", 40)
+            patch.setattr("durable_tracker.engines.sqlite.restore._ROWS", 40)
             die_at(patch, owner, name, nth)
             try:
                 with SqliteQueue.take(slot) as queue:
@@ -358,8 +358,8 @@ def test_a_second_damage_while_the_first_is_being_mended_loses_nothing(closed: F
     """The disk was full when the first was taken over, and then the new file was damaged too."""
     slot = replace(closed, database=bytes(100) + closed.database[100:]).write(tmp_path / "slot")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("durable_tracker.store.take_over._ROWS", 30)
-        die_at(patch, take_over.TakingOver, "_store", 3)
+        patch.setattr("durable_tracker.engines.sqlite.restore._ROWS", 30)
+        die_at(patch, restore.TakingOver, "_store", 3)
         with SqliteQueue.take(slot) as queue, pytest.raises(Killed):
             queue.take_over_all()
     content = slot.database.read_bytes()

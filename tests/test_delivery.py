@@ -34,7 +34,7 @@ from durable_tracker.errors import ConfigurationError, DeadLettersFullError, Que
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from durable_tracker.store.queue import Row
+    from durable_tracker.engines.queue import Row
 
 
 def events(count: int, **fields: int) -> list[bytes]:

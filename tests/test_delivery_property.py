@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, Phase, find, given, settings
 from hypothesis import strategies as st
 from hypothesis.errors import NoSuchExample
 
-from durable_tracker.delivery.claims import Claims
 from durable_tracker.delivery.policy import Result
+from durable_tracker.delivery.reader import Claims
 from durable_tracker.delivery.retry import Outcome
 
 if TYPE_CHECKING:

@@ -11,9 +11,11 @@ from uuid import UUID
 
 import pytest
 
-from durable_tracker import events, protocol, subject
+from durable_tracker import events, subject
 from durable_tracker.errors import InvalidEventError
 from durable_tracker.payload import Payload
+from durable_tracker.protocol import fields
+from durable_tracker.protocol.fields import FIELDS
 from durable_tracker.self_describing_json import SelfDescribingJson
 from durable_tracker.testing import RecordingEmitter
 from durable_tracker.tracker import Tracker
@@ -346,7 +348,7 @@ def test_text_that_is_too_long_for_its_column_is_sent_and_logged_once_per_field(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It may fail that event alone, so it is not refused; nor does it flood the log."""
-    monkeypatch.setattr(protocol, "_logged_lengths", set())
+    monkeypatch.setattr(fields, "_logged_lengths", set())
     emitter = RecordingEmitter()
     tracker = Tracker("shop", emitter)
     with caplog.at_level(logging.WARNING, logger="durable_tracker"):
@@ -375,6 +377,6 @@ def test_an_event_that_is_too_long_for_a_get_is_refused_before_any_emitter_gets_
 
 def test_the_allow_list_is_that_of_the_schema() -> None:
     """Not a field more or less than `payload_data` has."""
-    path = "durable_tracker/schemas/com.snowplowanalytics.snowplow.payload_data.1-0-4.json"
+    path = "durable_tracker/protocol/schemas/com.snowplowanalytics.snowplow.payload_data.1-0-4.json"
     with open(path, encoding="utf-8") as file:
-        assert set(json.load(file)["items"]["properties"]) == protocol.FIELDS
+        assert set(json.load(file)["items"]["properties"]) == FIELDS

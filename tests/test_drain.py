@@ -20,9 +20,9 @@ from processes import Child, Site, wait_until
 from durable_tracker import drain
 from durable_tracker.collector import Collector, Fault
 from durable_tracker.commands.options import Exit
-from durable_tracker.store.queue import Ledger
-from durable_tracker.store.slots import Slot, make_private_directory
-from durable_tracker.store.sqlite_queue import SqliteQueue
+from durable_tracker.engines.queue import Ledger
+from durable_tracker.engines.sqlite.queue import SqliteQueue
+from durable_tracker.engines.sqlite.slots import Slot, make_private_directory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -168,7 +168,7 @@ def test_slots_are_chosen_by_name_by_file_and_by_directory(run: Run, root: Path)
     with Collector() as collector:
         origin = {"url": collector.url, "method": "post"}
         leave(root, "a b", 0, 0, 1, **origin)
-        from durable_tracker.store.slots import safe_name
+        from durable_tracker.engines.sqlite.slots import safe_name
 
         (root / "a b").rename(root / safe_name("a b"))
         leave(root, "dir", 0, 10, 1, **origin)

@@ -15,10 +15,12 @@ import pytest
 from processes import wait_until
 
 from durable_tracker import AsyncEmitter, Emitter, Ledger
-from durable_tracker import worker as worker_module
 from durable_tracker.collector import Collector, Fault
 from durable_tracker.delivery.http_transport import HttpTransport
 from durable_tracker.delivery.transport import Reply
+from durable_tracker.engines.sqlite.books import headroom_size
+from durable_tracker.engines.sqlite.queue import SqliteQueue
+from durable_tracker.engines.sqlite.slots import existing_slots
 from durable_tracker.errors import (
     ConfigurationError,
     InvalidEventError,
@@ -27,9 +29,7 @@ from durable_tracker.errors import (
     SlotBusyError,
     StorageError,
 )
-from durable_tracker.store.slot_file import headroom_size
-from durable_tracker.store.slots import existing_slots
-from durable_tracker.store.sqlite_queue import SqliteQueue
+from durable_tracker.runtime import worker as worker_module
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -601,7 +601,7 @@ def test_a_blocking_put_in_a_signal_handler_inside_a_put_raises(make: Make) -> N
     emitter.put(event(1))
     pair = emitter._pair
     assert pair is not None
-    with pair[0]._file.lock, pytest.raises(QueueFullError):
+    with pair[0]._books.lock, pytest.raises(QueueFullError):
         emitter.put(event(2))
 
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from durable_tracker.endpoint import Endpoint
+from durable_tracker.engines.sqlite.slots import directory_name
 from durable_tracker.errors import ConfigurationError
-from durable_tracker.store.slots import directory_name
+from durable_tracker.protocol.endpoint import Endpoint
 
 POST = "/com.snowplowanalytics.snowplow/tp2"
 

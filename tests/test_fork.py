@@ -70,12 +70,12 @@ def test_a_childs_end_does_not_touch_what_the_parent_goes_on_to_track(
 def test_without_the_extra_reference_the_same_program_loses_events(site: Site, fork: str) -> None:
     """The test above can fail: a child that finalises the inherited connection unlinks the parent's WAL."""
     broken = """
-import durable_tracker.store.connection
+import durable_tracker.engines.sqlite.connection
 class Refless:
     py_object = ctypes.py_object
     class pythonapi:
         Py_IncRef = Py_DecRef = staticmethod(lambda it: None)
-durable_tracker.store.immortal.ctypes = Refless
+durable_tracker.engines.sqlite.immortal.ctypes = Refless
 """
     child = "t.emitters[0]._pair = None; import gc; gc.collect(); del t; sys.exit(0)"
     source = broken + HOOKLESS_FORK + PARENT_GOES_ON.format(fork=fork, child=child, drain=False)
@@ -256,7 +256,7 @@ IN_A_PUT = """
 queue, worker = t.emitters[0]._pair
 inside, leave = threading.Event(), threading.Event()
 def hold():
-    with queue._file.lock:
+    with queue._books.lock:
         inside.set()
         leave.wait()
         queue.put(b'{"se_la":"holder"}')
@@ -373,7 +373,7 @@ if pid == 0:
         thread.start()
     for thread in threads:
         thread.join()
-    from durable_tracker.store.slots import Slot, existing_slots
+    from durable_tracker.engines.sqlite.slots import Slot, existing_slots
     from pathlib import Path
     slots = list(existing_slots(Path(QUEUE_DIR) / "test"))
     note("slots " + str([slot.acquire() for slot in slots]))
@@ -414,7 +414,7 @@ assert [0] * len(forked) == [reap(pid) for pid in forked]
 def test_a_broken_hook_is_seen_as_a_hang_or_a_loss(site: Site) -> None:
     """The tests above can fail: without the pid check a child puts into its parent's queue."""
     source = """
-from durable_tracker.store.sqlite_queue import SqliteQueue
+from durable_tracker.engines.sqlite.queue import SqliteQueue
 real_pid = os.getpid()
 t = make(drain=False)
 track(t, "first")
@@ -471,7 +471,7 @@ assert t.close()
 
 
 def _is_free(site: Site, index: int) -> bool:
-    from durable_tracker.store.slots import Slot
+    from durable_tracker.engines.sqlite.slots import Slot
 
     slot = Slot(site.slots, index)
     is_free = slot.acquire()

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from durable_tracker.engines.sqlite import group_commit
+from durable_tracker.engines.sqlite.group_commit import GroupCommit
 from durable_tracker.errors import StorageError
-from durable_tracker.store import group_commit
-from durable_tracker.store.group_commit import GroupCommit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

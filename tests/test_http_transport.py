@@ -21,7 +21,7 @@ from fakes import MemoryQueue, event, rig
 from faulty_server import FaultyServer, Peer, answer
 from processes import wait_until
 
-from durable_tracker.delivery import exchange, http_transport
+from durable_tracker.delivery import bounded_connection, http_transport
 from durable_tracker.delivery.http_transport import BODY_SIZE_MAX, HttpTransport, failure_text, retry_after_s
 from durable_tracker.delivery.transport import PAYLOAD_DATA_HEAD, PAYLOAD_DATA_TAIL, Reply
 from durable_tracker.errors import ConfigurationError
@@ -608,7 +608,7 @@ def test_a_peer_that_reads_slowly_over_tls_is_cut_off_in_the_end(
 ) -> None:
     """Each record is sent in time; all of them together take longer than a body may that makes progress."""
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
-    monkeypatch.setattr(exchange, "PROGRESS_MAX", 3)
+    monkeypatch.setattr(bounded_connection, "PROGRESS_MAX", 3)
     with FaultyServer(before_reading=read_slowly, tls=serving(certificate)) as server:
         start = time.monotonic()
         reply = transports(server.url, request_timeout=30, deadline_s=1).send([b"x" * 20_000_000])

@@ -121,7 +121,7 @@ def test_a_campaign_of_kills_loses_nothing(site: Site, seed: int) -> None:
 def test_an_ack_before_the_answer_is_seen_to_lose_events(site: Site) -> None:
     """The campaign can fail: with rows that are removed before they are sent."""
     broken = """
-from durable_tracker.delivery.claims import Claims
+from durable_tracker.delivery.reader import Claims
 real = Claims.next
 def removed_first(self, **arguments):
     batch = real(self, **arguments)

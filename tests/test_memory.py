@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 from processes import Site
 
-from durable_tracker.store.slots import Slot, make_private_directory
-from durable_tracker.store.sqlite_queue import SqliteQueue
+from durable_tracker.engines.sqlite.queue import SqliteQueue
+from durable_tracker.engines.sqlite.slots import Slot, make_private_directory
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,8 +29,8 @@ from pathlib import Path
 from durable_tracker.delivery.policy import Delivery
 from durable_tracker.delivery.state import DeliverySettings
 from durable_tracker.delivery.transport import Reply
-from durable_tracker.store.slots import Slot
-from durable_tracker.store.sqlite_queue import SqliteQueue
+from durable_tracker.engines.sqlite.slots import Slot
+from durable_tracker.engines.sqlite.queue import SqliteQueue
 
 class Counting:
     count = 0

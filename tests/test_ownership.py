@@ -13,10 +13,10 @@ from damage import copy_slot, drained, healthy, payload
 from processes import Child, Site, label, wait_until
 
 from durable_tracker.collector import Collector
-from durable_tracker.store import slot_file
-from durable_tracker.store.slots import Slot, make_private_directory
-from durable_tracker.store.sqlite_queue import SqliteQueue
-from durable_tracker.store.verification import verify
+from durable_tracker.engines.sqlite import slot_file
+from durable_tracker.engines.sqlite.queue import SqliteQueue
+from durable_tracker.engines.sqlite.slots import Slot, make_private_directory
+from durable_tracker.engines.sqlite.verification import verify
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -114,7 +114,7 @@ def test_a_lock_file_that_is_removed_while_it_is_locked_is_not_believed(
 def test_a_database_that_is_removed_is_given_up_and_tracking_goes_on(site: Site) -> None:
     """What is tracked later is not put into a file without a name; what the log still has is taken out of it."""
     source = """
-from durable_tracker.store import slot_file
+from durable_tracker.engines.sqlite import slot_file
 slot_file._LOCK_LOOK_S = 0.0
 t = make(drain=False)
 track(t, "taken out of the log")

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from fakes import OK, MemoryQueue, ScriptedCollector, event, rig
 
-from durable_tracker.delivery import pace as pace_module
-from durable_tracker.delivery.pace import PIECE, Pace
+from durable_tracker.delivery import throttle as pace_module
 from durable_tracker.delivery.policy import Result
+from durable_tracker.delivery.throttle import PIECE, Pace
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from durable_tracker.delivery.transport import Reply
-    from durable_tracker.store.queue import Row
+    from durable_tracker.engines.queue import Row
 
 
 class Site:

@@ -13,7 +13,8 @@ from hypothesis import given
 from strategies import Exotic, encode_exotic, json_values
 
 from durable_tracker.errors import InvalidEventError
-from durable_tracker.payload import Payload, json_text
+from durable_tracker.payload import Payload
+from durable_tracker.protocol.encoder import json_text
 
 
 @given(json_values(exotic=False))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from durable_tracker.delivery.pipeline import Pipeline
+from durable_tracker.delivery.senders import Pipeline
 from durable_tracker.delivery.transport import Reply
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import pytest
 
 import durable_tracker
 
-FILES = sorted((Path(durable_tracker.__file__).parent / "schemas").glob("*.json"))
+FILES = sorted((Path(durable_tracker.__file__).parent / "protocol" / "schemas").glob("*.json"))
 SNOWPLOW = "com.snowplowanalytics.snowplow"
 MOBILE = "com.snowplowanalytics.mobile"
 EVENT = {"e": "pv", "p": "pc", "tv": "x-1"}

@@ -15,13 +15,13 @@ from hypothesis import HealthCheck, given, settings
 from strategies import Case, cases
 from test_differential import Ours, perform
 
-from durable_tracker import schemas
+from durable_tracker import protocol
 from durable_tracker.testing import RecordingEmitter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SCHEMA_DIR = Path(next(iter(schemas.__path__)))
+SCHEMA_DIR = Path(next(iter(protocol.__path__))) / "schemas"
 URI = re.compile(r"iglu:([^/]+)/([^/]+)/jsonschema/([0-9-]+)")
 
 

@@ -20,10 +20,10 @@ from processes import Site, wait_until
 from durable_tracker import Emitter, Ledger, PageView, StorageError, Tracker
 from durable_tracker.__main__ import main
 from durable_tracker.collector import Collector, Fault
-from durable_tracker.endpoint import Endpoint
+from durable_tracker.engines.sqlite.queue import SqliteQueue
+from durable_tracker.engines.sqlite.slots import Slot, make_private_directory
 from durable_tracker.errors import ConfigurationError, QueueFullError
-from durable_tracker.store.slots import Slot, make_private_directory
-from durable_tracker.store.sqlite_queue import SqliteQueue
+from durable_tracker.protocol.endpoint import Endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

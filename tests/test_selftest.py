@@ -13,8 +13,8 @@ from durable_tracker import Emitter
 from durable_tracker.__main__ import main
 from durable_tracker.commands import selftest
 from durable_tracker.commands.options import Exit
-from durable_tracker.store import filesystem
-from durable_tracker.store.filesystem import FileSystem, file_system_of
+from durable_tracker.engines.sqlite import filesystem
+from durable_tracker.engines.sqlite.filesystem import FileSystem, file_system_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

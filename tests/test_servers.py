@@ -193,7 +193,7 @@ def test_multiprocessing(site: Site, collector: Collector, method: str) -> None:
 
 
 def _is_free(site: Site, index: int) -> bool:
-    from durable_tracker.store.slots import Slot
+    from durable_tracker.engines.sqlite.slots import Slot
 
     slot = Slot(site.slots, index)
     is_free = slot.acquire()

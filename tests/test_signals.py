@@ -113,7 +113,7 @@ def test_tracking_from_a_handler_with_background_producers(
 def test_a_store_that_replaces_rows_is_seen_to_lose_events(site: Site) -> None:
     """The test above can fail: a handler overtakes the key counter, and REPLACE overwrites what was acknowledged."""
     broken = """
-import durable_tracker.store.connection as connection
+import durable_tracker.engines.sqlite.connection as connection
 connection._INSERT_ONE = connection._INSERT_ONE.replace("INSERT", "INSERT OR REPLACE")
 """
     site.run(broken + storm("interval", raises=False, count=5_000))

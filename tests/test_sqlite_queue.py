@@ -13,6 +13,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from durable_tracker.engines.queue import Ledger
+from durable_tracker.engines.sqlite import books, dead_letters, salvage, sweep
+from durable_tracker.engines.sqlite import connection as connection_module
+from durable_tracker.engines.sqlite.queue import SqliteQueue
+from durable_tracker.engines.sqlite.slots import Slot, make_private_directory
 from durable_tracker.errors import (
     DamagedQueueError,
     DeadLettersFullError,
@@ -22,12 +27,6 @@ from durable_tracker.errors import (
     StorageError,
     UnknownFormatError,
 )
-from durable_tracker.store import acked, dead_letters, salvage
-from durable_tracker.store import connection as connection_module
-from durable_tracker.store import slot_file as slot_file_module
-from durable_tracker.store.queue import Ledger
-from durable_tracker.store.slots import Slot, make_private_directory
-from durable_tracker.store.sqlite_queue import SqliteQueue
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -53,7 +52,7 @@ def keys(queue: SqliteQueue) -> list[int]:
 def assert_ledger_matches_rows(queue: SqliteQueue) -> None:
     """Compare the counts with an independent count of the rows."""
     ledger = queue.ledger()
-    assert ledger.pending == sum(key > queue._file.acked for key in queue.events)
+    assert ledger.pending == sum(key > queue._books.acked for key in queue.events)
     assert ledger.dead == len(queue.dead_letters(1_000_000))
     assert ledger.accepted == (
         ledger.delivered
@@ -136,9 +135,9 @@ def test_a_put_overtaken_by_another_takes_the_next_key(open_queue: OpenQueue) ->
     """A key counter that is behind is an error of the INSERT, not an overwritten row."""
     queue = open_queue()
     queue.put_many(events(0, 3))
-    queue._file.high = 0  # as if a signal handler had put three events between reading and using the counter
+    queue._books.high = 0  # as if a signal handler had put three events between reading and using the counter
     queue.put(b'{"late":"1"}')
-    queue._file.high = 1
+    queue._books.high = 1
     queue.put_many([b'{"late":"2"}', b'{"late":"3"}'])
     assert [*events(0, 3), b'{"late":"1"}', b'{"late":"2"}', b'{"late":"3"}'] == payloads(queue)
     assert_ledger_matches_rows(queue)
@@ -493,7 +492,7 @@ def marked(open_queue: OpenQueue, *, pending: int = 200, **settings: Any) -> Sql
     queue.put_many([b"x" * 500] * (300 + pending))
     for _ in range(3):
         queue.ack(keys(queue)[:100])
-    assert queue._file.acked == 300
+    assert queue._books.acked == 300
     assert 300 + pending == len(queue.events)
     return queue
 
@@ -566,12 +565,12 @@ def test_what_is_acked_out_of_turn_is_deleted(open_queue: OpenQueue) -> None:
     queue = open_queue()
     queue.put_many(events(1, 1000))
     queue.ack(range(101, 201))
-    assert 0 == queue._file.acked
+    assert 0 == queue._books.acked
     assert 900 == len(queue.events)
     queue.ack(range(1, 101))
-    assert 100 == queue._file.acked
+    assert 100 == queue._books.acked
     queue.ack(range(201, 301))
-    assert 300 == queue._file.acked
+    assert 300 == queue._books.acked
     assert 900 == len(queue.events)
     assert_ledger_matches_rows(queue)
 
@@ -582,7 +581,7 @@ def test_a_full_queue_makes_room_of_what_was_acked(open_queue: OpenQueue) -> Non
     with pytest.raises(QueueFullError):
         queue.put_many([b"x" * 500] * 5000)
     queue.ack(keys(queue)[:300])
-    assert 300 == queue._file.acked
+    assert 300 == queue._books.acked
     for _ in range(250):
         queue.put(b"x" * 500)
     assert_ledger_matches_rows(queue)
@@ -617,7 +616,7 @@ def test_the_mark_does_not_pass_rows_that_are_counted_and_cannot_be_seen(open_qu
     queue.put_many(events(1, 1000))
     queue._connection.execute("DELETE FROM events WHERE key <= 100")  # as if they were hidden
     queue.ack(range(101, 301))
-    assert 0 == queue._file.acked
+    assert 0 == queue._books.acked
     assert 200 == queue.ledger().delivered
 
 
@@ -657,7 +656,7 @@ def test_a_damaged_row_that_was_delivered_is_not_counted_again(open_queue: OpenQ
     """It is the last one in the table, where the highest key is looked up."""
     queue = marked(open_queue, pending=100)
     queue.ack(keys(queue))
-    assert 300 == queue._file.acked == len(queue.events)
+    assert 300 == queue._books.acked == len(queue.events)
     queue._connection.execute("UPDATE events SET value = x'00' WHERE key = 300")
     copy = Slot(queue.slot.directory.with_name("copy"), 0)
     shutil.copytree(queue.slot.directory, copy.directory)
@@ -690,7 +689,7 @@ def test_a_mark_hides_nothing_that_is_salvaged_into_its_file(open_queue: OpenQue
     new.put_many(events(1, 1000))
     for first in range(1, 901, 100):
         new.ack(range(first, first + 100))
-    assert 900 == new._file.acked
+    assert 900 == new._books.acked
     new.close()
     hidden.rename(aside)
     queue = open_queue()
@@ -732,7 +731,7 @@ def test_the_wal_is_bounded(open_queue: OpenQueue) -> None:
             queue.put(event)
         queue.put_many([b"y" * 700] * 1500)
         queue.ack(keys(queue)[:1000])
-        assert queue.slot.wal.stat().st_size <= 2.5 * slot_file_module.WAL_SIZE_MAX
+        assert queue.slot.wal.stat().st_size <= 2.5 * books.WAL_SIZE_MAX
 
 
 def test_disk_space_is_given_back(open_queue: OpenQueue) -> None:
@@ -812,7 +811,7 @@ def test_the_file_stops_growing_where_events_are_tracked_all_the_time(
     open_queue: OpenQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The queue is never empty then, so what was marked has to go in steps."""
-    monkeypatch.setattr(acked, "AT_ONCE", 200)
+    monkeypatch.setattr(sweep, "AT_ONCE", 200)
     sizes = []
     with open_queue() as queue:
         queue.put_many([b"x" * 400] * 100)
@@ -832,7 +831,7 @@ def test_a_backlog_that_is_drained_is_not_swept_in_steps(
     open_queue: OpenQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing is put meanwhile: the whole table goes at the end, which costs next to nothing."""
-    monkeypatch.setattr(acked, "AT_ONCE", 10)
+    monkeypatch.setattr(sweep, "AT_ONCE", 10)
     with open_queue() as queue:
         queue.put_many([b"x" * 400] * 1000)
         for _ in range(9):

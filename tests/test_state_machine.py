@@ -33,11 +33,11 @@ from hypothesis.stateful import (
 
 from durable_tracker.delivery.policy import Delivery, DeliverySettings, Result
 from durable_tracker.delivery.retry import Backoff
+from durable_tracker.engines.sqlite import sweep
+from durable_tracker.engines.sqlite.queue import SqliteQueue
+from durable_tracker.engines.sqlite.row_codec import dead_letter_of, payload_of
+from durable_tracker.engines.sqlite.slots import Slot, make_private_directory
 from durable_tracker.errors import QueueError, QueueFullError
-from durable_tracker.store import acked
-from durable_tracker.store.records import dead_letter_of, payload_of
-from durable_tracker.store.slots import Slot, make_private_directory
-from durable_tracker.store.sqlite_queue import SqliteQueue
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -219,14 +219,18 @@ class QueueMachine(RuleBasedStateMachine):
 
     @initialize(
         durability=st.sampled_from(["always", "interval"]),
-        mark_min=st.sampled_from([1, acked.MARK_MIN]),
-        at_once=st.sampled_from([0, acked.AT_ONCE]),
+        mark_min=st.sampled_from([1, sweep.MARK_MIN]),
+        at_once=st.sampled_from([0, sweep.AT_ONCE]),
     )
     def begin(self, durability: Any, mark_min: int, at_once: int) -> None:
         """Few rows and small batches do all that a long backlog does."""
         self.durability = durability
-        for name, value in (("MARK_MIN", mark_min), ("AT_ONCE", at_once), ("SOME", 5 if mark_min == 1 else acked.SOME)):
-            self.patches.enter_context(mock.patch.object(acked, name, value))
+        for name, value in (
+            ("MARK_MIN", mark_min),
+            ("AT_ONCE", at_once),
+            ("SOME", 5 if mark_min == 1 else sweep.SOME),
+        ):
+            self.patches.enter_context(mock.patch.object(sweep, name, value))
         self.open()
 
     @rule(pad=st.sampled_from([0, 0, 0, 700, 5000, 40_000]))
@@ -339,9 +343,9 @@ class QueueMachine(RuleBasedStateMachine):
             raise OSError(errno.ENOSPC, "No space left on device")
 
         self.disk_is_full = True
-        self.full_disk = mock.patch("durable_tracker.store.headroom.os.posix_fallocate", no_room)
+        self.full_disk = mock.patch("durable_tracker.engines.sqlite.ballast.os.posix_fallocate", no_room)
         self.full_disk.start()
-        self.queue._file.headroom.give_up()
+        self.queue._books.headroom.give_up()
 
     @precondition(lambda self: self.disk_is_full)
     @rule()
@@ -358,7 +362,7 @@ class QueueMachine(RuleBasedStateMachine):
         def fail(_: int) -> None:
             raise OSError(errno.EIO, "Input/output error")
 
-        with mock.patch("durable_tracker.store.slot_file.os.fdatasync", fail), self.in_time():
+        with mock.patch("durable_tracker.engines.sqlite.slot_file.os.fdatasync", fail), self.in_time():
             self.queue._file.sync()
 
     @rule()

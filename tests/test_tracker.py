@@ -13,6 +13,7 @@ import threading
 import time
 import tomllib
 import tracemalloc
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest import mock
@@ -20,10 +21,11 @@ from uuid import UUID
 
 import pytest
 
-from durable_tracker import protocol
+from durable_tracker import _version
 from durable_tracker.errors import ConfigurationError, InvalidEventError, QueueFullError
 from durable_tracker.events import Event, PageView, SelfDescribing, StructuredEvent
 from durable_tracker.payload import Payload
+from durable_tracker.protocol import fields
 from durable_tracker.self_describing_json import SelfDescribingJson
 from durable_tracker.subject import Subject
 from durable_tracker.testing import RecordingEmitter
@@ -95,7 +97,7 @@ def test_both_orders_of_the_constructors_arguments_mean_the_same() -> None:
             tracker.encode_base64,
             tracker.json_encoder,
         )
-        assert tracker.standard_nv_pairs == {"tv": protocol.TRACKER_VERSION, "tna": "cf", "aid": "aid"}
+        assert tracker.standard_nv_pairs == {"tv": fields.TRACKER_VERSION, "tna": "cf", "aid": "aid"}
         assert tracker.get_namespace() == "cf"
 
 
@@ -137,11 +139,13 @@ def test_a_constructor_that_is_misused_says_what_is_wrong(
 
 
 def test_the_version_is_that_of_the_project() -> None:
-    """It is written down twice, so that importing need not read the metadata."""
+    """It is written down once, and read from there when the package is built."""
     with open(Path(__file__).parent.parent / "pyproject.toml", "rb") as file:
-        project = tomllib.load(file)["project"]
-    assert project["version"] == protocol.__version__
-    assert f"durable-py-{project['version']}" == protocol.TRACKER_VERSION
+        assert tomllib.load(file)["tool"]["setuptools"]["dynamic"]["version"] == {
+            "attr": "durable_tracker._version.__version__"
+        }
+    assert version("durable-tracker") == _version.__version__
+    assert f"durable-py-{_version.__version__}" == fields.TRACKER_VERSION
 
 
 def test_every_event_has_an_id_of_its_own_which_track_returns() -> None:

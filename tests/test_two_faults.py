@@ -18,18 +18,18 @@ from damage import LAST_WORDS, PAGE_SIZE, Files, Lines, copy_slot, drained, heal
 
 from durable_tracker.commands.options import Exit
 from durable_tracker.drain import main as drain
+from durable_tracker.engines.sqlite import slot_file, sweep
+from durable_tracker.engines.sqlite.queue import SqliteQueue
+from durable_tracker.engines.sqlite.restore import TakingOver
+from durable_tracker.engines.sqlite.slots import Slot, make_private_directory
+from durable_tracker.engines.sqlite.wal import FRAME_SIZE, read_wal
 from durable_tracker.errors import QueueFullError, StorageError
-from durable_tracker.store import acked, slot_file
-from durable_tracker.store.slots import Slot, make_private_directory
-from durable_tracker.store.sqlite_queue import SqliteQueue
-from durable_tracker.store.take_over import TakingOver
-from durable_tracker.store.wal import FRAME_SIZE, read_wal
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from durable_tracker.store.queue import Row
-    from durable_tracker.store.slot_file import Durability
+    from durable_tracker.engines.queue import Row
+    from durable_tracker.engines.sqlite.slot_file import Durability
 
 SEED = 20261124
 WAL_HEADER = 32
@@ -96,7 +96,7 @@ def test_a_checkpoint_starts_the_wal_anew_at_once(tmp_path: Path) -> None:
     queue, _ = tracked(Slot(tmp_path / "slot", 0), "always")
     with queue:
         assert len(read_wal(queue.slot.wal).frames) > 100
-        queue._file.checkpoint()
+        queue._books.checkpoint()
         wal = read_wal(queue.slot.wal)
         assert 1 == len(wal.frames)
         assert 1 == wal.recovered
@@ -104,7 +104,7 @@ def test_a_checkpoint_starts_the_wal_anew_at_once(tmp_path: Path) -> None:
 
 def test_frames_that_no_commit_follows_take_nothing_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed inside an ack, and the header is damaged: the rows that the ack was about to remove are pending."""
-    monkeypatch.setattr(acked, "MARK_MIN", 64)
+    monkeypatch.setattr(sweep, "MARK_MIN", 64)
     make_private_directory(tmp_path / "slot")
     slot = Slot(tmp_path / "slot", 0)
     with SqliteQueue.take(slot) as queue:
@@ -203,7 +203,7 @@ def test_a_damaged_index_of_the_counts_does_not_have_events_sent_for_ever(
     without_gaps: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A statement that finds one half of the mark moves that half only, and then the mark says nothing."""
-    monkeypatch.setattr(acked, "MARK_MIN", 1)
+    monkeypatch.setattr(sweep, "MARK_MIN", 1)
     index = 5 * PAGE_SIZE
     for at in range(3, 8 + 2 * 14):
         slot = without_gaps.flipped(index + at, at % 3).write(tmp_path / str(at))
@@ -241,7 +241,7 @@ def unreadable(monkeypatch: pytest.MonkeyPatch, path: Path, first: int, last: in
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         return pread(descriptor, size, offset)
 
-    monkeypatch.setattr("durable_tracker.store.raw.os.pread", failing)
+    monkeypatch.setattr("durable_tracker.engines.sqlite.raw.os.pread", failing)
 
 
 @pytest.mark.parametrize(
@@ -277,7 +277,7 @@ def test_a_large_event_is_taken_from_a_log_whose_last_commit_cannot_be_read(
     large = b'{"n":"' + b"x" * 10_000 + b'"}'
     with SqliteQueue.take(slot) as queue:
         queue.put(payload(1))
-        queue._file.checkpoint()
+        queue._books.checkpoint()
         queue.put_many([payload(number) for number in range(2, 60)])
         queue.put_many([large, *(payload(number) for number in range(60, 120))])
         copy = copy_slot(slot, tmp_path / "copy")
@@ -300,7 +300,7 @@ def test_want_of_descriptors_is_no_empty_wal(tmp_path: Path, monkeypatch: pytest
         return real(path, *args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr("durable_tracker.store.raw.os.open", failing)
+        patch.setattr("durable_tracker.engines.sqlite.raw.os.open", failing)
         with pytest.raises(StorageError, match="Too many open files"):
             SqliteQueue.take(slot)
     assert files.wal == slot.wal.read_bytes()
@@ -335,7 +335,7 @@ def test_what_was_taken_over_and_delivered_does_not_come_back_after_a_crash(
 ) -> None:
     """How far it has got is recorded with the rows."""
     files, slot = damaged
-    monkeypatch.setattr("durable_tracker.store.take_over._ROWS", 1)
+    monkeypatch.setattr("durable_tracker.engines.sqlite.restore._ROWS", 1)
     queue = SqliteQueue.take(slot)
     out = []
     for copies in range(300):
@@ -362,13 +362,13 @@ def test_a_queue_is_not_called_empty_while_rows_cannot_be_taken_over(
         raise QueueFullError("the disk is full")
 
     with monkeypatch.context() as patch, SqliteQueue.take(slot) as queue:
-        patch.setattr("durable_tracker.store.take_over.TakingOver._store", full)
+        patch.setattr("durable_tracker.engines.sqlite.restore.TakingOver._store", full)
         assert 0 == queue.oldest_key()
         assert len(files.pending) == queue.ledger().pending
         with pytest.raises(QueueFullError):
             queue.peek(0, 10, 1 << 20)
     with monkeypatch.context() as patch:
-        patch.setattr("durable_tracker.store.take_over.TakingOver._store", full)
+        patch.setattr("durable_tracker.engines.sqlite.restore.TakingOver._store", full)
         assert Exit.BACKLOG == drain([str(slot.directory), "--timeout", "0.2", "--quiet"])
     with SqliteQueue.take(Slot(slot.directory, 0)) as queue, Lines() as lines:
         assert files.pending == set(drained(queue))
@@ -392,7 +392,7 @@ def test_a_store_that_fails_now_and_then_loses_nothing_that_is_taken_over(
         if chance > 0.7:
             raise StorageError("the sync failed")
 
-    monkeypatch.setattr("durable_tracker.store.take_over._ROWS", 5)
+    monkeypatch.setattr("durable_tracker.engines.sqlite.restore._ROWS", 5)
     monkeypatch.setattr(TakingOver, "_store", store)
     out = []
     with SqliteQueue.take(slot) as queue:

@@ -11,8 +11,8 @@ from damage import PAGE_SIZE, Files, healthy, judge, observe, payload
 
 from durable_tracker.__main__ import main
 from durable_tracker.commands.options import Exit
-from durable_tracker.store.slots import Slot
-from durable_tracker.store.sqlite_queue import SqliteQueue
+from durable_tracker.engines.sqlite.queue import SqliteQueue
+from durable_tracker.engines.sqlite.slots import Slot
 
 if TYPE_CHECKING:
     from collections.abc import Callable

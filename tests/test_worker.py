@@ -12,21 +12,21 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from processes import wait_until
 
-from durable_tracker import worker as worker_module
 from durable_tracker.collector import Collector, Fault
 from durable_tracker.delivery.policy import Delivery, DeliverySettings
 from durable_tracker.delivery.transport import Reply
 from durable_tracker.emitters import Emitter
+from durable_tracker.engines.sqlite.queue import SqliteQueue
+from durable_tracker.engines.sqlite.slots import existing_slots
 from durable_tracker.errors import QueueFullError, StorageError
-from durable_tracker.store.slots import existing_slots
-from durable_tracker.store.sqlite_queue import SqliteQueue
-from durable_tracker.worker import NEVER, Worker
+from durable_tracker.runtime import worker as worker_module
+from durable_tracker.runtime.worker import NEVER, Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
-    from durable_tracker.store.slots import Slot
+    from durable_tracker.engines.sqlite.slots import Slot
 
     OpenQueue = Callable[..., SqliteQueue]
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 IGLU: Final = re.compile(r"iglu:([a-zA-Z0-9_.-]+)/([a-zA-Z0-9_-]+)/([a-zA-Z0-9_-]+)/([0-9]+-[0-9]+-[0-9]+)")
 """A schema's address: vendor, name, format, version; to be matched in full."""
-_SCHEMA_DIR: Final = Path(__file__).parent.parent / "schemas"
+_SCHEMA_DIR: Final = Path(__file__).parent.parent / "protocol" / "schemas"
 _DRAFT_4: Final = "http://json-schema.org/draft-04/schema#"
 # What each version of payload_data added to the one before.
 _PAYLOAD_DATA_ADDED: Final = {"1-0-1": {"ua"}, "1-0-2": {"tnuid"}, "1-0-3": {"stm", "sid"}, "1-0-4": {"ttm"}}

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from durable_tracker.commands.options import Exit, add_slot_options, chosen_slots, count
 from durable_tracker.commands.output import complain, hand_out, json_line, say
-from durable_tracker.endpoint import Endpoint
+from durable_tracker.engines.sqlite.queue import SqliteQueue
+from durable_tracker.engines.sqlite.slots import queue_root
 from durable_tracker.errors import ConfigurationError, QueueError, SlotBusyError
-from durable_tracker.store.slots import queue_root
-from durable_tracker.store.sqlite_queue import SqliteQueue
+from durable_tracker.protocol.endpoint import Endpoint
 
 if TYPE_CHECKING:
     import argparse

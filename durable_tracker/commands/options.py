@@ -8,8 +8,8 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from durable_tracker.engines.sqlite.slots import Slot, existing_slots, queue_root, safe_name
 from durable_tracker.errors import ConfigurationError
-from durable_tracker.store.slots import Slot, existing_slots, queue_root, safe_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from durable_tracker.commands.options import Exit, add_slot_options, chosen_slots
 from durable_tracker.commands.output import complain, hand_out, json_line, say
+from durable_tracker.engines.sqlite import salvage
+from durable_tracker.engines.sqlite.queue import SqliteQueue
+from durable_tracker.engines.sqlite.verification import verify
 from durable_tracker.errors import ConfigurationError, QueueError, QueueFullError, SlotBusyError
-from durable_tracker.store import salvage
-from durable_tracker.store.sqlite_queue import SqliteQueue
-from durable_tracker.store.verification import verify
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
-    from durable_tracker.store.slots import Slot
+    from durable_tracker.engines.sqlite.slots import Slot
 
 VERIFY = """\
 Check the pages of each queue, the checksum of every row, and the counts against the rows. Nothing is mended."""

@@ -28,15 +28,15 @@ from typing import TYPE_CHECKING, Final
 
 from durable_tracker.commands.options import Exit, add_queue_dir_option, count
 from durable_tracker.emitters import Emitter
+from durable_tracker.engines.queue import Ledger
+from durable_tracker.engines.sqlite.ballast import Headroom
+from durable_tracker.engines.sqlite.books import MAX_QUEUE_BYTES, headroom_size
+from durable_tracker.engines.sqlite.connection import Connection
+from durable_tracker.engines.sqlite.filesystem import file_system_of
+from durable_tracker.engines.sqlite.queue import SqliteQueue
+from durable_tracker.engines.sqlite.slots import Slot, existing_slots, make_private_directory, queue_root
 from durable_tracker.errors import ConfigurationError, QueueError
 from durable_tracker.events import StructuredEvent
-from durable_tracker.store.connection import Connection
-from durable_tracker.store.filesystem import file_system_of
-from durable_tracker.store.headroom import Headroom
-from durable_tracker.store.queue import Ledger
-from durable_tracker.store.slot_file import MAX_QUEUE_BYTES, headroom_size
-from durable_tracker.store.slots import Slot, existing_slots, make_private_directory, queue_root
-from durable_tracker.store.sqlite_queue import SqliteQueue
 from durable_tracker.tracker import Tracker
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ _SETTINGS: Final = {
 _LOCK_CHILD: Final = """
 import sys
 from pathlib import Path
-from durable_tracker.store.slots import Slot
+from durable_tracker.engines.sqlite.slots import Slot
 print(Slot(Path(sys.argv[1]), 0).acquire())
 """
 

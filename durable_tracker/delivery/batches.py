@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from durable_tracker.delivery.spans import Span
-    from durable_tracker.store.queue import Row
+    from durable_tracker.engines.queue import Row
 
 EVENT_OVERHEAD = len(b',"stm":"1665398554151"') + len(b",")
 """Bytes that an event takes in a body beyond its stored payload."""

@@ -25,7 +25,7 @@ from requests.structures import CaseInsensitiveDict
 from urllib3 import Timeout
 from urllib3.exceptions import HTTPError, NameResolutionError, ReadTimeoutError
 
-from durable_tracker.delivery.exchange import POOL_CLASSES, Exchange, ReplyTooLargeError, current
+from durable_tracker.delivery.bounded_connection import POOL_CLASSES, Exchange, ReplyTooLargeError, current
 from durable_tracker.delivery.transport import PAYLOAD_DATA_HEAD, PAYLOAD_DATA_TAIL, Reply
 from durable_tracker.errors import ConfigurationError
 

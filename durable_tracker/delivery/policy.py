@@ -24,10 +24,10 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from durable_tracker.delivery.claims import Claims
 from durable_tracker.delivery.hold import Hold
-from durable_tracker.delivery.pipeline import Pipeline
+from durable_tracker.delivery.reader import Claims
 from durable_tracker.delivery.retry import Backoff, Outcome, Trouble, classify, retry_while_troubled
+from durable_tracker.delivery.senders import Pipeline
 from durable_tracker.delivery.state import DeliverySettings, DeliveryState, Result
 from durable_tracker.errors import DeadLettersFullError, QueueClosedError, QueueError
 from durable_tracker.log import logger
@@ -36,9 +36,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from durable_tracker.delivery.batches import Batch
-    from durable_tracker.delivery.pace import Pace
+    from durable_tracker.delivery.throttle import Pace
     from durable_tracker.delivery.transport import Reply, Transport
-    from durable_tracker.store.queue import Queue, Row
+    from durable_tracker.engines.queue import Queue, Row
 
 __all__ = ["Delivery", "DeliverySettings", "DeliveryState", "Result"]
 

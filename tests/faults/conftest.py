@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from durable_tracker.store import slot_file
+from durable_tracker.engines.sqlite import books
 
 from .campaign import Server
 
@@ -23,4 +23,4 @@ def server() -> Iterator[Server]:
 @pytest.fixture(autouse=True)
 def _own_wal_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     """Put back the bound of the WAL, which the campaigns on a small one change for their judge."""
-    monkeypatch.setattr(slot_file, "WAL_SIZE_MAX", slot_file.WAL_SIZE_MAX)
+    monkeypatch.setattr(books, "WAL_SIZE_MAX", books.WAL_SIZE_MAX)

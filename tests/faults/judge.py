@@ -15,7 +15,7 @@ from .program import number_of, payload
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from durable_tracker.store.queue import Ledger
+    from durable_tracker.engines.queue import Ledger
 
     from .subjects import Store, Subject
 

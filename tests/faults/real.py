@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from durable_tracker.store import acked, interval_sync, slot_file
-from durable_tracker.store.slots import Slot, make_private_directory
-from durable_tracker.store.sqlite_queue import SqliteQueue
+from durable_tracker.engines.sqlite import books, interval_sync, slot_file, sweep
+from durable_tracker.engines.sqlite.queue import SqliteQueue
+from durable_tracker.engines.sqlite.slots import Slot, make_private_directory
 
 from .subjects import raw_values
 
@@ -41,8 +41,8 @@ class QueueSubject:
             interval_sync.INTERVAL_S = INTERVAL_S  # type: ignore[misc]
             durability = "interval"
         elif self.variant == "small_wal":
-            slot_file.WAL_SIZE_MAX = _SMALL_WAL  # type: ignore[misc]
-            acked.MARK_MIN, acked.SOME = 1, 3  # type: ignore[misc]
+            books.WAL_SIZE_MAX = _SMALL_WAL  # type: ignore[misc]
+            sweep.MARK_MIN, sweep.SOME = 1, 3  # type: ignore[misc]
         directory = folder / "queue" / "emitter"
         make_private_directory(directory)
         return SqliteQueue.take(Slot(directory, 0), durability=durability, byte_limit=_BYTE_LIMIT)

@@ -13,8 +13,8 @@ import sqlite3
 import threading
 from typing import TYPE_CHECKING
 
+from durable_tracker.engines.queue import Ledger, Row
 from durable_tracker.errors import StorageError
-from durable_tracker.store.queue import Ledger, Row
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from durable_tracker.store.queue import Ledger, Row
+    from durable_tracker.engines.queue import Ledger, Row
 
 
 class Store(Protocol):
-    """The part of `durable_tracker.store.queue.Queue` that the harness uses."""
+    """The part of `durable_tracker.engines.queue.Queue` that the harness uses."""
 
     def put(self, payload: bytes) -> None: ...
     def put_many(self, payloads: Sequence[bytes]) -> None: ...

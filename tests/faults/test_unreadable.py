@@ -12,8 +12,8 @@ import pytest
 
 from durable_tracker.collector import Collector
 from durable_tracker.commands.options import Exit
-from durable_tracker.store.slots import Slot, make_private_directory
-from durable_tracker.store.sqlite_queue import SqliteQueue
+from durable_tracker.engines.sqlite.queue import SqliteQueue
+from durable_tracker.engines.sqlite.slots import Slot, make_private_directory
 
 from .tools import ROOT, preload_environment
 
@@ -104,8 +104,8 @@ def test_the_command_salvage_takes_the_rest_out(unreadable: tuple[Slot, dict[str
 
 LIVE = """
 import struct, sys
-from durable_tracker.store.slots import Slot, make_private_directory
-from durable_tracker.store.sqlite_queue import SqliteQueue
+from durable_tracker.engines.sqlite.slots import Slot, make_private_directory
+from durable_tracker.engines.sqlite.queue import SqliteQueue
 from pathlib import Path
 from tests.faults.test_unreadable import EVENTS, event
 folder, control, suffix, first = Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
@@ -115,7 +115,7 @@ with SqliteQueue.take(slot) as queue:
     for start in range(0, EVENTS, 20):
         queue.put_many([event(number) for number in range(start, start + 20)])
     if not suffix:
-        queue._file.checkpoint()
+        queue._books.checkpoint()
         queue._connection.drop()
         queue.pending(), queue.put(event(EVENTS))
     path = slot.wal if suffix else slot.database

@@ -21,9 +21,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from durable_tracker.store import acked, preflight, slot_file
-from durable_tracker.store.slots import Slot
-from durable_tracker.store.sqlite_queue import SqliteQueue
+from durable_tracker.engines.sqlite import books, preflight, sweep
+from durable_tracker.engines.sqlite.queue import SqliteQueue
+from durable_tracker.engines.sqlite.slots import Slot
 
 from .campaign import Server, bench, random_program
 from .disk import Choice, Disk, Naming
@@ -335,8 +335,8 @@ def main(argv: list[str]) -> int:
     logging.getLogger("durable_tracker").addHandler(logging.NullHandler())
     name, first, count = argv[0], int(argv[1]), int(argv[2])
     if name == "queue:small_wal":
-        slot_file.WAL_SIZE_MAX = 48 << 10  # type: ignore[misc]
-        acked.MARK_MIN, acked.SOME = 1, 3  # type: ignore[misc]
+        books.WAL_SIZE_MAX = 48 << 10  # type: ignore[misc]
+        sweep.MARK_MIN, sweep.SOME = 1, 3  # type: ignore[misc]
     for breakage in argv[3:]:
         BREAKAGES[breakage]()
     tally = campaign(name, first, count)
@@ -351,16 +351,16 @@ def trust_the_wal() -> None:
 
 def salvage_without_the_wal() -> None:
     """Read a damaged database as if it had no WAL."""
-    from durable_tracker.store import salvage
-    from durable_tracker.store.wal import Wal
+    from durable_tracker.engines.sqlite import salvage
+    from durable_tracker.engines.sqlite.wal import Wal
 
     salvage.read_wal = lambda *_: Wal([], 0, has_holes=False)  # type: ignore[attr-defined]
 
 
 def salvage_what_was_not_committed() -> None:
     """Believe all frames of a WAL, whether a commit follows or not."""
-    from durable_tracker.store import salvage
-    from durable_tracker.store.wal import Wal, read_wal
+    from durable_tracker.engines.sqlite import salvage
+    from durable_tracker.engines.sqlite.wal import Wal, read_wal
 
     def all_committed(path: Path) -> Wal:
         wal = read_wal(path)
@@ -374,7 +374,7 @@ def salvage_what_was_not_committed() -> None:
 
 def trust_the_free_list() -> None:
     """Write new rows over whatever the list of free pages names."""
-    from durable_tracker.store.pages import Pages
+    from durable_tracker.engines.sqlite.pages import Pages
 
     Pages.freelist_problem = lambda *_: None  # type: ignore[method-assign]
     AIMS.add(FREE_LIST)

@@ -1,0 +1,368 @@
+"""Which events go out next, and what is known about those that were refused.
+
+The cursor is the highest key that was claimed from the queue. Below it lie events in flight, and spans that are
+waiting to be sent again: see `poison` for how a refused event is told from a collector that errs.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from durable_tracker.delivery.batches import EVENT_OVERHEAD, Batch, body_size
+from durable_tracker.delivery.poison import GAP_S, Evidence
+from durable_tracker.delivery.spans import Span, Spans
+from durable_tracker.delivery.throttle import PIECE
+from durable_tracker.delivery.transport import ENVELOPE_SIZE
+from durable_tracker.errors import QueueError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from durable_tracker.delivery.state import DeliverySettings
+    from durable_tracker.delivery.throttle import Pace
+    from durable_tracker.engines.queue import Queue, Row
+
+CONTROL_AFTER = 8
+"""Refusals in a row after which controls are sent: one acceptance settles what the refusals mean."""
+
+QUESTIONS_MAX = 3
+"""Questions about suspects in a row, while there is anything else to send."""
+
+_KNOWN_SIZE = 8  # numbers that are kept of a suspect
+_SLOW_SIZE_MIN = 8_192  # bytes that any link carries in time
+
+GROWTH_AFTER = 16
+"""Batches accepted, at the size to which a 413 or a slow link brought them, after which batches grow by an eighth."""
+
+
+def _remembered(content: bytes | None) -> dict[int, list[int]]:
+    """Return what an earlier process knew of suspects, nothing if it is altered."""
+    try:
+        found = json.loads(content or b"[]")
+        return {int(one[0]): [int(number) for number in one] for one in found if len(one) == _KNOWN_SIZE}
+    except (ValueError, TypeError):
+        return {}
+
+
+class Claims:
+    """Claims batches of events from a queue, oldest first, and decides what a refusal means. Not thread-safe.
+
+    Args:
+        queue: where the events are.
+        settings: bounds of a batch.
+        without_old: returns the rows that are not too old to be sent, having dealt with the others.
+        wall_ms: the clock for `stm`.
+        monotonic: the clock for waiting.
+        pace: when to read in pieces; None: never.
+    """
+
+    def __init__(
+        self,
+        queue: Queue,
+        *,
+        settings: DeliverySettings,
+        without_old: Callable[[list[Row]], list[Row]],
+        wall_ms: Callable[[], int],
+        monotonic: Callable[[], float],
+        pace: Pace | None = None,
+    ) -> None:
+        self.streak = 0
+        """Refusals since the last acceptance."""
+        self._evidence = Evidence(settings.max_retry_delay_seconds)
+        self._is_undecidable = False  # whether a suspect waits for long, since nothing else is accepted
+        self._question_at = -math.inf  # meanwhile one question at a time is enough, by the monotonic clock
+        self._asked = 0  # questions about suspects since anything else was sent
+        self._queue = queue
+        self._settings = settings
+        self._without_old = without_old
+        self._wall_ms = wall_ms
+        self._monotonic = monotonic
+        self._pace = pace
+        self._spans = Spans()
+        self._cursor = 0
+        self._size_accepted_min = 0
+        self._size_max = settings.byte_limit
+        self._batches_at_size_max = 0
+        self._rows_expected = 0
+        self._remembered: dict[int, list[int]] = {}  # suspects that an earlier process knew, by key
+
+    def __len__(self) -> int:
+        """Return how many spans are waiting to be sent again."""
+        return len(self._spans)
+
+    @property
+    def unclear(self) -> bool:
+        """Whether it is open what a refusal meant: then one request at a time tells most."""
+        return self.streak > 0 or self._spans.refused
+
+    @property
+    def suspects(self) -> int:
+        """How many events were refused alone, and are kept until that is proven to be their own fault."""
+        return self._spans.suspects
+
+    @property
+    def parked(self) -> int:
+        """How many of the suspects are poison for which the dead letters have no room."""
+        return self._spans.parked
+
+    def has_passed(self, key: float) -> bool:
+        """Return whether everything up to a key was claimed, and nothing but suspects waits to be sent again."""
+        return self._cursor >= key and len(self._spans) == self._spans.suspects
+
+    @property
+    def due_at(self) -> float:
+        """When the next suspect is to be asked about, in seconds of the monotonic clock."""
+        return max(self._spans.due_at, self._question_at if self._is_undecidable else -math.inf)
+
+    def next(self, *, idle: bool) -> Batch | None:
+        """Return the next batch, or None if there is nothing to send now.
+
+        Args:
+            idle: whether nothing is in flight, so that no reply can bring anything new.
+
+        Raises:
+            QueueError: the queue could not be read. Nothing is lost.
+        """
+        while True:
+            # Controls come from both sides in turn: from what was refused as a whole, and from the end of the queue,
+            # which is farthest from whatever the run of refused events at its head may be.
+            batch = self._newest() if self.streak >= CONTROL_AFTER and self.streak % 2 else None
+            if batch is not None:
+                return batch
+            if self._asked < QUESTIONS_MAX and not self.streak:
+                batch = self._question()
+                if batch is not None:
+                    return batch
+            self._asked = 0
+            span = self._spans.control() if self.streak >= CONTROL_AFTER else self._spans.oldest()
+            if span is None:
+                batch = self._fresh(self._settings.batch_size)
+                return batch if batch is not None or not idle else self._question()
+            batch = self._again(span)
+            if batch is not None:
+                return batch
+
+    def _question(self) -> Batch | None:
+        """Ask about a suspect again, if one is due."""
+        now = self._monotonic()
+        while self.due_at <= now and (span := self._spans.due(now)) is not None:
+            batch = self._again(span)
+            if batch is not None:
+                self._asked += 1
+                self._question_at = now + self._settings.max_retry_delay_seconds
+                return batch
+        return None
+
+    def accepted(self, batch: Batch) -> None:
+        """Take note that the collector accepted a batch."""
+        self.streak = 0
+        if batch.span.alone:
+            self._evidence.exonerate(batch.span)
+            self._is_undecidable = False
+            self._spans.hasten(self._monotonic())  # the others may be as innocent
+        else:
+            self._evidence.accepted += 1
+            if self._is_undecidable:  # one acceptance is what was missing
+                self._is_undecidable = False
+                self._spans.hasten(self._monotonic() + GAP_S)
+        self._size_accepted_min = min(self._size_accepted_min or batch.size, batch.size)
+        # Limits are raised without anybody being told, so batches that a 413 made small become larger again.
+        if self._size_max < self._settings.byte_limit and batch.size > self._size_max // 2:
+            self._batches_at_size_max += 1
+            if self._batches_at_size_max >= GROWTH_AFTER:
+                self._batches_at_size_max = 0
+                self._size_max = min(self._size_max * 9 // 8 + 1, self._settings.byte_limit)
+
+    def refused(self, batch: Batch, *, too_large: bool) -> bool:
+        """Take note of a refusal.
+
+        Returns:
+            Whether it is final: the batch is one event, and its refusals are proven to be its own fault. Else its
+            events are kept and will be sent again, in halves if there are several.
+        """
+        evidence = self._evidence
+        if batch.span.alone:
+            suspect = self._asked_again(batch.span)
+            # For what is too large, a smaller request that was accepted at any time speaks as well.
+            accepted_min = int(0 < self._size_accepted_min < suspect.too_large)
+            if evidence.is_proof(suspect, accepted_min=accepted_min, now_ms=self._wall_ms()):
+                return True
+            self._wait_for(suspect, accepted_min)
+            return False
+        self.streak += 1
+        span = evidence.refused(batch.span)
+        rows = batch.rows
+        if len(rows) > 1:
+            middle = len(rows) // 2
+            self._spans.add(replace(span, last=rows[middle - 1].key, count=middle))
+            self._spans.add(replace(span, first=rows[middle].key, count=len(rows) - middle))
+            if too_large:
+                self._shrink(batch)
+            return False
+        suspect = replace(
+            span,
+            alone=True,
+            too_large=batch.size if too_large else 0,
+            epoch=evidence.epoch,
+            accepted_last=evidence.accepted,
+            refused_ms=self._wall_ms(),
+            accepted_first=evidence.accepted,
+        )
+        evidence.explain(suspect)
+        self._wait_for(suspect, int(0 < self._size_accepted_min < suspect.too_large))
+        return False
+
+    def _wait_for(self, suspect: Span, accepted_min: int = 0) -> None:
+        """Keep a suspect until it is due again."""
+        gap_s = self._evidence.gap_s(suspect, accepted_min=accepted_min)
+        self._spans.add(replace(suspect, due_at=self._monotonic() + gap_s))
+        self._is_undecidable = self._is_undecidable or (gap_s > GAP_S and not suspect.is_parked)
+
+    def _asked_again(self, suspect: Span) -> Span:
+        """Return a suspect after one more question about it was refused."""
+        evidence = self._evidence
+        if suspect.epoch != evidence.epoch:  # what was refused before proves nothing any more
+            suspect = replace(suspect, epoch=evidence.epoch, repeats=0, repeats_beside=0)
+        return replace(
+            suspect,
+            repeats=suspect.repeats + 1,
+            repeats_beside=suspect.repeats_beside + (evidence.accepted > suspect.accepted_last),
+            accepted_last=evidence.accepted,
+        )
+
+    def park(self, batch: Batch) -> None:
+        """Take note that a batch is poison, and that the dead letters have no room for it."""
+        self._wait_for(replace(batch.span, is_parked=True))
+
+    def give_back(self, batch: Batch, *, was_slow: bool = False) -> None:
+        """Take note that nothing came of a batch, perhaps since it did not get through a slow link in time."""
+        self._spans.add(batch.span)
+        if was_slow:
+            self._shrink(batch, _SLOW_SIZE_MIN)
+
+    def _shrink(self, batch: Batch, size_min: int = 1) -> None:
+        """Let the next batches be half as large as one that did not get through."""
+        self._size_max = min(self._size_max, max(batch.size // 2, size_min))
+        self._batches_at_size_max = 0
+
+    def put_back(self, newest: Batch) -> None:
+        """Take note that the batch that was claimed last is not sent now."""
+        if newest.span.last == self._cursor and not newest.span.refusals:
+            self._cursor = newest.span.first - 1  # no key lies in between: it is as if it had not been read
+        else:
+            self._spans.add(newest.span)
+
+    def rewind(self) -> None:
+        """Read afresh what came back from an outage, together with what was put meanwhile. Nothing is in flight."""
+        self._cursor = self._spans.rewind(self._cursor)
+
+    def restart(self) -> None:
+        """Forget what was claimed, and read from the beginning: an exception may have left events in nobody's hands."""
+        self._spans = Spans()
+        self._cursor = 0
+
+    def _fresh(self, count_max: int) -> Batch | None:
+        """Claim the oldest events that were not claimed yet."""
+        while True:
+            expected = min(count_max, self._rows_expected)
+            rows = self._read(count_max, self._payload_size_max(expected))
+            if not rows:
+                return None
+            rows = self._fit(rows)
+            last = rows[-1].key
+            self._rows_expected = len(rows)
+            rows = self._without_old(rows)
+            self._cursor = last
+            if self._remembered or self._spans.suspects:
+                rows = self._without_suspects(rows)
+            if rows:
+                return self._batch(rows, Span(first=rows[0].key, last=rows[-1].key, count=len(rows)))
+
+    def recall(self, known: bytes | None) -> None:
+        """Begin with what an earlier process knew; see `known`. Called before anything is claimed."""
+        self._remembered = _remembered(known)
+
+    def known(self) -> bytes:
+        """Return what a later process should know of the suspects, as JSON; b"[]" if there are none."""
+        unread = [known for key, known in self._remembered.items() if key > self._cursor]
+        return json.dumps(self._evidence.known(self._spans.alone()) + unread).encode()
+
+    def _without_suspects(self, rows: list[Row]) -> list[Row]:
+        """Take the rows out of which an earlier process knew that they were refused alone."""
+        for row in rows:
+            known = self._remembered.pop(row.key, None)
+            if known is not None:
+                # It is asked about at once: whoever looks after the queue now may have mended the collector.
+                self._spans.add(replace(self._evidence.suspect_of(known), due_at=self._monotonic()))
+        return [row for row in rows if not self._spans.is_suspect(row.key)]
+
+    def _read(self, count_max: int, size_max: int) -> list[Row]:
+        pace = self._pace
+        if pace is None or not pace.is_gentle:
+            return self._queue.peek(self._cursor, count_max, size_max)
+        rows: list[Row] = []
+        while len(rows) < count_max and size_max > 0:
+            piece = min(PIECE, count_max - len(rows))
+            found = self._queue.peek(rows[-1].key if rows else self._cursor, piece, size_max)
+            rows += found
+            if len(found) < piece:
+                break
+            size_max -= sum(len(row.payload) for row in found)
+            pace.rest()
+        return rows
+
+    def _newest(self) -> Batch | None:
+        """Claim the newest event; what lies before it becomes a span that waits for its turn."""
+        newest = self._queue.high_key()
+        if newest <= self._cursor:
+            return None
+        if newest > self._cursor + 1:
+            self._spans.add(Span(first=self._cursor + 1, last=newest - 1, count=self._settings.batch_size))
+        self._cursor = newest
+        return self._again(Span(first=newest, last=newest, count=1))
+
+    def _again(self, span: Span) -> Batch | None:
+        """Read a span's events from the queue again; None if none of them is there any more."""
+        try:
+            found = self._queue.peek(span.first - 1, span.count, self._payload_size_max(span.count))
+            rows = self._fit([row for row in found if row.key <= span.last and not self._spans.is_suspect(row.key)])
+            last = rows[-1].key if rows else span.last
+            count = len(rows)
+            rows = self._without_old(rows)
+        except QueueError:
+            self._spans.add(span)
+            raise
+        if last < span.last:
+            # Whatever was evicted or expired meanwhile, the rest of the span's keys stay claimed until they were read.
+            self._spans.add(replace(span, first=last + 1, count=max(span.count - count, 1)))
+        if not rows:
+            return None
+        return self._batch(rows, replace(span, first=rows[0].key, last=rows[-1].key, count=len(rows)))
+
+    def still_there(self, batch: Batch) -> Batch | None:
+        """Take note that a batch goes out now. Return it without events that were evicted, None if all were."""
+        keys = [row.key for row in batch.rows]
+        held = self._queue.hold(keys)
+        if len(held) == len(keys):
+            return batch
+        there = set(held)
+        rows = [row for row in batch.rows if row.key in there]
+        if not rows:
+            return None
+        return self._batch(rows, replace(batch.span, first=rows[0].key, last=rows[-1].key, count=len(rows)))
+
+    def _batch(self, rows: list[Row], span: Span) -> Batch:
+        return Batch(rows=rows, span=span, size=body_size(rows, ENVELOPE_SIZE), wall_ms=self._wall_ms)
+
+    def _payload_size_max(self, count: int) -> int:
+        return max(self._size_max - ENVELOPE_SIZE - EVENT_OVERHEAD * count, 1)
+
+    def _fit(self, rows: list[Row]) -> list[Row]:
+        """Leave off what does not fit into one body, but never the oldest event."""
+        size = body_size(rows, ENVELOPE_SIZE)
+        while size > self._size_max and len(rows) > 1:
+            size -= EVENT_OVERHEAD + len(rows.pop().payload)
+        return rows

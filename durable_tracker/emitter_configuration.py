@@ -1,0 +1,95 @@
+"""The settings of an emitter as an object, for `Snowplow.create_tracker`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from durable_tracker.log import logger
+from durable_tracker.runtime.checked import (
+    Setting,
+    check_callable,
+    check_positive,
+    check_retry_codes,
+    check_timeout,
+    is_retry_rule,
+    refuse_event_store,
+    refuse_session,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from durable_tracker.typing import FailureCallback, SuccessCallback
+
+
+class EmitterConfiguration:
+    """Settings of an emitter. All have the meaning and the default that they have there.
+
+    Args:
+        batch_size: the most events in a request.
+        on_success: called with the events of a request that were delivered.
+        on_failure: called with the number of delivered events and the list of those that were not.
+        byte_limit: the most bytes in a request.
+        request_timeout: seconds, or a pair for connecting and reading.
+        buffer_capacity: the most pending events.
+        custom_retry_codes: HTTP statuses, and whether an event that got one is sent again.
+        event_store: refused: every event is stored on disk.
+        session: refused: connections are kept anyway. See `headers` and `transport`.
+        options: any other argument of `Emitter` by its name, such as `queue_dir`, `durability`, `port`.
+
+    Raises:
+        ConfigurationError: a setting is not usable; also when it is set later.
+    """
+
+    batch_size = Setting["int | None"](check_positive, "The most events in a request.")
+    on_success = Setting["SuccessCallback | None"](check_callable, "Called with the delivered events.")
+    on_failure = Setting["FailureCallback | None"](check_callable, "Called when a request failed.")
+    byte_limit = Setting["int | None"](check_positive, "The most bytes in a request.")
+    request_timeout = Setting["float | tuple[float, float] | None"](check_timeout, "Seconds.")
+    buffer_capacity = Setting["int | None"](check_positive, "The most pending events.")
+    custom_retry_codes = Setting["Mapping[int, bool]"](check_retry_codes, "Which HTTP statuses are retried.")
+    event_store = Setting[None](refuse_event_store, "Always None.")
+    session = Setting[None](refuse_session, "Always None.")
+
+    def __init__(
+        self,
+        batch_size: int | None = None,
+        on_success: SuccessCallback | None = None,
+        on_failure: FailureCallback | None = None,
+        byte_limit: int | None = None,
+        request_timeout: float | tuple[float, float] | None = None,
+        buffer_capacity: int | None = None,
+        custom_retry_codes: Mapping[int, bool] | None = None,
+        event_store: None = None,
+        session: None = None,
+        **options: Any,
+    ) -> None:
+        self.batch_size = batch_size
+        self.on_success = on_success
+        self.on_failure = on_failure
+        self.byte_limit = byte_limit
+        self.request_timeout = request_timeout
+        self.buffer_capacity = buffer_capacity
+        self.custom_retry_codes = {} if custom_retry_codes is None else custom_retry_codes
+        self.event_store = event_store
+        self.session = session
+        self.options = options
+
+    def set_retry_code(self, status_code: int, retry: bool = True) -> bool:
+        """Say whether events that got an HTTP status are sent again, and return whether that was possible.
+
+        It is not for a 2xx, which means that they were delivered; then the reason is logged.
+        """
+        if not is_retry_rule(status_code, retry):
+            extra = {"status_code": status_code, "retry": retry, "outcome": "nothing changed"}
+            logger.warning("configuration.retry_code_refused", extra=extra)
+            return False
+        self.custom_retry_codes = {**self.custom_retry_codes, status_code: retry}
+        return True
+
+    def arguments(self) -> dict[str, Any]:
+        """Return what is set, as arguments of `Emitter`."""
+        names = ("batch_size", "on_success", "on_failure", "byte_limit", "request_timeout", "buffer_capacity")
+        settings = {name: getattr(self, name) for name in names}
+        settings["custom_retry_codes"] = dict(self.custom_retry_codes) or None
+        return {name: value for name, value in settings.items() if value is not None} | self.options

@@ -1,0 +1,1 @@
+"""Queues in files of SQLite, each with one owner at a time."""

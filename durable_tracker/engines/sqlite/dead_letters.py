@@ -1,0 +1,142 @@
+"""Events that were set aside: refused by the collector for what they are, or altered on disk.
+
+Every move is one transaction that also keeps the counts. The caller holds the file's lock.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Final
+
+from durable_tracker.engines.sqlite.books import RECORD_HIGH
+from durable_tracker.engines.sqlite.row_codec import (
+    OVERHEAD,
+    DeadLetter,
+    dead_letter_of,
+    dead_letter_record,
+    payload_of,
+    record,
+)
+from durable_tracker.errors import DeadLettersFullError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from durable_tracker.engines.sqlite.books import Books
+
+COUNT_MAX: Final = 10_000
+SIZE_MAX: Final = 64 << 20
+_QUOTA_SHARE: Final = 4  # of a small quota letters take a quarter at most: else they would keep new events out for ever
+
+
+def bury(books: Books, key: int, status: int | None, reason: str) -> None:
+    """Move a refused row to the dead letters. Does nothing if there is no such row.
+
+    Raises:
+        DeadLettersFullError: they have reached their bound.
+    """
+    check_room(books)
+    row = books.connection.select_one("SELECT value FROM events WHERE key = ? AND key > ?", (key, books.acked))
+    if row is not None:
+        letter = DeadLetter(key, status, reason, time.time_ns() // 1_000_000, row[0][OVERHEAD:])
+        _move(books, key, letter, "dead", RECORD_HIGH)
+
+
+def set_aside(books: Books, keys: Iterable[int]) -> None:
+    """Move rows that failed their checksum to the dead letters, under negative keys."""
+    reason = "the row failed its checksum: its bytes were altered on disk"
+    # A damaged row's key may be wrong: it must not go on record as the highest.
+    high = f"UPDATE meta SET value = max(value, {books.high}) WHERE key = 'high'"
+    for key in keys:
+        row = books.connection.select_one("SELECT value FROM events WHERE key = ?", (key,))
+        if row is None or payload_of(key, row[0]) is not None:
+            books.check_soundness(f"key {key} leads to one row in order, and to another or none by itself")
+        else:
+            # A flipped bit can also turn the bytes into NULL or a number.
+            kept = row[0][OVERHEAD:] if isinstance(row[0], bytes) else repr(row[0]).encode()
+            letter = DeadLetter(-abs(key), None, reason, time.time_ns() // 1_000_000, kept)
+            _move(books, key, letter, "damaged", high)
+    books.note(logging.ERROR, "queue.rows_damaged", keys=list(keys))
+
+
+def set_letter_aside(books: Books, key: int) -> None:
+    """Count a dead letter that failed its checksum as damaged, and keep its bytes under a negative key."""
+    row = books.connection.select_one("SELECT value FROM dead_letters WHERE key = ?", (key,))
+    if row is None:
+        return
+    old = row[0] if isinstance(row[0], bytes) else repr(row[0]).encode()
+    reason = "the dead letter failed its checksum: its bytes were altered on disk"
+    value = dead_letter_record(DeadLetter(-key, None, reason, time.time_ns() // 1_000_000, old))
+    books.transaction(
+        f"INSERT OR IGNORE INTO dead_letters (key, value) VALUES ({-key}, x'{value.hex()}');"
+        f"DELETE FROM dead_letters WHERE key = {key};"
+        "UPDATE meta SET value = value - changes() WHERE key = 'dead';"
+        "UPDATE meta SET value = value + 1 WHERE key = 'damaged';"
+        f"UPDATE meta SET value = value + {len(value) - len(old)} WHERE key = 'dead_size'",
+        len(value),
+    )
+    books.note(logging.ERROR, "queue.rows_damaged", keys=[key])
+
+
+def _move(books: Books, key: int, letter: DeadLetter, count: str, high: str) -> None:
+    value = dead_letter_record(letter)
+    books.transaction(
+        f"{high};"
+        f"INSERT OR REPLACE INTO dead_letters (key, value) VALUES ({letter.key}, x'{value.hex()}');"
+        f"UPDATE meta SET value = value + {len(value)} WHERE key = 'dead_size';"
+        f"DELETE FROM events WHERE key = {key};"
+        f"UPDATE meta SET value = value + changes() WHERE key = '{count}'",
+        len(value),
+    )
+
+
+def all_of(books: Books) -> Iterator[DeadLetter]:
+    """Yield the letters that are intact."""
+    after = 0
+    while rows := books.connection.select(
+        "SELECT key, value FROM dead_letters WHERE key > ? ORDER BY key LIMIT 500", (after,)
+    ):
+        after = rows[-1][0]
+        yield from (letter for row in rows if (letter := dead_letter_of(*row)) is not None)
+
+
+def check_room(books: Books) -> None:
+    """See that there is room for one more letter.
+
+    Raises:
+        DeadLettersFullError: there is none.
+    """
+    size_max = min(SIZE_MAX, books.max_queue_bytes // _QUOTA_SHARE)
+    count, size = books.counts["dead"], books.counts["dead_size"]
+    if count >= COUNT_MAX or (count and size >= size_max):
+        raise DeadLettersFullError(
+            f"{books.slot.database} has {count} dead letters of {size} bytes, and takes {COUNT_MAX} or {size_max} bytes"
+        )
+
+
+def requeue(books: Books, old: int) -> bool:
+    """Move a letter back to the end of the queue, under a new key. Return whether there was one.
+
+    A row that failed its checksum stays: altered bytes are never sent.
+    """
+    row = books.connection.select_one("SELECT value FROM dead_letters WHERE key = ?", (old,))
+    letter = None if row is None or old <= 0 else dead_letter_of(old, row[0])
+    if row is None or old <= 0:
+        return False
+    if letter is None:
+        set_letter_aside(books, old)
+        return False
+    books.reread_high()
+    key = books.high + 1
+    value = record(key, letter.payload)
+    books.transaction(
+        f"INSERT INTO events (key, value) VALUES ({key}, x'{value.hex()}');"
+        f"DELETE FROM dead_letters WHERE key = {old};"
+        "UPDATE meta SET value = value - changes() WHERE key = 'dead';"
+        f"UPDATE meta SET value = value - {len(row[0])} WHERE key = 'dead_size';"
+        f"UPDATE meta SET value = value + 1 WHERE key = 'requeued';{RECORD_HIGH}",
+        len(value),
+    )
+    books.high = key
+    return True

@@ -1,0 +1,658 @@
+"""The queue on disk: one slot, one owner, one SQLite file.
+
+    track() ─► put ─► events ──ack──► (gone, or marked to go; `delivered` + 1)
+                        │ └──reject──► dead_letters ──requeue──► events
+                        └──expire, evict──► (gone, counted)
+
+A put writes its row and nothing else; how many were accepted follows from the keys, which rise without gaps. Whatever
+removes rows changes the counts in the same transaction, by SQLite's own count of the rows that went.
+"""
+
+from __future__ import annotations
+
+import _thread
+import functools
+import json
+import logging
+import os
+from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Self, TypeVar
+from zlib import crc32
+
+from durable_tracker.engines.queue import Ledger, Row
+from durable_tracker.engines.sqlite import dead_letters, sweep
+from durable_tracker.engines.sqlite.books import BYTE_LIMIT, MAX_QUEUE_BYTES, RECORD_HIGH
+from durable_tracker.engines.sqlite.connection import MULTI_ROW_MAX, Connection, DescriptorsLostError, KeyTakenError
+from durable_tracker.engines.sqlite.group_commit import GROUP_SIZE_MAX, GroupCommit
+from durable_tracker.engines.sqlite.raw import PAGE_SIZE
+from durable_tracker.engines.sqlite.row_codec import OVERHEAD, DeadLetter, dead_letter_of, intact, payload_of, record
+from durable_tracker.engines.sqlite.slot_file import Durability, SlotFile
+from durable_tracker.engines.sqlite.slots import SLOTS_MAX, Slot
+from durable_tracker.errors import (
+    DamagedQueueError,
+    QueueError,
+    QueueFullError,
+    SlotBusyError,
+    StorageError,
+    UnknownFormatError,
+)
+from durable_tracker.log import logger
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    from durable_tracker.engines.sqlite.tables import Table
+
+_KEY_TRIES: Final = 100
+_UNUSABLE_MAX: Final = 3  # slots that cannot be used: then it is the disk
+_EVICTED_AT_ONCE: Final = 1000
+_ROW_SIZE_MIN: Final = 256  # what a small row frees, roughly, when it is evicted
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class ForkedError(QueueError):
+    """The queue belongs to the process that opened it, not to this child. Internal: the emitter opens another."""
+
+
+NOT_OURS: Final = (ForkedError, DescriptorsLostError)
+"""What a queue raises that this process has to give up, and to open another for. Nothing was stored."""
+
+
+def _mending(method: Callable[Concatenate[SqliteQueue, P], R]) -> Callable[Concatenate[SqliteQueue, P], R]:
+    """Refuse a forked child; mend the file if the method finds it damaged, and call again; log outside locks."""
+
+    @functools.wraps(method)
+    def wrapper(queue: SqliteQueue, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        queue.check_pid()
+        mended = queue._file.mends  # noqa: SLF001 (a method in all but place)
+        try:
+            queue._file.look_after_lock()  # noqa: SLF001
+            return method(queue, *args, **kwargs)
+        except DamagedQueueError as exc:
+            queue._file.mend(mended, exc)  # noqa: SLF001
+            return method(queue, *args, **kwargs)
+        finally:
+            queue._file.log()  # noqa: SLF001
+
+    return wrapper
+
+
+class SqliteQueue:
+    """A `Queue` in one slot.
+
+    Thread-safe, and `put` and `put_many` may be called from signal handlers; see `durable_tracker.engines.queue.Queue`.
+    A process that inherited it by a fork gets `ForkedError` from every method but `close`. A file that SQLite cannot
+    read is set aside, its intact rows are taken over into a new one, and the call goes on.
+
+    Attributes:
+        slot: where it is.
+        max_queue_bytes: bound of the database file, in bytes.
+    """
+
+    def __init__(
+        self,
+        slot: Slot,
+        *,
+        durability: Durability = "always",
+        max_queue_bytes: int = MAX_QUEUE_BYTES,
+        byte_limit: int = BYTE_LIMIT,
+    ) -> None:
+        """Open the slot's database, whose lock the caller holds; `close` releases it.
+
+        Args:
+            slot: a slot that was acquired.
+            durability: "always": on disk when a put returns. "interval": synced once a second.
+            max_queue_bytes: bound of the database file, dead letters included.
+            byte_limit: the size of a batch, in bytes, for which the headroom has to suffice.
+
+        Raises:
+            StorageError: it cannot be opened. The lock was released.
+        """
+        self.slot = slot
+        self.max_queue_bytes = max_queue_bytes
+        self._pid = os.getpid()
+        self._on_wire: set[int] = set()
+        self._evicted = 0  # the highest key that was evicted
+        file = SlotFile(slot, durability=durability, max_queue_bytes=max_queue_bytes, byte_limit=byte_limit)
+        try:
+            self._file = file
+            self._books = file.books
+            self._group = GroupCommit(file.books.lock, self)
+            _open_queues[id(self)] = self
+        except BaseException:  # out of a signal handler
+            file.close()
+            raise
+
+    @classmethod
+    def take(cls, slot: Slot, **settings: Any) -> Self:
+        """Acquire `slot` and open it.
+
+        Raises:
+            SlotBusyError: somebody else holds it.
+        """
+        if not slot.acquire():
+            raise slot.busy_error()
+        return cls(slot, **settings)
+
+    # ── put ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def put(self, payload: bytes) -> None:
+        """Store one event; see `Queue.put`."""
+        if self._pid != os.getpid():
+            raise ForkedError(str(self.slot.database))
+        try:
+            self._group.put(payload)
+        except DamagedQueueError:
+            self._put_mended(payload)
+
+    @_mending
+    def _put_mended(self, payload: bytes) -> None:
+        self._group.put(payload)
+
+    def put_many(self, payloads: Sequence[bytes]) -> None:
+        """Store events, one commit per chunk of at most 256 events and 1 MiB; see `Queue.put_many`."""
+        stored = 0
+        for chunk in _chunks(payloads):
+            try:
+                self._put_chunk(chunk)
+            except (QueueFullError, DescriptorsLostError) as exc:
+                exc.stored = stored
+                raise
+            stored += len(chunk)
+
+    @_mending  # each by itself: those before it are stored already
+    def _put_chunk(self, chunk: Sequence[bytes]) -> None:
+        with self._books.lock:
+            self.insert_all(chunk, [])
+
+    def insert_one(self, payload: bytes) -> None:
+        """For the group: store one payload. The lock is held."""
+        books = self._books
+        if books.wal_room < 0 or not books.headroom.is_there:
+            books.make_room()
+        for _ in range(_KEY_TRIES):
+            key = books.high + 1
+            try:
+                books.connection.insert_one(key, crc32(payload, key).to_bytes(4, "big") + payload)
+            except KeyTakenError:
+                books.reread_high()
+            except QueueFullError as exc:
+                if sweep.make_room(books):
+                    continue
+                full = books.explain_full(exc, len(payload))
+                break
+            else:
+                books.high = max(books.high, key)  # a signal handler's put may have come in between
+                books.wal_room -= PAGE_SIZE + len(payload)
+                books.is_dirty = True
+                return
+        else:
+            books.check_soundness(f"no free key after {_KEY_TRIES} tries")
+            raise StorageError(f"{self.slot.database}: no free key after {_KEY_TRIES} tries")
+        raise full
+
+    def insert_all(self, payloads: Sequence[bytes], keys: list[int]) -> None:
+        """For the group: store all payloads or none. The lock is held."""
+        books = self._books
+        if books.wal_room < 0 or not books.headroom.is_there:
+            books.make_room()
+        for _ in range(_KEY_TRIES):
+            first = books.high + 1
+            keys.append(first)
+            values: list[int | bytes] = []
+            for key, payload in enumerate(payloads, first):
+                values += (key, record(key, payload))
+            try:
+                books.connection.insert_many(values)
+            except KeyTakenError:
+                books.reread_high()
+            except QueueFullError as exc:
+                if sweep.make_room(books):
+                    continue
+                full = books.explain_full(exc, sum(map(len, payloads)))
+                break
+            else:
+                books.high = max(books.high, first + len(payloads) - 1)
+                books.wal_room -= PAGE_SIZE * (2 + len(payloads) // 8) + sum(map(len, payloads))
+                books.is_dirty = True
+                return
+        else:
+            books.check_soundness(f"no free key after {_KEY_TRIES} tries")
+            raise StorageError(f"{self.slot.database}: no free key after {_KEY_TRIES} tries")
+        raise full
+
+    def holds(self, key: int, payload: bytes) -> bool:
+        """For the group: whether `payload` is stored under `key`. The lock is held."""
+        row = self._connection.select_one("SELECT value FROM events WHERE key = ?", (key,))
+        return row is not None and row[0] == record(key, payload)
+
+    # ── peek, and what follows ───────────────────────────────────────────────────────────────────────────────────
+
+    @_mending
+    def peek(self, after: int, count_max: int, size_max: int) -> list[Row]:
+        """Return the oldest pending rows with a key above `after`; see `Queue.peek`."""
+        self._file.note_time()
+        while True:
+            self._take_over()
+            found, has_gap = self._claim(after, count_max, size_max)
+            if found:
+                self._file.check_hidden(has_gap=has_gap)
+            # Outside the lock, since it takes as long as the reading: puts pass in between.
+            rows = intact(found)
+            if len(rows) < len(found):
+                with self._books.lock:
+                    dead_letters.set_aside(self._books, [key for key, value in found if payload_of(key, value) is None])
+            if rows:
+                return rows
+            if not found:
+                if self._file.is_taking_over:
+                    self._take_over(raises=True)
+                    continue
+                self._file.check_emptiness()
+                with self._books.lock:
+                    sweep.sweep(self._books)
+                return rows
+            after = found[-1][0]
+
+    def _take_over(self, *, raises: bool = False) -> None:
+        """Let some rows come in from a file that was set aside.
+
+        Raises:
+            QueueFullError: there is no room for them, and `raises`.
+        """
+        try:
+            self._file.taking_over.some()
+        except QueueFullError:
+            if raises:  # else there may be room once something was delivered
+                raise
+
+    @_mending
+    def take_over_all(self) -> None:
+        """Let all rows come in from files that were set aside.
+
+        Raises:
+            QueueFullError: there is no room for them.
+        """
+        while self._file.is_taking_over:
+            self._file.taking_over.some()
+
+    def _claim(self, after: int, count_max: int, size_max: int) -> tuple[list[tuple[int, object]], bool]:
+        """Read rows. Return them, and whether keys are missing between them."""
+        has_gap = False
+        with self._books.lock:
+            after = max(after, self._books.acked)
+            found = self._connection.select(
+                "SELECT key, value FROM events WHERE key > ? ORDER BY key LIMIT ?",
+                (after, count_max),
+                size_max=size_max,
+                overhead=OVERHEAD,
+            )
+            if found:
+                first, last = found[0][0], found[-1][0]
+                has_gap = last - (after or first - 1) != len(found)
+        return found, has_gap
+
+    @_mending
+    def hold(self, keys: Sequence[int]) -> Sequence[int]:
+        """Take note that rows go out now; see `Queue.hold`."""
+        with self._books.lock:
+            if keys and keys[0] <= self._evicted:
+                found = self._connection.select("SELECT key FROM events WHERE key BETWEEN ? AND ?", (keys[0], keys[-1]))
+                there = {key for (key,) in found}
+                keys = [key for key in keys if key in there]
+            self._on_wire.update(keys)
+        return keys
+
+    def release(self, keys: Sequence[int] | None = None) -> None:
+        """Take note that rows are not in flight any more; see `Queue.release`."""
+        if keys is None:
+            self._on_wire.clear()
+        else:
+            self._on_wire.difference_update(keys)
+
+    @_mending
+    def ack(self, keys: Sequence[int]) -> None:
+        """Remove delivered rows; see `Queue.ack`."""
+        self._remove(keys, "delivered")
+        with self._books.lock:
+            sweep.sweep_beyond(self._books, len(keys))
+        self._books.checkpoint_soon()
+
+    @_mending
+    def older(self, rows: Sequence[Row], age_s: float) -> list[Row]:
+        """Return the rows that are older; see `Queue.older`."""
+        last = self._file.older_than(age_s)
+        return [row for row in rows if row.key <= last]
+
+    @_mending
+    def expire(self, keys: Sequence[int]) -> None:
+        """Remove rows that outlived `max_age`; see `Queue.expire`."""
+        self._remove(keys, "expired")
+
+    @_mending
+    def evict(self, size: int) -> int:
+        """Remove the oldest rows that are not in flight, at least `size` bytes of them. Return how many."""
+        with self._books.lock:
+            after, keys = self._books.acked, list[int]()
+            while size > 0:
+                found = self._connection.select(
+                    "SELECT key, coalesce(length(value), 0) FROM events WHERE key > ? ORDER BY key LIMIT ?",
+                    (after, _EVICTED_AT_ONCE),
+                )
+                for key, length in found:
+                    after = key
+                    if key in self._on_wire:
+                        continue
+                    keys.append(key)
+                    size -= max(length, _ROW_SIZE_MIN)
+                    if size <= 0:
+                        break
+                else:
+                    if len(found) < _EVICTED_AT_ONCE or len(keys) >= _EVICTED_AT_ONCE:
+                        break
+            self._remove(keys, "evicted")
+            self._evicted = max([self._evicted, *keys])
+        return len(keys)
+
+    def _remove(self, keys: Iterable[int], count: str) -> None:
+        books = self._books
+        for part in _parts(sorted(set(keys))):
+            expected = sum(last - first + 1 for first, last in part)
+            with books.lock:
+                gone = books.acked
+                before = books.counts[count]
+                if count != "delivered" or len(part) > 1 or not sweep.mark(books, *part[0]):
+                    deletes = ";".join(
+                        f"DELETE FROM events WHERE key BETWEEN {max(first, gone + 1)} AND {last};"
+                        f"UPDATE meta SET value = value + changes() WHERE key = '{count}'"
+                        for first, last in part
+                    )
+                    books.transaction(f"{RECORD_HIGH};{deletes}", expected * 512)
+                missing = expected - (books.counts[count] - before)
+            if missing:
+                # They were seen. That they cannot be found is how a damaged page shows: they would be sent for ever.
+                books.check_soundness(f"{missing} rows that were read cannot be found")
+                books.note(logging.ERROR, "queue.rows_missing", count=missing, counted_as=count)
+
+    @_mending
+    def reject(self, keys: Sequence[int], status: int | None, reason: str) -> None:
+        """Move refused rows to the dead letters; see `Queue.reject`."""
+        for key in keys:
+            with self._books.lock:
+                dead_letters.bury(self._books, key, status, reason)
+
+    # ── state ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def high(self) -> int:
+        """The highest key that was given out."""
+        return self._books.high
+
+    def high_key(self) -> int:
+        """Return the highest key ever given out; see `Queue.high_key`."""
+        return self._books.high
+
+    @_mending
+    def oldest_key(self) -> int | None:
+        """Return the lowest pending key; see `Queue.oldest_key`."""
+        row = self._connection.select_one("SELECT min(key) FROM events WHERE key > ?", (self._books.acked,))
+        if row is None or row[0] is None:
+            if self._file.is_taking_over:
+                return 0
+            self._file.check_emptiness()
+            return None
+        return int(row[0])
+
+    @_mending
+    def oldest(self) -> Row | None:
+        """Return the oldest pending row, in O(1), without claiming it."""
+        row = self._connection.select_one(
+            "SELECT key, value FROM events WHERE key > ? ORDER BY key LIMIT 1", (self._books.acked,)
+        )
+        payload = None if row is None else payload_of(*row)
+        return None if row is None or payload is None else Row(row[0], payload)
+
+    def ledger(self) -> Ledger:
+        """Return the counts; see `Queue.ledger`."""
+        self.check_pid()
+        return self._books.ledger()
+
+    def pending(self) -> int:
+        """Return the number of pending events, in O(1)."""
+        self.check_pid()
+        return self._books.ledger().pending
+
+    def used_bytes(self) -> int:
+        """Return the bytes of the database's pages that hold data, in O(1)."""
+        self.check_pid()
+        return self._connection.used_pages() * PAGE_SIZE
+
+    def is_full(self) -> bool:
+        """Return whether the next put is likely to find the quota or the disk full."""
+        self.check_pid()
+        return not self._books.headroom.is_there or self._connection.is_at_limit()
+
+    def could_hold(self, size: int) -> bool:
+        """Return whether an event of `size` bytes would fit if there was no other."""
+        return self._books.could_hold(size)
+
+    def is_held_by_this_thread(self) -> bool:
+        """Return whether this thread is inside the queue already, as in a signal handler that interrupted a put."""
+        return bool(self._books.lock._is_owned())  # type: ignore[attr-defined]  # noqa: SLF001 (as threading.Condition)
+
+    @property
+    def origin(self) -> dict[str, str]:
+        """What `set_origin` recorded, {} if nothing."""
+        value = self._books.meta.get("origin")
+        try:
+            return {} if value is None else dict(json.loads(value))
+        except (ValueError, TypeError):
+            return {}  # altered on disk: as if nothing was on record
+
+    @_mending
+    def remember(self, suspects: bytes) -> None:
+        """Keep what delivery knows of refused events; see `Queue.remember`."""
+        if suspects != (self.remembered() or b"[]"):
+            self._books.set_meta("suspects", suspects)
+
+    @_mending
+    def remembered(self) -> bytes | None:
+        """Return what was kept last; see `Queue.remembered`."""
+        value = self._books.meta.get("suspects")
+        return value if isinstance(value, bytes) else None
+
+    @_mending
+    def set_origin(self, origin: dict[str, str]) -> None:
+        """Record where the events are to go, so that a later drain needs no configuration. Never a secret."""
+        self._books.set_meta("origin", origin)
+
+    @_mending
+    def dead_letters(self, limit: int = 100, after: int = 0) -> list[DeadLetter]:
+        """Return dead letters with a key above `after`, oldest first. `after` below 0 includes damaged rows."""
+        rows = self._connection.select(
+            "SELECT key, value FROM dead_letters WHERE key > ? ORDER BY key LIMIT ?", (after, limit)
+        )
+        if after <= 0 and len(rows) < limit and sum(key > 0 for key, _ in rows) != self._books.counts["dead"]:
+            self._books.check_soundness(f"{len(rows)} dead letters are found, where the count differs")
+        letters = []
+        for key, value in rows:
+            letter = dead_letter_of(key, value)
+            if letter is not None:
+                letters.append(letter)
+            elif key > 0:
+                with self._books.lock:
+                    dead_letters.set_letter_aside(self._books, key)
+        return letters
+
+    @_mending
+    def requeue(self, keys: Sequence[int]) -> int:
+        """Move dead letters back to the end of the queue, under new keys. Return how many."""
+        moved = 0
+        for key in keys:
+            with self._books.lock:
+                moved += dead_letters.requeue(self._books, key)
+        return moved
+
+    @property
+    def events(self) -> Table:
+        """The events as a SqliteDict, read-only: key to row (see `row_codec`)."""
+        return self._books.events
+
+    # ── upkeep ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @_mending
+    def shrink(self, pages_max: int = 1 << 62) -> bool:
+        """Give free pages back to the file system, a step at a time so that puts pass in between.
+
+        Args:
+            pages_max: stop after about this many pages.
+
+        Returns:
+            Whether nothing is left to give back.
+        """
+        return self._file.shrink(pages_max)
+
+    def close(self) -> None:
+        """Checkpoint, close and release the slot. May be called twice; closes nothing of another process."""
+        _open_queues.pop(id(self), None)
+        self._file.close()
+
+    def leave(self) -> None:
+        """Give the queue up, since its files were closed under this process; see `SlotFile.leave`."""
+        _open_queues.pop(id(self), None)
+        self._file.leave()
+
+    def forget(self) -> None:
+        """In a forked child: close the descriptors that it inherited, and touch nothing else."""
+        self._file.forget()
+
+    def check_pid(self) -> None:
+        """Raise ForkedError in a process that did not open the queue."""
+        if self._pid != os.getpid():
+            raise ForkedError(str(self.slot.database))
+
+    @property
+    def _connection(self) -> Connection:
+        return self._books.connection
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<SqliteQueue {self.slot.database}>"
+
+
+def open_free_slot(
+    directory: Path, *, accepts: Callable[[SqliteQueue], bool] = lambda _: True, **settings: Any
+) -> SqliteQueue:
+    """Open the lowest slot of a directory that is free, usable and accepted, making one if need be.
+
+    A slot of a newer format, or one that cannot be used, is left alone, and the next one taken.
+
+    Raises:
+        SlotBusyError: all are taken.
+        StorageError: the directory, or several slots one after another, cannot be used.
+    """
+    unusable = 0
+    for index in range(SLOTS_MAX):
+        slot = Slot(directory, index)
+        try:
+            queue = _opened(slot, settings)
+            if queue is None:
+                continue
+        except SlotBusyError:
+            continue
+        except UnknownFormatError as exc:
+            logger.warning("queue.slot_of_newer_format", extra={"slot": str(slot.database), "error": str(exc)})
+            continue
+        except StorageError as exc:
+            unusable += 1
+            if unusable == _UNUSABLE_MAX:
+                raise
+            logger.warning("queue.slot_unusable", extra={"slot": str(slot.database), "error": str(exc)})
+            continue
+        is_accepted = False
+        try:
+            is_accepted = accepts(queue)
+        finally:
+            if not is_accepted:
+                queue.close()
+        if is_accepted:
+            return queue
+    raise SlotBusyError(f"all {SLOTS_MAX} slots of {directory} are in use")
+
+
+def _opened(slot: Slot, settings: dict[str, Any]) -> SqliteQueue | None:
+    """Open a slot, None if somebody else holds it; whatever is raised, by a signal handler too, gives the lock back."""
+    queue = None
+    try:
+        if slot.acquire():
+            queue = SqliteQueue(slot, **settings)
+    finally:
+        if queue is None:
+            slot.release()
+    return queue
+
+
+def _chunks(payloads: Sequence[bytes]) -> Iterator[list[bytes]]:
+    chunk: list[bytes] = []
+    size = 0
+    for payload in payloads:
+        if chunk and (len(chunk) == MULTI_ROW_MAX or size + len(payload) > GROUP_SIZE_MAX):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(payload)
+        size += len(payload)
+    if chunk:
+        yield chunk
+
+
+def _parts(keys: Sequence[int], ranges_max: int = 100) -> Iterator[list[tuple[int, int]]]:
+    """Split rising keys into runs without gaps, so that nothing but the keys is named, and those into parts."""
+    if keys and keys[-1] - keys[0] == len(keys) - 1:
+        yield [(keys[0], keys[-1])]
+        return
+    ranges: list[tuple[int, int]] = []
+    for key in keys:
+        if ranges and ranges[-1][1] == key - 1:
+            ranges[-1] = (ranges[-1][0], key)
+        else:
+            ranges.append((key, key))
+    for start in range(0, len(ranges), ranges_max):
+        yield ranges[start : start + ranges_max]
+
+
+# A fork must not find SQLite's own mutexes locked, so our locks are held across it. The child forgets what it
+# inherited: it neither uses nor closes the parent's connections, and never releases the parent's locks.
+_open_queues: dict[int, SqliteQueue] = {}
+_held: dict[int, list[list[Any]]] = {}  # locks by thread, and within it a stack: threads and handlers fork, too
+
+
+def _before_fork() -> None:
+    held: list[Any] = []
+    _held.setdefault(_thread.get_ident(), []).append(held)
+    for queue in list(_open_queues.values()):
+        if queue._pid == os.getpid():  # noqa: SLF001 (after a fork that skipped this hook, nobody frees the others)
+            lock = queue._books.lock  # noqa: SLF001
+            lock.acquire()
+            held.append(lock)
+
+
+def _after_fork_in_parent() -> None:
+    for lock in _held[_thread.get_ident()].pop():
+        lock.release()
+
+
+def _after_fork_in_child() -> None:
+    _held.clear()
+    for queue in list(_open_queues.values()):
+        queue.forget()
+    _open_queues.clear()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

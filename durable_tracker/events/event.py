@@ -1,0 +1,131 @@
+"""What all kinds of events have in common, and an event made of bare fields."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+
+from durable_tracker.payload import Payload
+from durable_tracker.protocol.encoder import contexts_text, event_text, to_base64
+from durable_tracker.protocol.fields import require_text, timestamp_value
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Self
+
+    from durable_tracker.protocol.encoder import JsonEncoder
+    from durable_tracker.self_describing_json import SelfDescribingJson
+    from durable_tracker.subject import Subject
+
+T = TypeVar("T")
+
+
+class Field(Generic[T]):
+    """A property of an event that lives in one field of its payload. Setting None clears it."""
+
+    def __init__(self, field: str, doc: str, *, required: bool = False) -> None:
+        self.field = field
+        self.required = required
+        self.__doc__ = doc
+
+    @overload
+    def __get__(self, event: None, owner: type[Event]) -> Self: ...
+    @overload
+    def __get__(self, event: Event, owner: type[Event]) -> T: ...
+    def __get__(self, event: Event | None, owner: type[Event]) -> Any:
+        return self if event is None else self._pairs(event).get(self.field)
+
+    def __set__(self, event: Event, value: T) -> None:
+        if self.required:
+            require_text(self.field, value)
+        if value is None:
+            self._pairs(event).pop(self.field, None)
+        else:
+            self._pairs(event)[self.field] = value
+
+    @staticmethod
+    def _pairs(event: Event) -> dict[str, Any]:
+        return event.pairs
+
+
+class Event:
+    """An event of any kind, made of fields of the protocol. Its subclasses are easier to use.
+
+    Args:
+        dict_: fields by their names in the protocol, such as {"e": "pv", "url": "https://acme.com"}.
+        event_subject: laid over the tracker's subject for this event.
+        context: entities that describe the event's circumstances.
+        true_timestamp: when it truly happened, in milliseconds since 1970 UTC; a fraction is cut off. The event's
+            own time (`dtm`) is always that of tracking.
+
+    Attributes:
+        pairs: the fields that are set, by their names in the protocol.
+        event_subject: as given.
+        context: as given; an empty list if none was.
+        true_timestamp: as given.
+    """
+
+    def __init__(
+        self,
+        dict_: Mapping[str, Any] | None = None,
+        event_subject: Subject | None = None,
+        context: Sequence[SelfDescribingJson] | None = None,
+        true_timestamp: float | None = None,
+    ) -> None:
+        self.pairs: dict[str, Any] = dict(dict_) if dict_ else {}
+        self.event_subject = event_subject
+        self.context: Sequence[SelfDescribingJson] = [] if context is None else context
+        self.true_timestamp = true_timestamp
+
+    @property
+    def payload(self) -> Payload:
+        """The event's own fields. Adding to it changes the event."""
+        return Payload.over(self.pairs)
+
+    @payload.setter
+    def payload(self, value: Payload) -> None:
+        self.pairs = value.nv_pairs
+
+    def describe(self) -> SelfDescribingJson | None:
+        """Return the content of a self-describing event, None for the other kinds."""
+        return None
+
+    def encoded(self, encode_base64: bool, json_encoder: JsonEncoder | None) -> dict[str, str]:
+        """Return the fields that take encoding: content, context and timestamp, as far as there are any.
+
+        Raises:
+            InvalidEventError: one of them cannot be encoded.
+        """
+        wire: dict[str, str] = {}
+        event_json = self.describe()
+        if event_json is not None:
+            text = event_text(event_json, json_encoder)
+            if encode_base64:
+                wire["ue_px"] = to_base64(text)
+            else:
+                wire["ue_pr"] = text
+        if self.context:
+            text = contexts_text(self.context, json_encoder)
+            if encode_base64:
+                wire["cx"] = to_base64(text)
+            else:
+                wire["co"] = text
+        if self.true_timestamp is not None:
+            wire["ttm"] = timestamp_value("ttm", self.true_timestamp)
+        return wire
+
+    def build_payload(
+        self, encode_base64: bool, json_encoder: JsonEncoder | None, subject: Subject | None = None
+    ) -> Payload:
+        """Return the fields of the event and of its subjects, as a new payload.
+
+        A subclass may override this to add to them; the tracker then uses what it returns.
+
+        Raises:
+            InvalidEventError: content, context or timestamp cannot be encoded.
+        """
+        payload = Payload({**self.pairs, **self.encoded(encode_base64, json_encoder)})
+        if self.event_subject is not None:
+            payload.add_dict(self.event_subject.combine_subject(subject))
+        elif subject is not None:
+            payload.add_dict(subject.standard_nv_pairs)
+        return payload

@@ -1,0 +1,301 @@
+"""Event data as JSON text: what the built-in JSON encoder lets through, refused where the pipeline would choke on it.
+
+The text is the same as that of the official tracker, byte for byte: not escaped to ASCII, separated by ", " and ": ",
+in the order of insertion. Everything here is safe to call from any thread and from a signal handler, and never changes
+what it is given.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import math
+import time
+from os import urandom
+from typing import TYPE_CHECKING, Any
+
+from durable_tracker.errors import InvalidEventError
+from durable_tracker.protocol.fields import (
+    CONTEXTS_SCHEMA,
+    EVENT_JSON_FIELDS,
+    EVENT_SIZE_MAX,
+    JSON_FIELDS,
+    NESTING_MAX,
+    REQUIRED_FIELDS,
+    UNSTRUCT_EVENT_SCHEMA,
+    check_schema,
+    shown,
+    wire_map,
+)
+from durable_tracker.self_describing_json import SelfDescribingJson
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    JsonEncoder = Callable[[Any], Any]
+    """Called with a value that JSON has no form for. Returns one that it has, or raises TypeError."""
+
+_SCALARS = frozenset({str, int, float, bool, type(None)})
+_CONTAINERS = frozenset({dict, list, tuple})
+_ENVELOPE_LEVELS = {"ue": 2, "cx": 3}
+_CONVERSIONS_MAX = 40
+_INTEGER_BITS_MAX = 4096
+_VARIANT = dict(zip("0123456789abcdef", "89ab" * 4, strict=True))
+
+
+def _refuse(value: object) -> Any:
+    raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+def _make_encoder() -> Callable[[Any], str]:
+    """Return a function from plain data to JSON text.
+
+    `json.JSONEncoder.encode` makes a new C encoder for each call; keeping one halves the cost of a small value.
+    """
+    make = getattr(json.encoder, "c_make_encoder", None)
+    if make is None:
+        return json.JSONEncoder(ensure_ascii=False, allow_nan=False, check_circular=False).encode
+    chunks = make(None, _refuse, json.encoder.encode_basestring, None, ": ", ", ", False, False, False)
+    return lambda value: "".join(chunks(value, 0))
+
+
+encode_plain = _make_encoder()
+
+
+def _is_plain(value: object, levels: int) -> bool:
+    """Tell whether `value` is of JSON's own types alone, with text as keys, nested at most `levels` deep."""
+    kind = type(value)
+    if kind in _SCALARS:
+        return True
+    if levels <= 0 or kind not in _CONTAINERS:
+        return False
+    items: Any = value
+    if kind is dict:
+        for key in items:
+            if type(key) is not str:
+                return False
+        items = items.values()
+    for item in items:  # noqa: SIM110 - a generator would take twice as long
+        if type(item) not in _SCALARS and not _is_plain(item, levels - 1):
+            return False
+    return True
+
+
+def _plain(value: Any, levels: int, place: str, json_encoder: JsonEncoder | None) -> Any:
+    """Return a plain copy of `value`, with subclasses made plain and `json_encoder` applied.
+
+    Raises:
+        InvalidEventError: something in it has no place in JSON; the message says where it is.
+    """
+    for _ in range(_CONVERSIONS_MAX):
+        if value is None or isinstance(value, (bool, str, int, float)):
+            return _plain_scalar(value, place)
+        if isinstance(value, (dict, list, tuple)):
+            if levels <= 0:
+                raise InvalidEventError(
+                    place, f"must not be nested deeper than {NESTING_MAX} levels, envelope included"
+                )
+            if isinstance(value, dict):
+                return {
+                    _plain_key(key, place): _plain(item, levels - 1, f"{place}.{key!s:.40}", json_encoder)
+                    for key, item in list(value.items())
+                }
+            return [_plain(item, levels - 1, f"{place}[{i}]", json_encoder) for i, item in enumerate(value)]
+        if json_encoder is None:
+            rule = f"must be JSON, but is of type {type(value).__name__}; a json_encoder can give it a form"
+            raise InvalidEventError(place, rule)
+        try:
+            value = json_encoder(value)
+        except TypeError as error:
+            raise InvalidEventError(place, f"must be JSON, and the json_encoder refused it: {error}") from error
+    raise InvalidEventError(place, "must be JSON, and the json_encoder keeps returning values that are not")
+
+
+def _plain_scalar(value: Any, place: str) -> Any:
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        text = str.__str__(value)
+        check_text(text, place)
+        return text
+    if isinstance(value, int):
+        if value.bit_length() > _INTEGER_BITS_MAX:
+            raise InvalidEventError(place, f"must be a number of at most {_INTEGER_BITS_MAX} bits")
+        return int.__index__(value)
+    if not math.isfinite(value):
+        raise InvalidEventError(place, f"must be a finite number, but is {value!r}, which JSON has no form for")
+    return float.__float__(value)
+
+
+def _plain_key(key: Any, place: str) -> str:
+    if not isinstance(key, str):
+        raise InvalidEventError(place, f"must have text as keys, but has {shown(key)} of type {type(key).__name__}")
+    check_text(key, place)
+    return str.__str__(key)
+
+
+def check_text(text: str, place: str) -> None:
+    """Refuse text that UTF-8 has no form for.
+
+    Raises:
+        InvalidEventError: `text` holds a lone surrogate; the message says where.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        rule = f"must be Unicode text, but holds the lone surrogate {text[error.start]!a} at {error.start}"
+        raise InvalidEventError(place, rule) from None
+
+
+def json_text(value: Any, field: str, json_encoder: JsonEncoder | None, levels: int = NESTING_MAX) -> str:
+    """Return `value` as strict JSON text.
+
+    Args:
+        value: any JSON; of other types only what `json_encoder` gives a form.
+        field: names the value in an error.
+        json_encoder: called with each value that JSON has no form for; what it returns is checked likewise.
+        levels: how deeply objects and arrays may nest.
+
+    Raises:
+        InvalidEventError: a value is not JSON, a key is not text, a number is not finite, text has a lone surrogate, or
+            the nesting is too deep.
+    """
+    try:
+        if _is_plain(value, levels):
+            text = encode_plain(value)
+            text.encode()
+            return text
+    except (ValueError, TypeError, RuntimeError):
+        pass  # a number or text is not sound, or another thread changed the value: the copy below says where
+    return encode_plain(_plain(value, levels, field, json_encoder))
+
+
+def _schema_and_data(entity: object, field: str) -> tuple[str, Any]:
+    if type(entity) is SelfDescribingJson:
+        return entity.schema, entity.data
+    to_json = getattr(entity, "to_json", None)
+    pair = to_json() if callable(to_json) else None
+    if not isinstance(pair, dict) or pair.keys() != {"schema", "data"}:
+        raise InvalidEventError(field, f"must be a SelfDescribingJson, but is of type {type(entity).__name__}")
+    return check_schema(pair["schema"], field), pair["data"]
+
+
+def event_text(event_json: object, json_encoder: JsonEncoder | None) -> str:
+    """Return a self-describing event in its envelope, as JSON text.
+
+    Raises:
+        InvalidEventError: as `json_text`, or it is no SelfDescribingJson.
+    """
+    schema, data = _schema_and_data(event_json, "event_json")
+    text = json_text(data, "data", json_encoder, NESTING_MAX - _ENVELOPE_LEVELS["ue"])
+    return f'{{"schema": "{UNSTRUCT_EVENT_SCHEMA}", "data": {{"schema": "{schema}", "data": {text}}}}}'
+
+
+def contexts_text(context: Sequence[object], json_encoder: JsonEncoder | None) -> str:
+    """Return an event's entities in their envelope, as JSON text.
+
+    Raises:
+        InvalidEventError: as `json_text`, or it is not a list of SelfDescribingJson.
+    """
+    if not isinstance(context, (list, tuple)):
+        rule = f"must be a list of SelfDescribingJson, but is of type {type(context).__name__}"
+        raise InvalidEventError("context", rule)
+    levels = NESTING_MAX - _ENVELOPE_LEVELS["cx"]
+    entities = []
+    for index, entity in enumerate(context):
+        field = f"context[{index}]"
+        schema, data = _schema_and_data(entity, field)
+        entities.append(f'{{"schema": "{schema}", "data": {json_text(data, field, json_encoder, levels)}}}')
+    return f'{{"schema": "{CONTEXTS_SCHEMA}", "data": [{", ".join(entities)}]}}'
+
+
+def to_base64(text: str) -> str:
+    """Return UTF-8 text in the URL-safe alphabet, padded."""
+    return base64.urlsafe_b64encode(text.encode()).decode("ascii")
+
+
+def check_json_field(field: str, text: str) -> None:
+    """Check a JSON field that did not come from a SelfDescribingJson: its encoding, envelope and inner schemas.
+
+    Raises:
+        InvalidEventError: a decoder in the pipeline would refuse it.
+    """
+    try:
+        decoded = _strict_decode(base64.urlsafe_b64decode(text) if field in ("ue_px", "cx") else text)
+    except (binascii.Error, ValueError, RecursionError) as error:
+        raise InvalidEventError(field, f"must be JSON{' in base64' * (field in ('ue_px', 'cx'))}: {error}") from None
+    if not _is_plain(decoded, NESTING_MAX):
+        raise InvalidEventError(field, f"must not be nested deeper than {NESTING_MAX} levels")
+    name, envelope = ("contexts", list) if field in ("cx", "co") else ("unstruct_event", dict)
+    prefix = f"iglu:com.snowplowanalytics.snowplow/{name}/jsonschema/1-0-"
+    inner = decoded.get("data") if isinstance(decoded, dict) else None
+    schema = decoded.get("schema") if isinstance(decoded, dict) else None
+    if not isinstance(inner, envelope) or not isinstance(schema, str) or not schema.startswith(prefix):
+        raise InvalidEventError(field, f"must hold the envelope {prefix}0 or a later addition to it")
+    for entity in inner if isinstance(inner, list) else [inner]:
+        if not isinstance(entity, dict) or entity.keys() != {"schema", "data"}:
+            raise InvalidEventError(field, "must hold objects of exactly a schema and data")
+        check_schema(entity["schema"], field)
+
+
+def _strict_decode(text: str | bytes) -> Any:
+    def refuse_constant(name: str) -> None:
+        raise ValueError(f"{name} is not JSON")
+
+    return json.loads(text, parse_constant=refuse_constant)
+
+
+def require_fields(wire: Mapping[str, str]) -> None:
+    """Refuse finished fields that lack what every event needs.
+
+    Raises:
+        InvalidEventError: naming the field.
+    """
+    for field in REQUIRED_FIELDS:
+        if field not in wire:
+            raise InvalidEventError(field, "is required in every event (payload_data 1-0-4)")
+    if wire["e"] == "ue" and EVENT_JSON_FIELDS.isdisjoint(wire):
+        raise InvalidEventError("ue_pr", "is required in a self-describing event, or ue_px is")
+
+
+def to_bytes(text: str) -> bytes:
+    """Return a finished event as UTF-8.
+
+    Raises:
+        InvalidEventError: a field is not Unicode, or the event is too large for a collector.
+    """
+    try:
+        payload = text.encode()
+    except UnicodeEncodeError:
+        for field, value in json.loads(text).items():
+            check_text(value, field)
+        raise
+    if len(payload) > EVENT_SIZE_MAX:
+        rule = f"takes {len(payload)} bytes; collectors take at most {EVENT_SIZE_MAX}"
+        raise InvalidEventError("event", rule)
+    return payload
+
+
+def new_uuid() -> str:
+    """Return a random UUID, version 4. As `str(uuid.uuid4())`, in a third of the time."""
+    digits = urandom(16).hex()
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{_VARIANT[digits[16]]}{digits[17:20]}-{digits[20:]}"
+
+
+def finished(pairs: Mapping[str, object]) -> bytes:
+    """Return a complete event, given as fields by their names, as an emitter stores it.
+
+    It gets an id and a time if it has none: without the one, duplicates of it cannot be told from others like it, and
+    without the other, it would be placed at the time when it arrives.
+
+    Raises:
+        InvalidEventError: the event broke a rule of the protocol.
+    """
+    wire = wire_map(pairs)
+    require_fields(wire)
+    wire.setdefault("eid", new_uuid())
+    wire.setdefault("dtm", str(time.time_ns() // 1_000_000))
+    for field in JSON_FIELDS.intersection(wire):
+        check_json_field(field, wire[field])
+    return to_bytes(encode_plain(wire))

@@ -1,0 +1,342 @@
+"""The rules of the Snowplow tracker protocol that an event has to keep.
+
+The collector answers 200 to anything, and one malformed event fails every event of its request downstream. So each
+rule is checked here, before an event is queued. Three public documents are the source of them all, and are named
+where a rule is stated:
+
+- `payload_data`: iglu:com.snowplowanalytics.snowplow/payload_data/jsonschema/1-0-4, the schema of a POST body: which
+  fields there are, that all are strings, that `tv`, `p` and `e` are required;
+- "Enrich: conversions": how Enrich parses a field; an event with one that it cannot parse is a failed event;
+- "Enrich: atomic field limits": the longest text that a column takes, by default; configurable downstream, hence
+  logged rather than refused.
+
+Everything here is safe to call from any thread and from a signal handler.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import operator
+import re
+from decimal import Decimal
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlencode
+from uuid import UUID
+
+from durable_tracker._version import __version__
+from durable_tracker.errors import InvalidEventError
+from durable_tracker.log import logger
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+TRACKER_VERSION: Final = f"durable-py-{__version__}"
+"""The value of `tv`. Events say who made them, so the prefix is this library's own."""
+
+UNSTRUCT_EVENT_SCHEMA: Final = "iglu:com.snowplowanalytics.snowplow/unstruct_event/jsonschema/1-0-0"
+CONTEXTS_SCHEMA: Final = "iglu:com.snowplowanalytics.snowplow/contexts/jsonschema/1-0-1"
+PAYLOAD_DATA_SCHEMA: Final = "iglu:com.snowplowanalytics.snowplow/payload_data/jsonschema/1-0-4"
+
+DEFAULT_PLATFORM: Final = "pc"
+PLATFORMS: Final = frozenset({"web", "mob", "pc", "srv", "app", "tv", "cnsl", "iot", "headset"})
+EVENT_CODES: Final = frozenset({"pv", "pp", "se", "ue", "tr", "ti", "ad", "ev"})
+REQUIRED_FIELDS: Final = ("tv", "p", "e")
+
+EVENT_SIZE_MAX: Final = 980_000
+"""Bytes of one encoded event. Collectors drop a request whose record exceeds 1,000,000 bytes, and answer 200."""
+GET_QUERY_SIZE_MAX: Final = 20_000
+"""Bytes of the querystring of a GET. Collectors refuse a request line above 20,480 bytes; path and `stm` take some."""
+NESTING_MAX: Final = 40
+"""Levels of objects and arrays in a JSON field, its envelope included (Enrich: `maxJsonDepth`)."""
+
+INT32_MIN: Final = -(2**31)
+INT32_MAX: Final = 2**31 - 1
+_MS_MIN: Final = -62_167_219_200_000  # the years 0 to 9999, all that a timestamp column holds
+_MS_MAX: Final = 253_402_300_799_999
+_CURRENCY_SIZE_MAX: Final = 3
+_DIGITS_MAX: Final = 400
+_SHOWN_SIZE_MAX: Final = 80
+
+_SCHEMA_URI = re.compile(r"iglu:[a-zA-Z0-9_.-]+/[a-zA-Z0-9_-]+/[a-zA-Z0-9_-]+/[0-9]+-[0-9]+-[0-9]+")
+_UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_INTEGER = re.compile(r"-?[0-9]{1,20}")
+_DECIMAL = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+_DIMENSIONS = re.compile(r"([0-9]{1,10})x([0-9]{1,10})")
+
+_logged_lengths: set[str] = set()
+
+
+def shown(value: object) -> str:
+    """Return a value as an error message shows it: cut short, and whatever its `repr` does."""
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001 - an event is refused for its own reason, not for a bug in a repr
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= _SHOWN_SIZE_MAX else f"{text[:_SHOWN_SIZE_MAX]}..."
+
+
+def text_value(field: str, value: object) -> str:
+    """Return text that `field` can carry: text as it is, a number or a UUID in its usual form.
+
+    Raises:
+        InvalidEventError: `value` is of another type, or is not finite.
+    """
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, UUID):
+        return str(value)
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 10**_DIGITS_MAX:
+        return int.__repr__(value)
+    if isinstance(value, (float, Decimal)) and math.isfinite(value):
+        return str(value)
+    raise InvalidEventError(field, f"must be text, but is {shown(value)} of type {type(value).__name__}")
+
+
+def integer_value(field: str, value: object, lowest: int = INT32_MIN, highest: int = INT32_MAX) -> str:
+    """Return the digits of an integer, given as one or as its digits (Enrich: conversions).
+
+    Raises:
+        InvalidEventError: `value` is a boolean, is not integral ("1.0" is not either), or is out of range.
+    """
+    number: int | None = None
+    if isinstance(value, str):
+        if _INTEGER.fullmatch(value):
+            number = int(value)
+    elif not isinstance(value, bool):
+        with contextlib.suppress(TypeError):
+            number = operator.index(value)  # type: ignore[arg-type]  # whatever has __index__, numpy's integers too
+    if number is None or not lowest <= number <= highest:
+        raise InvalidEventError(field, f"must be an integer from {lowest} to {highest}, but is {shown(value)}")
+    return str(number)
+
+
+def milliseconds_value(field: str, value: object) -> str:
+    """Return a point in time as whole milliseconds since 1970 UTC; a fraction is cut off.
+
+    Raises:
+        InvalidEventError: `value` is not a finite number, or lies outside the years 0 to 9999.
+    """
+    if isinstance(value, float) and math.isfinite(value):
+        value = int(value)
+    elif not isinstance(value, int):
+        rule = f"must be a number of milliseconds since 1970 UTC, but is {shown(value)}"
+        if not isinstance(value, str) or not _INTEGER.fullmatch(value):
+            raise InvalidEventError(field, rule)
+    return integer_value(field, value, _MS_MIN, _MS_MAX)
+
+
+def timestamp_value(field: str, value: object) -> str:
+    """Return a caller's timestamp as `milliseconds_value` does, which has to be a number.
+
+    Raises:
+        InvalidEventError: it is not, or is out of range.
+    """
+    if isinstance(value, str):
+        raise InvalidEventError(field, f"must be a number of milliseconds since 1970 UTC, but is {shown(value)}")
+    return milliseconds_value(field, value)
+
+
+def decimal_value(field: str, value: object) -> str:
+    """Return a finite decimal number in a form that Java's BigDecimal parses (Enrich: conversions).
+
+    Raises:
+        InvalidEventError: `value` is a boolean, is no number, or is beyond the range of a double.
+    """
+    if type(value) is float and math.isfinite(value):
+        return repr(value)
+    if type(value) is int and -(1 << 63) <= value < 1 << 63:
+        return str(value)
+    if isinstance(value, (int, float, Decimal, str)) and not isinstance(value, bool):
+        with contextlib.suppress(
+            ValueError, OverflowError
+        ):  # text that is no number, an integer of thousands of digits
+            text = str.__str__(value) if isinstance(value, str) else str(value)
+            if _DECIMAL.fullmatch(text) and math.isfinite(float(text)):
+                return text
+    raise InvalidEventError(field, f"must be a finite decimal number, but is {shown(value)}")
+
+
+def uuid_value(field: str, value: object) -> str:
+    """Return a UUID in its canonical form of 36 characters, given as text or as `uuid.UUID` (Enrich: conversions).
+
+    Raises:
+        InvalidEventError: `value` is neither.
+    """
+    if isinstance(value, UUID):
+        return str(value)
+    if isinstance(value, str) and _UUID.fullmatch(value):
+        return str.__str__(value)
+    raise InvalidEventError(field, f"must be a UUID such as 8-4-4-4-12 hexadecimal digits, but is {shown(value)}")
+
+
+def _dimensions_value(field: str, value: object) -> str:
+    match = _DIMENSIONS.fullmatch(value) if isinstance(value, str) else None
+    if match is None or any(int(side) > INT32_MAX for side in match.groups()):
+        raise InvalidEventError(field, f"must be WIDTHxHEIGHT in pixels, such as 1920x1080, but is {shown(value)}")
+    return match.group()
+
+
+def _flag_value(field: str, value: object) -> str:
+    if isinstance(value, bool) or value not in ("0", "1", 0, 1):
+        raise InvalidEventError(field, f"must be 0 or 1, but is {shown(value)}")
+    return str(value)
+
+
+def _currency_value(field: str, value: object) -> str:
+    text = text_value(field, value)
+    if len(text) > _CURRENCY_SIZE_MAX:
+        raise InvalidEventError(field, f"must be a currency code of 3 letters, such as EUR, but is {shown(text)}")
+    return text
+
+
+def one_of(field: str, value: object, allowed: Iterable[str]) -> str:
+    """Return `value`, which has to be one of `allowed`.
+
+    Raises:
+        InvalidEventError: it is not.
+    """
+    if not isinstance(value, str) or value not in allowed:
+        raise InvalidEventError(field, f"must be one of {', '.join(sorted(allowed))}, but is {shown(value)}")
+    return str.__str__(value)
+
+
+def _choice(allowed: frozenset[str]) -> Callable[[str, object], str]:
+    def rule(field: str, value: object) -> str:
+        return value if type(value) is str and value in allowed else one_of(field, value, allowed)
+
+    return rule
+
+
+def _sent_by_delivery(field: str, value: object) -> str:
+    raise InvalidEventError(field, f"is stamped when the event is sent, so it cannot be given ({shown(value)})")
+
+
+TEXT_SIZE_MAX: Final[Mapping[str, int]] = {
+    **dict.fromkeys(("aid", "tz", "uid", "lang"), 255),
+    **dict.fromkeys(("tna", "duid", "tnuid", "ip", "cs", "fp", "f_realp", "mac"), 128),
+    **dict.fromkeys(("tr_id", "tr_af", "tr_ci", "tr_st", "tr_co"), 255),
+    **dict.fromkeys(("ti_id", "ti_sk", "ti_na", "ti_nm", "ti_ca"), 255),
+    **dict.fromkeys(("ad_ba", "ad_ca", "ad_ad", "ad_uid", "ue_na", "sa", "sn", "st", "sp", "ctype"), 1000),
+    **dict.fromkeys(("se_ca", "se_ac", "se_pr", "ua"), 1000),
+    "se_la": 4096,
+    "page": 2000,
+    "url": 10_000,
+    "refr": 10_000,
+    "tv": 100,
+    "cd": 12,
+}
+"""The text fields, and the most characters that their columns take (Enrich: atomic field limits)."""
+
+quote: Callable[[str], str] = json.encoder.encode_basestring
+"""Turns text into a JSON string, not escaped to ASCII."""
+
+_FLAGS = ("cookie", "f_pdf", "f_qt", "f_wma", "f_dir", "f_fla", "f_java", "f_gears", "f_ag")
+_RULES: dict[str, Callable[[str, object], str]] = {
+    "e": _choice(EVENT_CODES),
+    "p": _choice(PLATFORMS),
+    "stm": _sent_by_delivery,
+    **dict.fromkeys(("eid", "sid", "nuid"), uuid_value),
+    **dict.fromkeys(("dtm", "ttm"), milliseconds_value),
+    **dict.fromkeys(("vid", "tid", "ti_qu", "pp_mix", "pp_max", "pp_miy", "pp_may"), integer_value),
+    **dict.fromkeys(("se_va", "tr_tt", "tr_tx", "tr_sh", "ti_pr"), decimal_value),
+    **dict.fromkeys(("res", "vp", "ds"), _dimensions_value),
+    **dict.fromkeys(("tr_cu", "ti_cu"), _currency_value),
+    **dict.fromkeys(_FLAGS, _flag_value),
+    # Their content is JSON, which `payload` checks.
+    **dict.fromkeys(("ue_px", "ue_pr", "cx", "co"), text_value),
+}
+EVENT_JSON_FIELDS: Final = frozenset({"ue_px", "ue_pr"})
+JSON_FIELDS: Final = EVENT_JSON_FIELDS | {"cx", "co"}
+FIELDS: Final = frozenset(TEXT_SIZE_MAX) | frozenset(_RULES)
+"""All fields that an event can have: exactly those of `payload_data`, which allows no others."""
+
+
+def wire_value(field: str, value: object) -> str | None:
+    """Return what `field` carries on the wire, or None if it has to be left out, as None and "" have.
+
+    Raises:
+        InvalidEventError: there is no such field, or `value` breaks its rule.
+    """
+    if value is None or (isinstance(value, str) and not value):
+        return None
+    rule = _RULES.get(field)
+    if rule is not None:
+        return rule(field, value)
+    size_max = TEXT_SIZE_MAX.get(field)
+    if size_max is None:
+        raise InvalidEventError(str(field), "is not a field of the tracker protocol (payload_data 1-0-4)")
+    text = text_value(field, value)
+    if len(text) > size_max and field not in _logged_lengths:
+        _logged_lengths.add(field)
+        # Its column takes less by default: the event may become a failed event in the pipeline.
+        extra = {"field": field, "size_max": size_max, "size": len(text), "outcome": "sent; said once per field"}
+        logger.warning("event.field_too_long", extra=extra)
+    return text
+
+
+def wire_map(pairs: Mapping[str, object]) -> dict[str, str]:
+    """Return `pairs` as they go over the wire: all text, what is unset left out, in the same order.
+
+    Raises:
+        InvalidEventError: a pair breaks a rule.
+    """
+    values = ((field, wire_value(field, value)) for field, value in pairs.items())
+    return {field: text for field, text in values if text is not None}
+
+
+def wire_members(pairs: Mapping[str, object]) -> list[str]:
+    """Return `pairs` as `wire_map` does, each as a member of a JSON object.
+
+    Raises:
+        InvalidEventError: a pair breaks a rule.
+    """
+    members = []
+    for field, value in pairs.items():
+        if type(value) is str and 0 < len(value) <= TEXT_SIZE_MAX.get(field, 0):
+            members.append(f'"{field}": {quote(value)}')
+        elif field == "e" and type(value) is str and value in EVENT_CODES:
+            members.append(f'"e": "{value}"')
+        elif (text := wire_value(field, value)) is not None:
+            members.append(f'"{field}": {quote(text)}')
+    return members
+
+
+def require_text(field: str, value: object) -> None:
+    """Refuse what is not text, or is empty.
+
+    Raises:
+        InvalidEventError: naming `field`.
+    """
+    if not isinstance(value, str) or not value:
+        raise InvalidEventError(field, f"must be text that is not empty, but is {shown(value)}")
+
+
+@lru_cache(maxsize=4096)
+def _is_schema_uri(uri: str) -> bool:
+    return _SCHEMA_URI.fullmatch(uri) is not None
+
+
+def check_schema(uri: object, field: str = "schema") -> str:
+    """Return `uri` if both envelope schemas accept it as the schema of an event or of an entity.
+
+    Raises:
+        InvalidEventError: it is not of the form iglu:vendor/name/format/1-0-0.
+    """
+    if not isinstance(uri, str) or not _is_schema_uri(uri):
+        raise InvalidEventError(field, f"must be of the form iglu:vendor/name/jsonschema/1-0-0, but is {shown(uri)}")
+    return uri
+
+
+def check_query_size(wire: Mapping[str, str]) -> None:
+    """Refuse an event that is too long for the request line of a GET.
+
+    Raises:
+        InvalidEventError: its querystring would exceed GET_QUERY_SIZE_MAX.
+    """
+    size = len(urlencode(wire))
+    if size > GET_QUERY_SIZE_MAX:
+        rule = f"takes {size} bytes as a querystring; a GET has room for {GET_QUERY_SIZE_MAX}, so use method='post'"
+        raise InvalidEventError("event", rule)

@@ -1,0 +1,1 @@
+"""What an emitter is made of while its process runs: settings, the worker's thread, exit."""

@@ -1,0 +1,389 @@
+"""The official tracker's methods that build an event and track it in one call."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from durable_tracker.errors import InvalidEventError
+from durable_tracker.events import Event, PagePing, PageView, ScreenView, SelfDescribing, StructuredEvent
+from durable_tracker.protocol.fields import one_of, require_text
+from durable_tracker.protocol.schema_rules import (
+    FORM_NODE_NAMES,
+    NAME_SIZE_MAX,
+    VALUE_SIZE_MAX,
+    cart_data,
+    filters_data,
+    form_element,
+    form_type,
+    item_fields,
+    optional_count,
+    optional_list,
+    optional_text,
+    optional_texts,
+)
+from durable_tracker.self_describing_json import SelfDescribingJson
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Self
+
+    from durable_tracker.subject import Subject
+
+_SCHEMA = "iglu:com.snowplowanalytics.snowplow/{}/jsonschema/{}"
+
+
+class TrackMethods:
+    """The official tracker's methods that build an event and track it in one call. All return the tracker.
+
+    Their last three arguments are the same: `context`, the entities that describe the circumstances; `tstamp`, when
+    it truly happened, in milliseconds since 1970 UTC; `event_subject`, laid over the tracker's subject.
+
+    All raise `InvalidEventError` if an argument breaks a rule of the protocol or of the event's schema, which is
+    public on Iglu Central and named at each method; then nothing was queued. All raise `QueueError` if an emitter did
+    not take the event.
+    """
+
+    def track(self, event: Event) -> str:
+        """Give an event to every emitter, and return its id."""
+        raise NotImplementedError
+
+    def _track_together(self, events: Sequence[Event]) -> None:
+        """Give events to every emitter, or none of them if one breaks a rule."""
+        raise NotImplementedError
+
+    @staticmethod
+    def get_uuid() -> str:
+        """Return a new random UUID as text."""
+        raise NotImplementedError
+
+    def track_page_view(
+        self,
+        page_url: str,
+        page_title: str | None = None,
+        referrer: str | None = None,
+        context: Sequence[SelfDescribingJson] | None = None,
+        tstamp: float | None = None,
+        event_subject: Subject | None = None,
+    ) -> Self:
+        """Track the view of a web page."""
+        self.track(PageView(page_url, page_title, referrer, event_subject, context, tstamp))
+        return self
+
+    def track_page_ping(
+        self,
+        page_url: str,
+        page_title: str | None = None,
+        referrer: str | None = None,
+        min_x: int | None = None,
+        max_x: int | None = None,
+        min_y: int | None = None,
+        max_y: int | None = None,
+        context: Sequence[SelfDescribingJson] | None = None,
+        tstamp: float | None = None,
+        event_subject: Subject | None = None,
+    ) -> Self:
+        """Track that a web page is still being read; the offsets are in pixels since the last ping."""
+        offsets = (min_x, max_x, min_y, max_y)
+        self.track(PagePing(page_url, page_title, referrer, *offsets, event_subject, context, tstamp))
+        return self
+
+    def track_struct_event(
+        self,
+        category: str,
+        action: str,
+        label: str | None = None,
+        property_: str | None = None,
+        value: float | None = None,
+        context: Sequence[SelfDescribingJson] | None = None,
+        tstamp: float | None = None,
+        event_subject: Subject | None = None,
+    ) -> Self:
+        """Track an event of a category, an action and up to three details."""
+        self.track(StructuredEvent(category, action, label, property_, value, event_subject, context, tstamp))
+        return self
+
+    def track_self_describing_event(
+        self,
+        event_json: SelfDescribingJson,
+        context: Sequence[SelfDescribingJson] | None = None,
+        tstamp: float | None = None,
+        event_subject: Subject | None = None,
+    ) -> Self:
+        """Track an event that a schema describes."""
+        self.track(SelfDescribing(event_json, event_subject, context, tstamp))
+        return self
+
+    def track_unstruct_event(
+        self,
+        event_json: SelfDescribingJson,
+        context: Sequence[SelfDescribingJson] | None = None,
+        tstamp: float | None = None,
+        event_subject: Subject | None = None,
+    ) -> Self:
+        """Do what `track_self_describing_event` does, under its older name."""
+        return self.track_self_describing_event(event_json, context, tstamp, event_subject)
+
+    def track_link_click(
+        self,
+        target_url: str,
+        element_id: str | None = None,
+        element_classes: Sequence[str] | None = None,
+        element_target: str | None = None,
+        element_content: str | None = None,
+        context: Sequence[SelfDescribingJson] | None = None,
+        tstamp: float | None = None,
+        event_subject: Subject | None = None,
+    ) -> Self:
+        """Track a click on a link (link_click 1-0-1)."""
+        require_text("targetUrl", target_url)
+        data = {
+            "targetUrl": target_url,
+            "elementId": optional_text("elementId", element_id),
+            "elementClasses": optional_texts("elementClasses", element_classes),
+            "elementTarget": optional_text("elementTarget", element_target),
+            "elementContent": optional_text("elementContent", element_content),
+        }
+        return self._track_described("link_click", "1-0-1", data, context, tstamp, event_subject)
+
+    def track_add_to_cart(
+        self,
+        sku: str,
+        quantity: float,
+        name: str | None = None,
+        category: str | None = None,
+        unit_price: float | None = None,
+        currency: str | None = None,
+        context: Sequence[SelfDescribingJson] | None = None,
+        tstamp: float | None = None,
+        event_subject: Subject | None = None,
+    ) -> Self:
+        """Track that something was put into a cart (add_to_cart 1-0-0)."""
+        data = cart_data(sku, quantity, name, category, unit_price, currency)
+        return self._track_described("add_to_cart", "1-0-0", data, context, tstamp, event_subject)
+
+    def track_remove_from_cart(
+        self,
+        sku: str,
+        quantity: float,
+        name: str | None = None,
+        category: str | None = None,
+        unit_price: float | None = None,
+        currency: str | None = None,
+        context: Sequence[SelfDescribingJson] | None = None,
+        tstamp: float | None = None,
+        event_subject: Subject | None = None,
+    ) -> Self:
+        """Track that something was taken out of a cart (remove_from_cart 1-0-0)."""
+        data = cart_data(sku, quantity, name, category, unit_price, currency)
+        return self._track_described("remove_from_cart", "1-0-0", data, context, tstamp, event_subject)
+
+    def track_form_change(
+        self,
+        form_id: str,
+        element_id: str,
+        node_name: str,
+        value: str | None,
+        type_: str | None = None,
+        element_classes: Sequence[str] | None = None,
+        context: Sequence[SelfDescribingJson] | None = None,
+        tstamp: float | None = None,
+        event_subject: Subject | None = None,
+    ) -> Self:
+        """Track that an element of a form changed (change_form 1-0-0).
+
+        Args:
+            form_id: the id of the form.
+            element_id: the id of the element; the schema requires it.
+            node_name: INPUT, TEXTAREA or SELECT.
+            value: what the element holds now, or None.
+            type_: its HTML type, such as "email"; sent in lower case, the only one that the schema takes.
+            element_classes: its HTML classes.
+            context: entities that describe the circumstances.
+            tstamp: when it truly happened, in milliseconds since 1970 UTC.
+            event_subject: laid over the tracker's subject.
+        """
+        require_text("formId", form_id)
+        if element_id is None:
+            raise InvalidEventError("elementId", "must be text; the schema change_form requires it")
+        data = {
+            "formId": optional_text("formId", form_id, NAME_SIZE_MAX),
+            "elementId": optional_text("elementId", element_id, NAME_SIZE_MAX),
+            "nodeName": one_of("nodeName", node_name, FORM_NODE_NAMES),
+            "value": optional_text("value", value, VALUE_SIZE_MAX),
+            "type": form_type("type", type_),
+            "elementClasses": optional_texts("elementClasses", element_classes, NAME_SIZE_MAX),
+        }
+        return self._track_described("change_form", "1-0-0", data, context, tstamp, event_subject, nullable="value")
+
+    def track_form_submit(
+        self,
+        form_id: str,
+        form_classes: Sequence[str] | None = None,
+        elements: Sequence[Mapping[str, Any]] | None = None,
+        context: Sequence[SelfDescribingJson] | None = None,
+        tstamp: float | None = None,
+        event_subject: Subject | None = None,
+    ) -> Self:
+        """Track that a form was submitted (submit_form 1-0-0).
+
+        Args:
+            form_id: the id of the form.
+            form_classes: its HTML classes.
+            elements: its elements, each with name, value (text or None), nodeName, and maybe type.
+            context: entities that describe the circumstances.
+            tstamp: when it truly happened, in milliseconds since 1970 UTC.
+            event_subject: laid over the tracker's subject.
+        """
+        require_text("formId", form_id)
+        data = {
+            "formId": optional_text("formId", form_id, NAME_SIZE_MAX),
+            "formClasses": optional_texts("formClasses", form_classes, NAME_SIZE_MAX),
+            "elements": [
+                form_element(f"elements[{i}]", one) for i, one in enumerate(optional_list("elements", elements))
+            ]
+            or None,
+        }
+        return self._track_described("submit_form", "1-0-0", data, context, tstamp, event_subject)
+
+    def track_site_search(
+        self,
+        terms: Sequence[str],
+        filters: Mapping[str, str | bool] | None = None,
+        total_results: int | None = None,
+        page_results: int | None = None,
+        context: Sequence[SelfDescribingJson] | None = None,
+        tstamp: float | None = None,
+        event_subject: Subject | None = None,
+    ) -> Self:
+        """Track a search on a site, for at least one term (site_search 1-0-0)."""
+        if not optional_texts("terms", terms):
+            raise InvalidEventError("terms", "must be a list of at least one search term")
+        data = {
+            "terms": list(terms),
+            "filters": filters_data(filters),
+            "totalResults": optional_count("totalResults", total_results),
+            "pageResults": optional_count("pageResults", page_results),
+        }
+        return self._track_described("site_search", "1-0-0", data, context, tstamp, event_subject)
+
+    def track_screen_view(
+        self,
+        name: str | None = None,
+        id_: str | None = None,
+        context: Sequence[SelfDescribingJson] | None = None,
+        tstamp: float | None = None,
+        event_subject: Subject | None = None,
+    ) -> Self:
+        """Track the view of a screen by a name, an id, or both (snowplow/screen_view 1-0-0)."""
+        if name is None and id_ is None:
+            raise InvalidEventError("name", "must be given, or id_: the schema screen_view requires one of them")
+        data = {"name": optional_text("name", name), "id": optional_text("id", id_)}
+        return self._track_described("screen_view", "1-0-0", data, context, tstamp, event_subject)
+
+    def track_mobile_screen_view(
+        self,
+        name: str,
+        id_: str | None = None,
+        type: str | None = None,  # noqa: A002 - the official signature
+        previous_name: str | None = None,
+        previous_id: str | None = None,
+        previous_type: str | None = None,
+        transition_type: str | None = None,
+        context: Sequence[SelfDescribingJson] | None = None,
+        tstamp: float | None = None,
+        event_subject: Subject | None = None,
+    ) -> Self:
+        """Track the view of a screen in an app; an id is made if none is given (mobile/screen_view 1-0-0)."""
+        properties = (type, previous_name, previous_id, previous_type, transition_type)
+        id_ = self.get_uuid() if id_ is None else id_
+        self.track(ScreenView(id_, name, *properties, event_subject, context, tstamp))
+        return self
+
+    def track_ecommerce_transaction(
+        self,
+        order_id: str,
+        total_value: float,
+        affiliation: str | None = None,
+        tax_value: float | None = None,
+        shipping: float | None = None,
+        city: str | None = None,
+        state: str | None = None,
+        country: str | None = None,
+        currency: str | None = None,
+        items: Sequence[Mapping[str, Any]] | None = None,
+        context: Sequence[SelfDescribingJson] | None = None,
+        tstamp: float | None = None,
+        event_subject: Subject | None = None,
+    ) -> Self:
+        """Track a transaction and its items, one event each: all of them, or none if one breaks a rule.
+
+        Args:
+            order_id: the id of the transaction; its items carry it too.
+            total_value: the total.
+            affiliation: the shop.
+            tax_value: the tax.
+            shipping: the cost of delivery.
+            city: of delivery.
+            state: of delivery.
+            country: of delivery.
+            currency: a code of 3 letters; the items carry it too.
+            items: each a dict with sku, price, quantity, and maybe name, category, currency and context. The dicts are
+                not changed. An item without a context has that of the transaction.
+            context: entities that describe the circumstances.
+            tstamp: when it truly happened, in milliseconds since 1970 UTC.
+            event_subject: laid over the tracker's subject.
+        """
+        require_text("tr_id", order_id)
+        if total_value is None:
+            raise InvalidEventError("tr_tt", "must be a finite decimal number, but is None")
+        transaction = {
+            "e": "tr",
+            "tr_id": order_id,
+            "tr_tt": total_value,
+            "tr_af": affiliation,
+            "tr_tx": tax_value,
+            "tr_sh": shipping,
+            "tr_ci": city,
+            "tr_st": state,
+            "tr_co": country,
+            "tr_cu": currency,
+        }
+        events = [Event(transaction, event_subject, context, tstamp)]
+        for index, item in enumerate(optional_list("items", items)):
+            pairs = item_fields(f"items[{index}]", order_id, currency, item)
+            events.append(Event(pairs, event_subject, item.get("context") or context, tstamp))
+        self._track_together(events)
+        return self
+
+    def track_ecommerce_transaction_item(
+        self,
+        order_id: str,
+        sku: str,
+        price: float,
+        quantity: int,
+        name: str | None = None,
+        category: str | None = None,
+        currency: str | None = None,
+        context: Sequence[SelfDescribingJson] | None = None,
+        tstamp: float | None = None,
+        event_subject: Subject | None = None,
+    ) -> Self:
+        """Track one item of a transaction; `track_ecommerce_transaction` does so for all of them."""
+        details = {"sku": sku, "price": price, "quantity": quantity, "name": name, "category": category}
+        pairs = item_fields("item", order_id, currency, details)
+        self.track(Event(pairs, event_subject, context, tstamp))
+        return self
+
+    def _track_described(
+        self,
+        name: str,
+        version: str,
+        properties: dict[str, Any],
+        context: Sequence[SelfDescribingJson] | None,
+        tstamp: float | None,
+        event_subject: Subject | None,
+        nullable: str = "",
+    ) -> Self:
+        data = {key: value for key, value in properties.items() if value is not None or key == nullable}
+        event_json = SelfDescribingJson(_SCHEMA.format(name, version), data)
+        return self.track_self_describing_event(event_json, context, tstamp, event_subject)

@@ -1,0 +1,29 @@
+"""The settings of a tracker as an object, for `Snowplow.create_tracker`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from durable_tracker.runtime.checked import Setting, check_boolean, check_callable
+
+if TYPE_CHECKING:
+    from durable_tracker.protocol.encoder import JsonEncoder
+
+
+class TrackerConfiguration:
+    """Settings of a tracker.
+
+    Args:
+        encode_base64: whether self-describing JSON is sent in base64.
+        json_encoder: called with each value that JSON has no form for.
+
+    Raises:
+        ConfigurationError: one of them is of another type; also when it is set later.
+    """
+
+    encode_base64 = Setting[bool](check_boolean, "Whether self-describing JSON is sent in base64.")
+    json_encoder = Setting["JsonEncoder | None"](check_callable, "Called with each value that JSON has no form for.")
+
+    def __init__(self, encode_base64: bool = True, json_encoder: JsonEncoder | None = None) -> None:
+        self.encode_base64 = encode_base64
+        self.json_encoder = json_encoder
