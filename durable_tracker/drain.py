@@ -251,7 +251,7 @@ class SlotDrain:
     ) -> None:
         self._after = queue.ledger()
         self._before = self._before or self._after
-        if queue.oldest_key() is None:
+        if queue.is_empty():
             self.is_over = True
             return
         endpoint = _endpoint(queue, self._name, self._args)

@@ -290,7 +290,7 @@ class Emitter:
             self._reopen_at_exit(pair)
             self.put(payload)
             return
-        if queue.high >= worker.wake_at:
+        if queue.puts >= worker.wake_at:
             worker.wake()
 
     def put_many(self, payloads: Sequence[bytes]) -> None:
@@ -316,7 +316,7 @@ class Emitter:
             self._reopen_at_exit(pair)
             self.put_many(payloads)
             return
-        if queue.high >= worker.wake_at:
+        if queue.puts >= worker.wake_at:
             worker.wake()
 
     def input(self, payload: Mapping[str, Any]) -> None:
@@ -329,7 +329,7 @@ class Emitter:
 
     @staticmethod
     def _announce(queue: SqliteQueue, worker: Worker) -> None:
-        if queue.high >= worker.wake_at:
+        if queue.puts >= worker.wake_at:
             worker.wake()
 
     def _check_capacity(self, queue: SqliteQueue, count: int) -> None:
@@ -423,7 +423,7 @@ class Emitter:
             return False
 
     def _flush(self, queue: SqliteQueue, worker: Worker, timeout: float | None) -> bool:
-        if queue.oldest_key() is None:
+        if queue.is_empty():
             return True
         if not self._settings.drain:
             return False
@@ -467,7 +467,7 @@ class Emitter:
         queue, worker = pair
         deadline = time.monotonic() + timeout_s
         with contextlib.suppress(QueueError):
-            if self._settings.drain and queue.oldest_key() is not None:
+            if self._settings.drain and not queue.is_empty():
                 worker.start()  # which it is, unless the slot was opened after the exit handler
             if worker.has_started and worker.state.state in ("idle", "sending"):
                 worker.flush(timeout_s)
@@ -475,7 +475,7 @@ class Emitter:
         worker.join(deadline - time.monotonic())
         is_empty = False
         with contextlib.suppress(QueueError):
-            is_empty = queue.oldest_key() is None
+            is_empty = queue.is_empty()
         queue.close()
         self._backlogs.warn()
         try:

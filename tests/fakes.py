@@ -19,7 +19,7 @@ from durable_tracker.errors import StorageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from durable_tracker.delivery.throttle import Pace
+    from durable_tracker.delivery.throttle import Throttle
 
 EPOCH_MS = 1_700_000_000_000
 
@@ -171,11 +171,24 @@ class MemoryQueue:
             expired=len(self.expired),
         )
 
-    def oldest_key(self) -> int | None:
-        return min(self.rows, default=None)
+    lease_s = None
+    poll_s = None
 
-    def high_key(self) -> int:
+    @property
+    def puts(self) -> int:
         return self._high
+
+    def pending(self) -> int:
+        return len(self.rows)
+
+    def is_empty(self) -> bool:
+        return not self.rows
+
+    def mark(self) -> int:
+        return self._high
+
+    def is_past(self, mark: int) -> bool:
+        return min(self.rows, default=mark + 1) > mark
 
     def close(self) -> None:
         pass
@@ -285,7 +298,7 @@ def rig(
     *,
     clock: VirtualClock | None = None,
     uniform: Callable[[float, float], float] = lambda _low, high: high,
-    pace: Pace | None = None,
+    pace: Throttle | None = None,
     **settings: Any,
 ) -> Rig:
     """Put a delivery together. The jitter is fixed at its upper bound."""

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.errors import NoSuchExample
 
 from durable_tracker.delivery.policy import Result
-from durable_tracker.delivery.reader import Claims
+from durable_tracker.delivery.reader import Reader
 from durable_tracker.delivery.retry import Outcome
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class Collector(ScriptedCollector):
     def _play(self, n: int, numbers: list[int]) -> Reply:
         script = self.script
         if n in script.arrivals:
-            self.queue.put(event(self.queue.high_key() + 1))
+            self.queue.put(event(self.queue.puts + 1))
         step = script.steps[n] if n < len(script.steps) else "ok"
         refusing = script.refusing and script.refusing[0] <= n < sum(script.refusing)
         if step == "no answer":
@@ -142,7 +142,7 @@ def judge(played: Played) -> None:
     """What has to hold after any script."""
     script, queue, collector = played.script, played.made.queue, played.made.transport
     assert isinstance(collector, Collector)
-    every = set(range(1, queue.high_key() + 1))
+    every = set(range(1, queue.puts + 1))
     pending, dead = set(queue.rows), set(queue.dead)
     expired, delivered = set(queue.expired), set(queue.delivered)
     assert len(queue.delivered) + len(pending) + len(dead) + len(expired) == len(every), "one place each"
@@ -194,19 +194,19 @@ def every_answer_is_a_success(patch: pytest.MonkeyPatch) -> None:
 
 def bury_at_the_first_refusal(patch: pytest.MonkeyPatch) -> None:
     """As trackers do that drop what was answered with 400."""
-    refused = Claims.refused
+    refused = Reader.refused
 
-    def hasty(claims: Claims, batch: Any, *, too_large: bool) -> bool:
+    def hasty(claims: Reader, batch: Any, *, too_large: bool) -> bool:
         if len(batch.rows) == 1:
             return True
         return refused(claims, batch, too_large=too_large)
 
-    patch.setattr(Claims, "refused", hasty)
+    patch.setattr(Reader, "refused", hasty)
 
 
 def forget_what_came_back(patch: pytest.MonkeyPatch) -> None:
     """As a cursor does that only ever moves on."""
-    patch.setattr(Claims, "give_back", lambda *_, **__: None)
+    patch.setattr(Reader, "give_back", lambda *_, **__: None)
 
 
 @pytest.mark.parametrize(
@@ -269,11 +269,11 @@ class Erring:
             assert set(queue.dead) <= poison, f"seed {self.seed}"
             clock.advance(1)
             if len(made.transport.requests) < sound_after or rng.random() < 0.5:
-                queue.put(event(queue.high_key() + 1))
+                queue.put(event(queue.puts + 1))
         made.delivery.close()
         assert set(queue.dead) <= poison, f"seed {self.seed}"
         assert set(queue.rows) == set(), f"seed {self.seed}"
-        assert set(queue.delivered) == set(range(1, queue.high_key() + 1)) - poison, f"seed {self.seed}"
+        assert set(queue.delivered) == set(range(1, queue.puts + 1)) - poison, f"seed {self.seed}"
 
 
 MANY_SEEDS = range(60, 2100 if os.environ.get("CAMPAIGN") == "whole" else 260)

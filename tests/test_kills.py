@@ -121,14 +121,14 @@ def test_a_campaign_of_kills_loses_nothing(site: Site, seed: int) -> None:
 def test_an_ack_before_the_answer_is_seen_to_lose_events(site: Site) -> None:
     """The campaign can fail: with rows that are removed before they are sent."""
     broken = """
-from durable_tracker.delivery.reader import Claims
-real = Claims.next
+from durable_tracker.delivery.reader import Reader
+real = Reader.next
 def removed_first(self, **arguments):
     batch = real(self, **arguments)
     if batch is not None:
         self._queue.ack([row.key for row in batch.rows])
     return batch
-Claims.next = removed_first
+Reader.next = removed_first
 """
     with Collector(script=lambda _: Fault(reset_before=True)) as collector:
         site.endpoint = collector.url

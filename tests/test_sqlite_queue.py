@@ -310,7 +310,7 @@ def test_opening_reads_no_more_of_a_long_backlog_than_of_a_short_one(
         with monkeypatch.context() as patch:
             patch.setattr(sqlite3, "connect", connect)
             queue = open_queue()
-            queue.ledger(), queue.oldest_key(), queue.high_key(), queue.used_bytes(), queue.is_full()
+            queue.ledger(), queue.oldest_key(), queue.mark(), queue.used_bytes(), queue.is_full()
             queue.close()
         return steps
 

@@ -61,7 +61,7 @@ def around_a_checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest
     folder = tmp_path_factory.mktemp("made")
     make_private_directory(folder / "slot")
     queue, gone = tracked(Slot(folder / "slot", 0), request.param)
-    count = queue.high
+    count = queue.puts
     before = files_of(copy_slot(queue.slot, folder / "before"), gone, count)
     queue._connection.checkpoint()
     after = files_of(copy_slot(queue.slot, folder / "after"), gone, count)

@@ -86,14 +86,14 @@ class Rig:
     def put(self, *numbers: int) -> None:
         for number in numbers:
             self.queue.put(EVENT % number)
-            if self.queue.high >= self.worker.wake_at:
+            if self.queue.puts >= self.worker.wake_at:
                 self.worker.wake()
 
     def is_empty(self) -> bool:
-        return self.queue.oldest_key() is None
+        return self.queue.is_empty()
 
     def wait_until_asleep(self) -> None:
-        wait_until(lambda: self.worker.wake_at == self.queue.high_key() + 1)
+        wait_until(lambda: self.worker.wake_at == self.queue.puts + 1)
 
 
 @pytest.fixture

@@ -134,7 +134,7 @@ class Evidence:
         """Return what is known of suspects, as numbers that a later process can begin with."""
         return [
             [
-                span.first,
+                span.last,
                 span.repeats,
                 span.repeats_beside,
                 self.accepted - span.accepted_before,
@@ -143,14 +143,14 @@ class Evidence:
                 span.too_large,
                 self._refused_since(span),
             ]
-            for span in sorted(suspects, key=lambda span: span.first)[:KNOWN_MAX]
+            for span in sorted(suspects, key=lambda span: span.last)[:KNOWN_MAX]
         ]
 
-    def suspect_of(self, known: Sequence[int]) -> Span:
-        """Return a suspect of which a process before this one knew something; see `known`."""
+    def suspect_of(self, known: Sequence[int], after: int) -> Span:
+        """Return a suspect, handed out behind `after`, of which an earlier process knew something; see `known`."""
         key, repeats, repeats_beside, accepted, refused_ms, accepted_first, too_large, refused = known
         return Span(
-            first=key,
+            after=after,
             last=key,
             count=1,
             refusals=(self._number + 1,),

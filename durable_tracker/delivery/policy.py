@@ -25,9 +25,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from durable_tracker.delivery.hold import Hold
-from durable_tracker.delivery.reader import Claims
+from durable_tracker.delivery.reader import Reader
 from durable_tracker.delivery.retry import Backoff, Outcome, Trouble, classify, retry_while_troubled
-from durable_tracker.delivery.senders import Pipeline
+from durable_tracker.delivery.senders import Senders
 from durable_tracker.delivery.state import DeliverySettings, DeliveryState, Result
 from durable_tracker.errors import DeadLettersFullError, QueueClosedError, QueueError
 from durable_tracker.log import logger
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from durable_tracker.delivery.batches import Batch
-    from durable_tracker.delivery.throttle import Pace
+    from durable_tracker.delivery.throttle import Throttle
     from durable_tracker.delivery.transport import Reply, Transport
     from durable_tracker.engines.queue import Queue, Row
 
@@ -89,7 +89,7 @@ class Delivery:
         wall_ms: Callable[[], int] = _wall_ms,
         monotonic: Callable[[], float] = time.monotonic,
         backoff: Backoff | None = None,
-        pace: Pace | None = None,
+        pace: Throttle | None = None,
         hold: Hold | None = None,
     ) -> None:
         self._queue = queue
@@ -101,18 +101,19 @@ class Delivery:
         self._wall_ms = wall_ms
         self._monotonic = monotonic
         self._backoff = backoff or Backoff(max_retry_delay_seconds=settings.max_retry_delay_seconds)
-        self._pipeline: Pipeline[Batch] = Pipeline(transport, settings.senders, self._rest)
+        self._senders: Senders[Batch] = Senders(transport, settings.senders, self._rest)
         self._in_flight: set[Batch] = set()
         self._ahead: Batch | None = None  # claimed after all others, and not sent yet
         self._unread: Exception | None = None  # why nothing could be claimed ahead
         self._owed: list[Batch] = []  # accepted by the collector, but not yet removed from the queue
-        self._claims = Claims(
+        self._reader = Reader(
             queue, settings=settings, without_old=self._without_old, wall_ms=wall_ms, monotonic=monotonic, pace=pace
         )
         self._pace = pace
         self._known: bytes | None = None  # what is on record of suspects, None before that was read
         self._hold = hold or Hold()
-        self._target: float = math.inf  # what had been put when the run began
+        self._left: float = math.inf  # events that were pending when the run began, and are not dealt with
+        self._puts = 0  # when it began
         self._may_yield: Callable[[], bool] = lambda: False
         self._hitch: Trouble | None = None  # what ends this attempt once all replies are in
         self._said: str | None = None  # the trouble that was logged last, so that it is logged once
@@ -155,7 +156,8 @@ class Delivery:
             self._sleep(self._hold.until - self._monotonic())
         self._progress = progress
         self._may_yield = may_yield or (lambda: False)
-        self._target = self._queue.high_key() if may_yield else math.inf
+        self._puts = self._queue.puts
+        self._left = self._queue.pending() if may_yield else math.inf
         try:
             result = retry_while_troubled(
                 self._attempt,
@@ -165,10 +167,10 @@ class Delivery:
             )
         except BaseException:
             # Replies to what is in flight are not waited for, and not believed later.
-            self._pipeline.withdraw()
+            self._senders.withdraw()
             self._in_flight.clear()
             self._ahead = self._unread = None
-            self._claims.restart()
+            self._reader.restart()
             raise
         self._put_back()
         if isinstance(result, Trouble):
@@ -177,7 +179,7 @@ class Delivery:
 
     def close(self) -> None:
         """Let the sender threads end. The queue and the transport are their owner's to close."""
-        self._pipeline.close()
+        self._senders.close()
 
     # One attempt: from a queue with something in it to an empty queue, or to trouble.
 
@@ -198,7 +200,7 @@ class Delivery:
     def _deliver(self) -> Result | Trouble:
         if self._known is None:
             self._known = self._queue.remembered() or b"[]"
-            self._claims.recall(self._known)
+            self._reader.recall(self._known)
         self._pay()
         while not self._hitch:
             if self._stopping():
@@ -208,29 +210,27 @@ class Delivery:
                 self._settle()
                 return self._troubled() if self._hitch else self._ended(Result.PASSED)
             self._fill()
-            if not self._pipeline.in_flight:
-                return self._ended(Result.SUSPECTS if len(self._claims) else Result.EMPTY)
+            if not self._senders.in_flight:
+                return self._ended(Result.SUSPECTS if len(self._reader) else Result.EMPTY)
             self._collect()
         self._settle()
         return self._troubled()
 
     def _has_passed(self) -> bool:
         """Return whether to let something else have its turn, since more is put all the time."""
-        if self._ahead is not None and self._ahead.span.first <= self._target:
-            return False
-        return self._claims.has_passed(self._target) and self._may_yield() and self._queue.high_key() > self._target
+        return self._left <= self._reader.suspects and self._queue.puts > self._puts and self._may_yield()
 
     def _ended(self, result: Result) -> Result:
         if result is Result.SUSPECTS:
             if self._said is None:
                 self._said = result.value
                 fate = "kept until the collector accepts another event, which tells whose fault the refusal is"
-                logger.warning("delivery.events_suspected", extra={"events": self._claims.suspects, "fate": fate})
+                logger.warning("delivery.events_suspected", extra={"events": self._reader.suspects, "fate": fate})
             self._update(trouble_count=self._state.trouble_count + 1)
         self._release()
         self._remember()
-        due = self._claims.due_at if result is Result.SUSPECTS else None
-        self._update(suspects=self._claims.suspects, parked=self._claims.parked, next_attempt_at=due)
+        due = self._reader.due_at if result is Result.SUSPECTS else None
+        self._update(suspects=self._reader.suspects, parked=self._reader.parked, next_attempt_at=due)
         if result is Result.SUSPECTS:
             self._update(state="blocked", consecutive_troubles=0)
         elif result is not Result.STOPPED or not self._state.consecutive_troubles:
@@ -238,13 +238,13 @@ class Delivery:
         return result
 
     def _release(self, keys: Sequence[int] | None = None) -> None:
-        """Say that rows are not in flight, None for all. If that fails they are only kept from being evicted."""
+        """Say that rows are not in flight, None for all. An engine that breaks its word and raises ends nothing."""
         with contextlib.suppress(QueueError):
             self._queue.release(keys)
 
     def _remember(self) -> None:
         """Keep what is known of suspects. If that fails a later process begins anew with them."""
-        known = self._claims.known()
+        known = self._reader.known()
         if self._known is not None and known != self._known:
             with contextlib.suppress(QueueError):
                 self._queue.remember(known)
@@ -254,12 +254,12 @@ class Delivery:
         """Have as many requests in flight as may be."""
         if not self._is_clear:
             self._put_back()
-        while self._pipeline.in_flight < self._window:
+        while self._senders.in_flight < self._window:
             if self._ahead is None:
-                self._ahead = self._claims.next(idle=not self._pipeline.in_flight)
+                self._ahead = self._reader.next(idle=not self._senders.in_flight)
             if self._ahead is None:
                 return
-            batch = self._claims.still_there(self._ahead)
+            batch = self._reader.still_there(self._ahead)
             self._ahead = None
             if batch is not None:
                 self._submit(batch)
@@ -269,14 +269,14 @@ class Delivery:
         if self._ahead is None and self._is_clear:
             self._rest()
             try:
-                self._ahead = self._claims.next(idle=False)
+                self._ahead = self._reader.next(idle=False)
             except Exception as exc:  # noqa: BLE001 - raised when the request is over, whose fate does not depend on it
                 self._unread = exc
 
     @property
     def _is_clear(self) -> bool:
         """Whether it is clear what an answer would mean, since all goes well."""
-        return not (self._hitch or self._state.consecutive_troubles or self._claims.unclear)
+        return not (self._hitch or self._state.consecutive_troubles or self._reader.unclear)
 
     @property
     def _window(self) -> int:
@@ -300,6 +300,7 @@ class Delivery:
                     "fate": "dropped unsent; later ones are counted only",
                 },
             )
+        self._left -= len(old)
         self._update(expired=self._state.expired + len(old))
         self._report_failure([row.payload for row in old])
         gone = {row.key for row in old}
@@ -311,22 +312,22 @@ class Delivery:
         if self._state.state == "idle":
             self._update(state="sending")
         self._in_flight.add(batch)
-        self._pipeline.submit(batch)
+        self._senders.submit(batch)
 
     def _put_back(self) -> None:
         """Undo reading ahead."""
         if self._ahead is not None:
-            self._claims.put_back(self._ahead)
+            self._reader.put_back(self._ahead)
             self._ahead = None
 
     def _settle(self) -> None:
         """Wait until nothing is in flight."""
         self._put_back()
-        while self._pipeline.in_flight:
+        while self._senders.in_flight:
             self._collect()
 
     def _collect(self) -> None:
-        batch, reply = self._pipeline.collect(self._read_ahead)
+        batch, reply = self._senders.collect(self._read_ahead)
         unread, self._unread = self._unread, None
         self._rest()
         if batch not in self._in_flight:
@@ -357,11 +358,12 @@ class Delivery:
         if outcome in (Outcome.REFUSED, Outcome.TOO_LARGE):
             self._refused(batch, reply, outcome)
         else:
-            self._claims.give_back(batch, was_slow=reply.is_unsent)
+            self._reader.give_back(batch, was_slow=reply.is_unsent)
             self._hitched(outcome, reply.retry_after_s)
 
     def _accepted(self, batch: Batch) -> None:
-        self._claims.accepted(batch)
+        self._reader.accepted(batch)
+        self._left -= len(batch.rows)
         self._delivered_unreported += len(batch.rows)
         state = self._state
         self._update(
@@ -369,7 +371,7 @@ class Delivery:
             batches=state.batches + 1,
             bytes=state.bytes + batch.size,
             delivered=state.delivered + len(batch.rows),
-            suspects=self._claims.suspects if state.suspects else 0,
+            suspects=self._reader.suspects if state.suspects else 0,
             consecutive_troubles=0,
             next_attempt_at=None,
         )
@@ -393,9 +395,7 @@ class Delivery:
             keys = [row.key for row in batch.rows]
             if batch.ack_failed:
                 # Whether the failed call did it after all is unknown. Only rows that are still there are acked.
-                sizes = sum(len(row.payload) for row in batch.rows)
-                present = {row.key for row in self._queue.peek(keys[0] - 1, len(keys), sizes)}
-                keys = [key for key in keys if key in present]
+                keys = list(self._queue.hold(keys))
             batch.ack_failed = True
             if keys:
                 self._queue.ack(keys)
@@ -406,12 +406,12 @@ class Delivery:
 
     def _refused(self, batch: Batch, reply: Reply, outcome: Outcome) -> None:
         self._update(state="sending", consecutive_troubles=0)  # whatever it means, somebody is there
-        final = self._claims.refused(batch, too_large=outcome is Outcome.TOO_LARGE)
-        if self._claims.streak >= REFUSALS_MAX and not batch.span.alone:
+        final = self._reader.refused(batch, too_large=outcome is Outcome.TOO_LARGE)
+        if self._reader.streak >= REFUSALS_MAX and not batch.span.alone:
             self._hitched(Outcome.BLOCKED, None)
         if final:
             self._bury(batch, reply)
-        self._update(suspects=self._claims.suspects, parked=self._claims.parked)
+        self._update(suspects=self._reader.suspects, parked=self._reader.parked)
 
     def _bury(self, batch: Batch, reply: Reply) -> None:
         """Move a refused event to the dead letters."""
@@ -419,13 +419,13 @@ class Delivery:
         try:
             self._queue.reject([row.key], reply.status, reply.error or f"HTTP {reply.status}")
         except DeadLettersFullError as exc:
-            self._claims.park(batch)
+            self._reader.park(batch)
             if not self._state.parked:
                 fate = "kept in the queue and passed by, until dead letters are requeued"
                 logger.error("delivery.event_parked", extra={"reason": str(exc), "fate": fate})
             return
         except QueueError:
-            self._claims.give_back(batch)
+            self._reader.give_back(batch)
             raise
         if not self._state.dead:
             logger.warning(
@@ -435,6 +435,7 @@ class Delivery:
                     "fate": "kept among the dead letters, since others are accepted; later ones are counted only",
                 },
             )
+        self._left -= 1
         self._update(dead=self._state.dead + 1)
         self._report_failure([row.payload])
 
@@ -456,7 +457,7 @@ class Delivery:
     def _troubled(self) -> Trouble:
         """Close an attempt that ended in trouble: everything in flight is settled by now."""
         assert self._hitch is not None  # noqa: S101
-        self._claims.rewind()
+        self._reader.rewind()
         self._release()
         self._remember()
         trouble = replace(self._hitch, consecutive=self._state.consecutive_troubles + 1)

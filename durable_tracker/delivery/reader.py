@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from durable_tracker.delivery.state import DeliverySettings
-    from durable_tracker.delivery.throttle import Pace
+    from durable_tracker.delivery.throttle import Throttle
     from durable_tracker.engines.queue import Queue, Row
 
 CONTROL_AFTER = 8
@@ -30,6 +30,9 @@ CONTROL_AFTER = 8
 
 QUESTIONS_MAX = 3
 """Questions about suspects in a row, while there is anything else to send."""
+
+_LEAP_MAX = 12
+"""Doublings of the number of batches that are passed by to find one that the collector takes."""
 
 _KNOWN_SIZE = 8  # numbers that are kept of a suspect
 _SLOW_SIZE_MIN = 8_192  # bytes that any link carries in time
@@ -47,7 +50,7 @@ def _remembered(content: bytes | None) -> dict[int, list[int]]:
         return {}
 
 
-class Claims:
+class Reader:
     """Claims batches of events from a queue, oldest first, and decides what a refusal means. Not thread-safe.
 
     Args:
@@ -67,13 +70,14 @@ class Claims:
         without_old: Callable[[list[Row]], list[Row]],
         wall_ms: Callable[[], int],
         monotonic: Callable[[], float],
-        pace: Pace | None = None,
+        pace: Throttle | None = None,
     ) -> None:
         self.streak = 0
         """Refusals since the last acceptance."""
         self._evidence = Evidence(settings.max_retry_delay_seconds)
         self._is_undecidable = False  # whether a suspect waits for long, since nothing else is accepted
         self._question_at = -math.inf  # meanwhile one question at a time is enough, by the monotonic clock
+        self._leap = 0
         self._asked = 0  # questions about suspects since anything else was sent
         self._queue = queue
         self._settings = settings
@@ -108,10 +112,6 @@ class Claims:
         """How many of the suspects are poison for which the dead letters have no room."""
         return self._spans.parked
 
-    def has_passed(self, key: float) -> bool:
-        """Return whether everything up to a key was claimed, and nothing but suspects waits to be sent again."""
-        return self._cursor >= key and len(self._spans) == self._spans.suspects
-
     @property
     def due_at(self) -> float:
         """When the next suspect is to be asked about, in seconds of the monotonic clock."""
@@ -127,9 +127,9 @@ class Claims:
             QueueError: the queue could not be read. Nothing is lost.
         """
         while True:
-            # Controls come from both sides in turn: from what was refused as a whole, and from the end of the queue,
-            # which is farthest from whatever the run of refused events at its head may be.
-            batch = self._newest() if self.streak >= CONTROL_AFTER and self.streak % 2 else None
+            # Controls come from both sides in turn: from what was refused as a whole, and from what was not read yet.
+            is_controlling = self.streak >= CONTROL_AFTER
+            batch = self._beyond() if is_controlling and self.streak % 2 else None
             if batch is not None:
                 return batch
             if self._asked < QUESTIONS_MAX and not self.streak:
@@ -137,13 +137,13 @@ class Claims:
                 if batch is not None:
                     return batch
             self._asked = 0
-            span = self._spans.control() if self.streak >= CONTROL_AFTER else self._spans.oldest()
+            span = self._spans.largest() if is_controlling else self._spans.oldest()
             if span is None:
                 batch = self._fresh(self._settings.batch_size)
                 return batch if batch is not None or not idle else self._question()
             batch = self._again(span)
             if batch is not None:
-                return batch
+                return self._newest_of(batch) if is_controlling else batch
 
     def _question(self) -> Batch | None:
         """Ask about a suspect again, if one is due."""
@@ -158,7 +158,7 @@ class Claims:
 
     def accepted(self, batch: Batch) -> None:
         """Take note that the collector accepted a batch."""
-        self.streak = 0
+        self.streak = self._leap = 0
         if batch.span.alone:
             self._evidence.exonerate(batch.span)
             self._is_undecidable = False
@@ -197,13 +197,15 @@ class Claims:
         rows = batch.rows
         if len(rows) > 1:
             middle = len(rows) // 2
-            self._spans.add(replace(span, last=rows[middle - 1].key, count=middle))
-            self._spans.add(replace(span, first=rows[middle].key, count=len(rows) - middle))
+            between = rows[middle - 1].key
+            self._spans.add(replace(span, last=between, count=middle))
+            self._spans.add(replace(span, after=between, last=rows[-1].key, count=len(rows) - middle))
             if too_large:
                 self._shrink(batch)
             return False
         suspect = replace(
             span,
+            last=rows[0].key,
             alone=True,
             too_large=batch.size if too_large else 0,
             epoch=evidence.epoch,
@@ -251,7 +253,7 @@ class Claims:
     def put_back(self, newest: Batch) -> None:
         """Take note that the batch that was claimed last is not sent now."""
         if newest.span.last == self._cursor and not newest.span.refusals:
-            self._cursor = newest.span.first - 1  # no key lies in between: it is as if it had not been read
+            self._cursor = newest.span.after  # as if it had not been read
         else:
             self._spans.add(newest.span)
 
@@ -271,15 +273,15 @@ class Claims:
             rows = self._read(count_max, self._payload_size_max(expected))
             if not rows:
                 return None
-            rows = self._fit(rows)
-            last = rows[-1].key
+            rows, _ = self._fitting(rows)
+            after, last = self._cursor, rows[-1].key
             self._rows_expected = len(rows)
             rows = self._without_old(rows)
             self._cursor = last
             if self._remembered or self._spans.suspects:
-                rows = self._without_suspects(rows)
+                rows = self._without_suspects(rows, after)
             if rows:
-                return self._batch(rows, Span(first=rows[0].key, last=rows[-1].key, count=len(rows)))
+                return self._batch(rows, Span(after=after, last=rows[-1].key, count=len(rows)))
 
     def recall(self, known: bytes | None) -> None:
         """Begin with what an earlier process knew; see `known`. Called before anything is claimed."""
@@ -290,13 +292,14 @@ class Claims:
         unread = [known for key, known in self._remembered.items() if key > self._cursor]
         return json.dumps(self._evidence.known(self._spans.alone()) + unread).encode()
 
-    def _without_suspects(self, rows: list[Row]) -> list[Row]:
+    def _without_suspects(self, rows: list[Row], after: int) -> list[Row]:
         """Take the rows out of which an earlier process knew that they were refused alone."""
         for row in rows:
             known = self._remembered.pop(row.key, None)
             if known is not None:
                 # It is asked about at once: whoever looks after the queue now may have mended the collector.
-                self._spans.add(replace(self._evidence.suspect_of(known), due_at=self._monotonic()))
+                self._spans.add(replace(self._evidence.suspect_of(known, after), due_at=self._monotonic()))
+            after = row.key
         return [row for row in rows if not self._spans.is_suspect(row.key)]
 
     def _read(self, count_max: int, size_max: int) -> list[Row]:
@@ -314,33 +317,60 @@ class Claims:
             pace.rest()
         return rows
 
-    def _newest(self) -> Batch | None:
-        """Claim the newest event; what lies before it becomes a span that waits for its turn."""
-        newest = self._queue.high_key()
-        if newest <= self._cursor:
-            return None
-        if newest > self._cursor + 1:
-            self._spans.add(Span(first=self._cursor + 1, last=newest - 1, count=self._settings.batch_size))
-        self._cursor = newest
-        return self._again(Span(first=newest, last=newest, count=1))
+    def _beyond(self) -> Batch | None:
+        """Return the newest of the events that were in no refused request, alone.
+
+        Others are claimed for it, twice as many each time, so that a run of refused events at the head, however long it
+        is, is soon left behind.
+        """
+        batch = self._fresh(self._settings.batch_size)
+        for _ in range((1 << self._leap) - 1):
+            further = self._fresh(self._settings.batch_size) if batch is not None else None
+            if batch is None or further is None:
+                break
+            self._spans.add(batch.span)
+            batch = further
+        self._leap = min(self._leap + 1, _LEAP_MAX)
+        while batch is None and (span := self._spans.newest_untried()) is not None:
+            batch = self._again(span)
+        return None if batch is None else self._newest_of(batch)
+
+    def _newest_of(self, batch: Batch) -> Batch:
+        """Return a batch's newest event alone; the others become a span that waits for its turn."""
+        *others, newest = batch.rows
+        if not others:
+            return batch
+        between = others[-1].key
+        self._spans.add(replace(batch.span, last=between, count=len(others)))
+        return self._batch([newest], replace(batch.span, after=between, last=newest.key, count=1))
 
     def _again(self, span: Span) -> Batch | None:
         """Read a span's events from the queue again; None if none of them is there any more."""
+        rows: list[Row] = []
+        after = span.after
         try:
-            found = self._queue.peek(span.first - 1, span.count, self._payload_size_max(span.count))
-            rows = self._fit([row for row in found if row.key <= span.last and not self._spans.is_suspect(row.key)])
-            last = rows[-1].key if rows else span.last
-            count = len(rows)
+            # Suspects may stand in between, which are passed by.
+            while len(rows) < span.count and after < span.last:
+                found = self._queue.peek(after, max(span.count - len(rows), PIECE), self._payload_size_max(span.count))
+                if not found:
+                    after = span.last
+                    break
+                mine = [row for row in found if row.key <= span.last and not self._spans.is_suspect(row.key)]
+                rows += mine[: span.count - len(rows)]
+                after = rows[-1].key if len(rows) == span.count else found[-1].key
+            rows, is_cut = self._fitting(rows)
+            if is_cut:
+                after = rows[-1].key
             rows = self._without_old(rows)
         except QueueError:
             self._spans.add(span)
             raise
-        if last < span.last:
-            # Whatever was evicted or expired meanwhile, the rest of the span's keys stay claimed until they were read.
-            self._spans.add(replace(span, first=last + 1, count=max(span.count - count, 1)))
+        if after < span.last:
+            # Whatever was evicted or expired meanwhile, the rest of the span stays claimed until it was read.
+            self._spans.add(replace(span, after=after, count=max(span.count - len(rows), 1)))
         if not rows:
             return None
-        return self._batch(rows, replace(span, first=rows[0].key, last=rows[-1].key, count=len(rows)))
+        return self._batch(rows, replace(span, last=rows[-1].key, count=len(rows)))
 
     def still_there(self, batch: Batch) -> Batch | None:
         """Take note that a batch goes out now. Return it without events that were evicted, None if all were."""
@@ -352,7 +382,7 @@ class Claims:
         rows = [row for row in batch.rows if row.key in there]
         if not rows:
             return None
-        return self._batch(rows, replace(batch.span, first=rows[0].key, last=rows[-1].key, count=len(rows)))
+        return self._batch(rows, replace(batch.span, last=rows[-1].key, count=len(rows)))
 
     def _batch(self, rows: list[Row], span: Span) -> Batch:
         return Batch(rows=rows, span=span, size=body_size(rows, ENVELOPE_SIZE), wall_ms=self._wall_ms)
@@ -360,9 +390,10 @@ class Claims:
     def _payload_size_max(self, count: int) -> int:
         return max(self._size_max - ENVELOPE_SIZE - EVENT_OVERHEAD * count, 1)
 
-    def _fit(self, rows: list[Row]) -> list[Row]:
-        """Leave off what does not fit into one body, but never the oldest event."""
+    def _fitting(self, rows: list[Row]) -> tuple[list[Row], bool]:
+        """Leave off what does not fit into one body, but never the oldest event. Return whether anything was."""
         size = body_size(rows, ENVELOPE_SIZE)
+        count = len(rows)
         while size > self._size_max and len(rows) > 1:
             size -= EVENT_OVERHEAD + len(rows.pop().payload)
-        return rows
+        return rows, len(rows) < count

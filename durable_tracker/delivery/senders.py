@@ -30,7 +30,7 @@ class Parcel(Protocol):
 P = TypeVar("P", bound=Parcel)
 
 
-class Pipeline(Generic[P]):
+class Senders(Generic[P]):
     """Sends parcels through a transport, at most `senders` at a time.
 
     Args:

@@ -16,11 +16,11 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Span:
-    """A run of pending events: no other pending key lies between its first and its last.
+    """A run of pending events: those that the queue handed out between two others.
 
     Attributes:
-        first: lowest key.
-        last: highest key.
+        after: the key of an event that was handed out before them; what lies in between is theirs, gone, or a suspect.
+        last: the key of the last of them.
         count: about how many events there are; how many are read at once.
         refusals: the numbers of the refused requests that these events were in, but for questions about a suspect.
         accepted_before: requests that had been accepted at the first refusal.
@@ -37,7 +37,7 @@ class Span:
         accepted_first: requests that had been accepted then, in the process in which that was.
     """
 
-    first: int
+    after: int
     last: int
     count: int
     refusals: tuple[int, ...] = ()
@@ -59,72 +59,74 @@ class Spans:
     """The spans of one queue. Not thread-safe: it belongs to the policy loop."""
 
     def __init__(self) -> None:
-        self._by_first: dict[int, Span] = {}
+        self._by_last: dict[int, Span] = {}
 
     def __len__(self) -> int:
-        return len(self._by_first)
+        return len(self._by_last)
 
     def is_suspect(self, key: int) -> bool:
         """Return whether an event is known as a suspect."""
-        span = self._by_first.get(key)
+        span = self._by_last.get(key)
         return span is not None and span.alone
 
     @property
     def refused(self) -> bool:
         """Whether any of them was refused and may still hold good events."""
-        return any(bool(span.refusals) and not span.alone for span in self._by_first.values())
+        return any(bool(span.refusals) and not span.alone for span in self._by_last.values())
 
     @property
     def suspects(self) -> int:
         """How many events are suspects."""
-        return sum(span.alone for span in self._by_first.values())
+        return sum(span.alone for span in self._by_last.values())
 
     @property
     def parked(self) -> int:
         """How many of them are parked."""
-        return sum(span.is_parked for span in self._by_first.values())
+        return sum(span.is_parked for span in self._by_last.values())
 
     @property
     def due_at(self) -> float:
         """When the next suspect is to be asked about, in seconds of the monotonic clock."""
-        return min((span.due_at for span in self._by_first.values() if span.alone), default=math.inf)
+        return min((span.due_at for span in self._by_last.values() if span.alone), default=math.inf)
 
     def alone(self) -> list[Span]:
         """Return the suspects."""
-        return [span for span in self._by_first.values() if span.alone]
+        return [span for span in self._by_last.values() if span.alone]
 
     def add(self, span: Span) -> None:
         """Keep a span until it is picked."""
-        self._by_first[span.first] = span
+        self._by_last[span.last] = span
 
     def oldest(self) -> Span | None:
         """Take the oldest span that is no suspect."""
-        span = min((span for span in self._by_first.values() if not span.alone), key=_first, default=None)
-        return self._by_first.pop(span.first) if span else None
+        span = min((span for span in self._by_last.values() if not span.alone), key=_last, default=None)
+        return self._by_last.pop(span.last) if span else None
 
-    def control(self) -> Span | None:
-        """Take one event that is most likely innocent: the newest of the largest span that was not tried as such."""
-        untried = [span for span in self._by_first.values() if not span.alone]
-        if not untried:
-            return None
-        span = max(untried, key=lambda one: (one.last - one.first, one.first))
-        del self._by_first[span.first]
-        if span.first == span.last:
-            return span
-        self.add(replace(span, last=span.last - 1, count=min(span.count, span.last - span.first)))
-        return replace(span, first=span.last, count=1)
+    def largest(self) -> Span | None:
+        """Take the largest span that is no suspect: its newest event is most likely innocent."""
+        span = max(
+            (span for span in self._by_last.values() if not span.alone),
+            key=lambda one: (one.count, one.last),
+            default=None,
+        )
+        return self._by_last.pop(span.last) if span else None
+
+    def newest_untried(self) -> Span | None:
+        """Take the newest span that was in no refused request."""
+        span = max((span for span in self._by_last.values() if not span.refusals), key=_last, default=None)
+        return self._by_last.pop(span.last) if span else None
 
     def hasten(self, at: float) -> None:
         """Let no suspect that is not parked wait for longer than until `at`."""
-        for span in [span for span in self._by_first.values() if span.alone and not span.is_parked]:
-            self._by_first[span.first] = replace(span, due_at=min(span.due_at, at))
+        for span in [span for span in self._by_last.values() if span.alone and not span.is_parked]:
+            self._by_last[span.last] = replace(span, due_at=min(span.due_at, at))
 
     def due(self, now: float) -> Span | None:
         """Take the suspect that has been due for longest, None if none is."""
         if self.due_at > now:
             return None
-        span = min((span for span in self._by_first.values() if span.alone), key=lambda one: one.due_at)
-        return self._by_first.pop(span.first)
+        span = min((span for span in self._by_last.values() if span.alone), key=lambda one: one.due_at)
+        return self._by_last.pop(span.last)
 
     def rewind(self, cursor: int) -> int:
         """Return where to go on reading the queue, having forgotten the spans that lie just before.
@@ -134,14 +136,14 @@ class Spans:
         Args:
             cursor: the highest key that was claimed.
         """
-        while self._by_first:
-            top = self._by_first[max(self._by_first)]
+        while self._by_last:
+            top = self._by_last[max(self._by_last)]
             if top.refusals:
                 break
-            del self._by_first[top.first]
-            cursor = top.first - 1
+            del self._by_last[top.last]
+            cursor = top.after
         return cursor
 
 
-def _first(span: Span) -> int:
-    return span.first
+def _last(span: Span) -> int:
+    return span.last

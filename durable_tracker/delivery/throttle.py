@@ -27,18 +27,18 @@ _REST_MIN_S: Final = 0.0002  # enough for a thread that waits to have its turn
 _BALANCE_MAX_S: Final = 0.04
 
 
-class Pace:
+class Throttle:
     """Says when to rest, and rests. Not thread-safe: it belongs to the thread that delivers.
 
     Args:
-        high_key: returns the highest key that was given out, by which it is seen that events come in.
+        puts: returns how many events were put, counted from anywhere, by which it is seen that they come in.
         is_hurried: whether somebody waits for the queue to be empty.
     """
 
-    def __init__(self, high_key: Callable[[], int], is_hurried: Callable[[], bool]) -> None:
-        self._high_key = high_key
+    def __init__(self, puts: Callable[[], int], is_hurried: Callable[[], bool]) -> None:
+        self._count = puts
         self._is_hurried = is_hurried
-        self._high = high_key()
+        self._puts = puts()
         self._active_until = -math.inf
         self._falls_behind = False
         self._balance_s = 0.0  # time that passed, less what the work done may take as long as
@@ -52,8 +52,8 @@ class Pace:
 
     def delivered(self, count: int) -> None:
         """Take note that `count` events were delivered since the last call."""
-        high = self._high_key()
-        came, self._high = high - self._high, high
+        puts = self._count()
+        came, self._puts = puts - self._puts, puts
         if came:
             self._active_until = time.monotonic() + _ACTIVE_S
         self._falls_behind = 2 * came > count

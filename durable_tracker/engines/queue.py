@@ -21,7 +21,13 @@ if TYPE_CHECKING:
 
 
 class Row(NamedTuple):
-    """One pending event: its key, which rises with the order of `put`, and the payload as it was put."""
+    """One pending event.
+
+    Attributes:
+        key: a handle of this consumer's own, above all that it was handed before. It means nothing to others, and
+            nothing is to be read out of a difference of two.
+        payload: the event as it was put.
+    """
 
     key: int
     payload: bytes
@@ -53,6 +59,18 @@ class Queue(Protocol):
     acknowledged, yet may have happened), and no other call is affected.
     """
 
+    @property
+    def puts(self) -> int:
+        """How many events were put through this object, counted from anywhere: it rises with each."""
+
+    @property
+    def lease_s(self) -> float | None:
+        """For how many seconds a peeked row is this consumer's; None: until `release`, or its process ends."""
+
+    @property
+    def poll_s(self) -> float | None:
+        """After how many seconds to look for events of other processes; None: nobody else puts into this queue."""
+
     def put(self, payload: bytes) -> None:
         """Store one event.
 
@@ -69,24 +87,33 @@ class Queue(Protocol):
         """
 
     def peek(self, after: int, count_max: int, size_max: int) -> list[Row]:
-        """Return the oldest pending rows with a key above `after`, without removing them.
+        """Claim the oldest pending rows, without removing them, and return those with a key above `after`.
+
+        Rows that another consumer holds are not returned. What is returned is this consumer's for `lease_s`, and is
+        returned again under the same key until then. A row that comes back later has a new key.
 
         At most `count_max` rows whose payloads have at most `size_max` bytes together, but always at least one row if
         there is one. A row that fails its checksum is set aside (counted as `damaged`) and never returned.
         """
 
     def hold(self, keys: Sequence[int]) -> Sequence[int]:
-        """Take note that rows go out now, so that a full queue evicts others; one that was only peeked may be evicted.
+        """Take note that rows go out now, and hold them for another `lease_s`.
+
+        A full queue evicts others; one that was only peeked may be evicted. Asked about rows whose removal failed, it
+        tells which of them are still there.
 
         Returns:
-            The keys whose rows are still there, in their order.
+            The keys whose rows are still there and this consumer's, in their order.
         """
 
     def release(self, keys: Sequence[int] | None = None) -> None:
-        """Take note that rows, or None for all, are not in flight any more, so that a full queue may evict them."""
+        """Let others have rows, or all (None), at once: they are not in flight any more. Never raises."""
 
     def ack(self, keys: Sequence[int]) -> None:
-        """Remove rows that were delivered: from now on nobody sees them, whenever the storage gets rid of them."""
+        """Remove rows that were delivered: from now on nobody sees them, whenever the storage gets rid of them.
+
+        Rows that are gone are passed by: the counts grow by those that went.
+        """
 
     def reject(self, keys: Sequence[int], status: int | None, reason: str) -> None:
         """Move rows that were refused for what they are to the dead letters, with the reason.
@@ -113,14 +140,17 @@ class Queue(Protocol):
     def ledger(self) -> Ledger:
         """Return the counts, in O(1)."""
 
-    def oldest_key(self) -> int | None:
-        """Return the lowest pending key, or None if the queue is empty, in O(1).
+    def pending(self) -> int:
+        """Return the number of pending events, in O(1)."""
 
-        0 if nothing can be read now, and events are still to come in from a damaged file.
-        """
+    def is_empty(self) -> bool:
+        """Return whether nothing is pending, in O(1). False while events are still to come in from a damaged file."""
 
-    def high_key(self) -> int:
-        """Return the highest key that was ever given out, 0 if none was, in O(1)."""
+    def mark(self) -> int:
+        """Return a mark behind all that was put so far, for `is_past`."""
+
+    def is_past(self, mark: int) -> bool:
+        """Return whether everything that was put before a mark is gone from the queue, in O(1)."""
 
     def close(self) -> None:
         """Give the storage back. May be called twice."""

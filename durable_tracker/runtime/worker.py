@@ -17,7 +17,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from durable_tracker.delivery.policy import Delivery, Result
-from durable_tracker.delivery.throttle import Pace
+from durable_tracker.delivery.throttle import Throttle
 from durable_tracker.engines.sqlite.queue import NOT_OURS
 from durable_tracker.errors import QueueClosedError, QueueError
 from durable_tracker.log import logger
@@ -64,7 +64,7 @@ class Worker:
     deadline. A worker belongs to one process: after a fork the child makes another.
 
     Attributes:
-        wake_at: the key from which on a put has to call `wake`.
+        wake_at: the number of puts from which on a put has to call `wake`.
         why_stopped: why no thread runs that should, None if one does or none should.
     """
 
@@ -111,7 +111,7 @@ class Worker:
         self._next_adoption = 0.0
         self._done_orphans: dict[Path, tuple[int, ...]] = {}
         self._pid = os.getpid()
-        self._pace = Pace(queue.high_key, lambda: self._is_stopped or bool(self._listeners))
+        self._pace = Throttle(lambda: queue.puts, lambda: self._is_stopped or bool(self._listeners))
         self._delivery = make_delivery(queue, wait=self._wait, stopping=self._is_over, pace=self._pace)
         self._ident: int | None = None
         self._has_ended = False
@@ -186,7 +186,7 @@ class Worker:
         """
         if self._is_own_thread():
             return False
-        target = self._queue.high_key()
+        mark = self._queue.mark()
         asked_at = time.monotonic()
         deadline = None if timeout_s is None else asked_at + timeout_s
         before, failures = self.state, self._failures
@@ -195,8 +195,7 @@ class Worker:
         try:
             self.poke()
             while True:
-                oldest = self._queue.oldest_key()
-                if oldest is None or oldest > target:
+                if self._queue.is_past(mark):
                     return True
                 now, state = time.monotonic(), self.state
                 has_failed = state.trouble_count > before.trouble_count or self._failures > failures
@@ -282,7 +281,7 @@ class Worker:
         if self._gives_up:
             return True
         try:
-            return self._queue.oldest_key() is None
+            return self._queue.is_empty()
         except (QueueClosedError, *NOT_OURS):
             raise
         except (QueueError, OSError):
@@ -338,7 +337,7 @@ class Worker:
 
     def _round(self) -> None:
         self._is_poked = False  # here, not where it is noticed: this round is the attempt that was asked for
-        seen = self._queue.high_key()
+        seen = self._queue.puts
         self._delivery.run(progress=self._tell, may_yield=lambda: time.monotonic() >= self._next_adoption)
         self._tell()
         if not self._is_stopped and time.monotonic() >= self._next_adoption:
@@ -346,11 +345,11 @@ class Worker:
         while not self._has_news(seen) and not self._queue.shrink(_SHRINK_PAGES):
             pass
         self._sleep(seen)
-        if self._queue.high_key() > seen:
+        if self._queue.puts > seen:
             self._linger(seen)
 
     def _has_news(self, seen: int) -> bool:
-        return self._is_over() or self._is_poked or self._queue.high_key() > seen
+        return self._is_over() or self._is_poked or self._queue.puts > seen
 
     def _sleep(self, seen: int) -> None:
         """Wait for a put, a flush, a stop, the next look for orphans, or the next for suspects."""
@@ -370,7 +369,7 @@ class Worker:
         while not (self._is_stopped or self._is_poked or self._is_retired):
             self.wake_at = seen + self._gather
             left = until - time.monotonic()
-            if left <= 0 or self._queue.high_key() >= seen + self._gather:
+            if left <= 0 or self._queue.puts >= seen + self._gather:
                 break
             with contextlib.suppress(queues.Empty):
                 self._signals.get(timeout=left)
@@ -441,7 +440,7 @@ class Worker:
 
     def _drain_orphan(self, orphan: SqliteQueue, is_over: Callable[[], bool]) -> Result:
         """Deliver an orphan's events, without waiting for an outage to end."""
-        if orphan.oldest_key() is None:
+        if orphan.is_empty():
             return Result.EMPTY
         logger.info("worker.orphan_adopted", extra={"slot": str(orphan.slot.database), **_counts(orphan)})
         delivery = self._make_delivery(orphan, wait=self._wait, stopping=is_over, pace=self._pace)

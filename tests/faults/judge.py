@@ -149,7 +149,7 @@ def observe(subject: Subject, folder: Path, *, twice: bool = False) -> Observati
         store = subject.open(folder)
         try:
             numbers, keys, altered = _rows(store)
-            ledger, high = store.ledger(), store.high_key()
+            ledger, high = store.ledger(), store.mark()
             if twice:
                 store.put(payload(0))
         finally:

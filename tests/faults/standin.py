@@ -229,7 +229,7 @@ class StandIn:
             pending = accepted - delivered - dead
             return Ledger(accepted=accepted, delivered=delivered, dead=dead, pending=pending)
 
-    def high_key(self) -> int:
+    def mark(self) -> int:
         """Return the highest key that was ever given out."""
         with self._lock, self._mapped():
             return self._high(self._current())

@@ -115,7 +115,7 @@ class Backlogs:
         """Return whether the events of a queue may be sent to this address, and note it if not."""
         origin = queue.origin
         theirs = Endpoint.on_record(origin)
-        if queue.oldest_key() is None:
+        if queue.is_empty():
             self._elsewhere.pop(queue.slot.database, None)
             return True
         if theirs is None:  # nothing can be known

@@ -114,7 +114,7 @@ class SqliteQueue:
         self.max_queue_bytes = max_queue_bytes
         self._pid = os.getpid()
         self._on_wire: set[int] = set()
-        self._evicted = 0  # the highest key that was evicted
+        self._doubt = 0  # the highest key that may be gone, though it was read
         file = SlotFile(slot, durability=durability, max_queue_bytes=max_queue_bytes, byte_limit=byte_limit)
         try:
             self._file = file
@@ -298,7 +298,7 @@ class SqliteQueue:
     def hold(self, keys: Sequence[int]) -> Sequence[int]:
         """Take note that rows go out now; see `Queue.hold`."""
         with self._books.lock:
-            if keys and keys[0] <= self._evicted:
+            if keys and keys[0] <= self._doubt:
                 found = self._connection.select("SELECT key FROM events WHERE key BETWEEN ? AND ?", (keys[0], keys[-1]))
                 there = {key for (key,) in found}
                 keys = [key for key in keys if key in there]
@@ -353,12 +353,20 @@ class SqliteQueue:
                     if len(found) < _EVICTED_AT_ONCE or len(keys) >= _EVICTED_AT_ONCE:
                         break
             self._remove(keys, "evicted")
-            self._evicted = max([self._evicted, *keys])
+            self._doubt = max([self._doubt, *keys])
         return len(keys)
 
     def _remove(self, keys: Iterable[int], count: str) -> None:
+        rising = sorted(set(keys))
+        try:
+            self._remove_parts(rising, count)
+        except BaseException:
+            self._doubt = max([self._doubt, *rising])
+            raise
+
+    def _remove_parts(self, rising: Sequence[int], count: str) -> None:
         books = self._books
-        for part in _parts(sorted(set(keys))):
+        for part in _parts(rising):
             expected = sum(last - first + 1 for first, last in part)
             with books.lock:
                 gone = books.acked
@@ -385,18 +393,33 @@ class SqliteQueue:
 
     # ── state ────────────────────────────────────────────────────────────────────────────────────────────────────
 
+    lease_s = None
+    poll_s = None
+
     @property
-    def high(self) -> int:
-        """The highest key that was given out."""
+    def puts(self) -> int:
+        """How many events were put, counted from anywhere: the highest key that was given out."""
         return self._books.high
 
-    def high_key(self) -> int:
-        """Return the highest key ever given out; see `Queue.high_key`."""
+    def mark(self) -> int:
+        """Return the highest key that was given out; see `Queue.mark`."""
         return self._books.high
+
+    def is_past(self, mark: int) -> bool:
+        """Return whether no key up to `mark` is pending; see `Queue.is_past`."""
+        oldest = self.oldest_key()
+        return oldest is None or oldest > mark
+
+    def is_empty(self) -> bool:
+        """Return whether nothing is pending; see `Queue.is_empty`."""
+        return self.oldest_key() is None
 
     @_mending
     def oldest_key(self) -> int | None:
-        """Return the lowest pending key; see `Queue.oldest_key`."""
+        """Return the lowest pending key, None if there is none.
+
+        0 if nothing can be read now, and events are still to come in from a damaged file.
+        """
         row = self._connection.select_one("SELECT min(key) FROM events WHERE key > ?", (self._books.acked,))
         if row is None or row[0] is None:
             if self._file.is_taking_over:

@@ -11,7 +11,7 @@ from fakes import OK, MemoryQueue, ScriptedCollector, event, rig
 
 from durable_tracker.delivery import throttle as pace_module
 from durable_tracker.delivery.policy import Result
-from durable_tracker.delivery.throttle import PIECE, Pace
+from durable_tracker.delivery.throttle import PIECE, Throttle
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +29,7 @@ class Site:
         self.is_hurried = False
         clock = SimpleNamespace(thread_time=lambda: self.cpu_s, monotonic=lambda: self.now_s, sleep=self.sleep)
         monkeypatch.setattr(pace_module, "time", clock)
-        self.pace = Pace(lambda: self.high, lambda: self.is_hurried)
+        self.pace = Throttle(lambda: self.high, lambda: self.is_hurried)
 
     def sleep(self, seconds: float) -> None:
         assert seconds > 0
@@ -118,7 +118,7 @@ def test_no_rest_where_the_queue_would_grow(site: Site) -> None:
     assert site.work(0.001) == 0
 
 
-class Gentle(Pace):
+class Gentle(Throttle):
     """Always gentle, and never asleep."""
 
     def __init__(self) -> None:
@@ -150,7 +150,7 @@ class Threads(ScriptedCollector):
         return super().send(events)
 
 
-def drain(pace: Pace | None, **settings: Any) -> tuple[list[list[int]], list[int], set[str]]:
+def drain(pace: Throttle | None, **settings: Any) -> tuple[list[list[int]], list[int], set[str]]:
     queue = PeekedQueue([event(number, pad=(number * 37) % 90) for number in range(1, 1001)])
     queue.peeked = []
     transport = Threads(lambda _n, _eids: OK)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from durable_tracker.delivery.senders import Pipeline
+from durable_tracker.delivery.senders import Senders
 from durable_tracker.delivery.transport import Reply
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Overlapping(Plain):
 def test_there_is_a_rest_between_making_a_request_and_sending_it(kind: type[Plain]) -> None:
     """Making a large one takes some milliseconds of the core, which are not to be followed by those of sending."""
     notes: list[str] = []
-    pipeline: Pipeline[Parcel] = Pipeline(kind(notes), 1, lambda: notes.append("rested"))
+    pipeline: Senders[Parcel] = Senders(kind(notes), 1, lambda: notes.append("rested"))
     pipeline.submit(Parcel(notes))
     pipeline.collect(lambda: notes.append("meanwhile"))
     assert ["made", "rested", "sent"] == notes[:3]
