@@ -99,13 +99,13 @@ def _measure(results: Results, name: str, queue: SqliteQueue, empty: SqliteQueue
         start = perf_counter()
         queue.peek(0, 500, 150_000)
         results.add(BY_BACKLOG, name, "peek ms", (perf_counter() - start) * 1000)
-        queue.release()
+        queue.settle()
 
 
 def _forget(queue: SqliteQueue) -> None:
     rows = queue.peek(0, 1 << 20, 1 << 30)
     queue.ack([found.key for found in rows])
-    queue.release()
+    queue.settle()
 
 
 def _memory_kib() -> int:

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from durable_tracker import Emitter
-from durable_tracker.engines.sqlite.queue import SqliteQueue, open_free_slot
+from durable_tracker.engines.sqlite.queue import SqliteQueue
+from durable_tracker.engines.sqlite.slots import Slot
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,7 +67,7 @@ class Contender:
 def _queue(level: Level) -> Callable[[Path], Store]:
     def opened(directory: Path) -> Store:
         directory.mkdir(exist_ok=True)
-        queue: SqliteQueue = open_free_slot(directory, durability=level, max_queue_bytes=QUEUE_SIZE_MAX)
+        queue = SqliteQueue.take(Slot(directory, 0), durability=level, max_queue_bytes=QUEUE_SIZE_MAX)
         return Store(queue.put, queue.close)
 
     return opened

@@ -25,7 +25,7 @@ from durable_tracker.commands.options import (
     EXIT_CODES,
     Exit,
     add_slot_options,
-    chosen_slots,
+    chosen_places,
     count,
     header,
     seconds,
@@ -36,8 +36,7 @@ from durable_tracker.delivery.hold import hold_of
 from durable_tracker.delivery.http_transport import HttpTransport
 from durable_tracker.delivery.policy import Delivery, Result
 from durable_tracker.delivery.state import DeliverySettings, DeliveryState
-from durable_tracker.engines.queue import Ledger
-from durable_tracker.engines.sqlite.queue import SqliteQueue
+from durable_tracker.engines.queue import Ledger, Shrinking
 from durable_tracker.errors import ConfigurationError, QueueError, SlotBusyError
 from durable_tracker.protocol.endpoint import PATHS, Endpoint
 
@@ -45,7 +44,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Container, Sequence
     from types import FrameType
 
-    from durable_tracker.engines.sqlite.slots import Slot
+    from durable_tracker.engines.engine import Place
+    from durable_tracker.engines.queue import Queue
 
 PATIENCE_S: Final = 60.0
 """Without `--timeout`, give up on a collector after this long without a delivery."""
@@ -160,7 +160,7 @@ class SlotDrain:
     """One slot's story: it is visited until it is empty, or until there is no time left.
 
     Attributes:
-        slot: the slot.
+        place: where the queue is.
         address: the collector that its events are for, None before the first visit.
         has_answered: whether that collector took anything.
         is_over: whether another visit would change nothing.
@@ -168,15 +168,15 @@ class SlotDrain:
         why: what kept it from becoming empty, None if nothing did so far.
     """
 
-    def __init__(self, slot: Slot, args: argparse.Namespace) -> None:
-        """Know of a slot, and visit it later."""
-        self.slot = slot
+    def __init__(self, place: Place, args: argparse.Namespace) -> None:
+        """Know of a queue, and visit it later."""
+        self.place = place
         self.address: str | None = None
         self.has_answered = False
         self.is_over = False
         self.due_at = -math.inf
         self._args = args
-        self._name = str(slot.database)
+        self._name = place.name
         self._before: Ledger | None = None
         self._after = Ledger()
         self._failure: Outcome | None = None
@@ -231,7 +231,7 @@ class SlotDrain:
 
     def _visit(self, turn: Turn, stop: Stop, troubled: Container[str], probe_s: float | None) -> None:
         try:
-            with SqliteQueue.take(self.slot) as queue:
+            with self.place.take() as queue:
                 self._drain(queue, turn, stop, troubled, probe_s)
         except SlotBusyError as exc:
             self._failed(Exit.BUSY, f"in use by process {exc.pid}: left to it")
@@ -246,9 +246,7 @@ class SlotDrain:
         self.is_over = True
         self._failure = Outcome(slot=self._name, exit_code=code, error=error)
 
-    def _drain(
-        self, queue: SqliteQueue, turn: Turn, stop: Stop, troubled: Container[str], probe_s: float | None
-    ) -> None:
+    def _drain(self, queue: Queue, turn: Turn, stop: Stop, troubled: Container[str], probe_s: float | None) -> None:
         self._after = queue.ledger()
         self._before = self._before or self._after
         if queue.is_empty():
@@ -269,9 +267,10 @@ class SlotDrain:
         self._transport = _transport(endpoint, args)
         delivery = _delivery(queue, self._transport, settings, endpoint, turn)
         try:
-            with Progress(self._before.pending, self._label, is_quiet=args.quiet or args.json) as progress:
+            with Progress(self._before.pending, self.place.label, is_quiet=args.quiet or args.json) as progress:
                 result = self._run(delivery, turn, stop, progress, give_up=probe_s is not None)
-            queue.shrink()
+            if isinstance(queue, Shrinking):
+                queue.shrink()
         finally:
             delivery.close()
             self._transport.close()
@@ -281,7 +280,7 @@ class SlotDrain:
         self.due_at = (delivery.state.next_attempt_at or -math.inf) if result is Result.SUSPECTS else -math.inf
         self.why = _why(result, delivery.state, stop)
 
-    def _answers(self, queue: SqliteQueue, endpoint: Endpoint, turn: Turn, settings: DeliverySettings) -> bool:
+    def _answers(self, queue: Queue, endpoint: Endpoint, turn: Turn, settings: DeliverySettings) -> bool:
         """Return whether the collector takes or refuses a few events now."""
         probe_s = max(turn.left_s(), _PROBE_S_MIN)
         self._transport = _transport(endpoint, self._args, probe_s)
@@ -336,10 +335,6 @@ class SlotDrain:
         """How many events have left the queue so far."""
         before, after = self._before or self._after, self._after
         return before.pending - after.pending
-
-    @property
-    def _label(self) -> str:
-        return f"{self.slot.directory.name}/{self.slot.index}"  # a whole path would leave no room for the bar
 
     def outcome(self) -> Outcome:
         """Return what became of the slot."""
@@ -441,7 +436,7 @@ def _transport(endpoint: Endpoint, args: argparse.Namespace, limit_s: float | No
 
 
 def _delivery(
-    queue: SqliteQueue, transport: HttpTransport, settings: DeliverySettings, endpoint: Endpoint, turn: Turn
+    queue: Queue, transport: HttpTransport, settings: DeliverySettings, endpoint: Endpoint, turn: Turn
 ) -> Delivery:
     return Delivery(
         queue,
@@ -453,7 +448,7 @@ def _delivery(
     )
 
 
-def _endpoint(queue: SqliteQueue, name: str, args: argparse.Namespace) -> Endpoint:
+def _endpoint(queue: Queue, name: str, args: argparse.Namespace) -> Endpoint:
     recorded = Endpoint.on_record(queue.origin)
     method = args.method or (recorded.method if recorded else "post")
     if args.to is not None:
@@ -492,13 +487,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Drain what `args` names. Return the exit code."""
     try:
-        slots = chosen_slots(args)
+        places = chosen_places(args)
     except ConfigurationError as exc:
         complain(f"drain: {exc}")
         return Exit.USAGE
     stop = Stop(args.timeout)
     stop.install()
-    drains = [SlotDrain(slot, args) for slot in slots]
+    drains = [SlotDrain(place, args) for place in places]
 
     def tell(drain: SlotDrain) -> None:
         outcome = drain.outcome()

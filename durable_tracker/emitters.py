@@ -1,9 +1,8 @@
 """The emitter: owns a slot, a worker and the settings.
 
-Tracker ──put──► Emitter ──► SqliteQueue ◄── Worker ──► Delivery ──► Transport ──► collector
-                    │                          │
-                    └── opened by the first    └── started by the first put, or by flush,
-                        use in each process        in each process
+Tracker ──put──► Emitter ──► Queue ◄── Worker ──► Delivery ──► Transport ──► collector
+                    │          └────────┴──────── Opened, by the first use in each process
+                    └── FullQueue: what is done when there is no room
 """
 
 from __future__ import annotations
@@ -21,22 +20,20 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from durable_tracker.delivery.batches import device_time_ms
 from durable_tracker.delivery.hold import Hold, hold_of
 from durable_tracker.delivery.policy import Delivery, DeliverySettings
-from durable_tracker.engines.queue import Ledger
-from durable_tracker.engines.sqlite.backlogs import Backlogs, replaced_addresses
-from durable_tracker.engines.sqlite.books import BYTE_LIMIT, MAX_QUEUE_BYTES
-from durable_tracker.engines.sqlite.filesystem import warn_if_weak
-from durable_tracker.engines.sqlite.queue import NOT_OURS, ForkedError, SqliteQueue
-from durable_tracker.engines.sqlite.slots import directory_name, make_private_directory, queue_root, safe_name
+from durable_tracker.engines.addresses import engine_of
+from durable_tracker.engines.engine import BYTE_LIMIT, MAX_QUEUE_BYTES, QueueSettings
+from durable_tracker.engines.queue import ForkedError, Ledger, NotOursError
 from durable_tracker.errors import (
     ConfigurationError,
     QueueClosedError,
     QueueError,
     QueueFullError,
-    SlotBusyError,
 )
 from durable_tracker.log import logger
 from durable_tracker.protocol.encoder import finished
-from durable_tracker.protocol.endpoint import Endpoint
+from durable_tracker.protocol.endpoint import Endpoint, replaced_addresses
+from durable_tracker.runtime.full_queue import FullQueue
+from durable_tracker.runtime.opened import Opened
 from durable_tracker.runtime.settings import EmitterSettings, OnFull, check_count, check_function, check_seconds
 from durable_tracker.runtime.worker import Worker, close_retired
 
@@ -45,10 +42,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from durable_tracker.delivery.transport import Transport
-    from durable_tracker.engines.queue import Row
-    from durable_tracker.engines.sqlite.slot_file import Durability
+    from durable_tracker.engines.engine import Durability, Engine
+    from durable_tracker.engines.queue import Queue, Row
 
-_FULL_RECHECK_S: Final = 0.1
 _SENDING: Final = (
     "http_get",
     "http_post",
@@ -122,6 +118,7 @@ class Emitter:
         buffer_size: the older spelling of `batch_size`.
         name: the queue's name. None: derived from the address. Emitters of one name share a backlog.
         replaces: addresses of collectors whose backlogs are sent to this one from now on.
+        queue: the engine that keeps the events, or its address. None: files of SQLite in `queue_dir`.
         queue_dir: directory of all queues. None: `$DURABLE_TRACKER_DIR`, else the user's state directory.
         durability: "always": every put is synced to disk before it returns. "interval": synced once a second; survives
             any crash of the process, and loses at most the last second in a power failure.
@@ -172,6 +169,7 @@ class Emitter:
         buffer_size: int | None = None,
         name: str | None = None,
         replaces: str | Sequence[str] = (),
+        queue: Engine | str | None = None,
         queue_dir: str | os.PathLike[str] | None = None,
         durability: Durability = "always",
         linger: float = 0.1,
@@ -243,19 +241,19 @@ class Emitter:
 
             self._http_transport = HttpTransport  # kept: a late `__del__`, which opens anew, can import nothing
             self._make_transport().close()  # bad headers and timeouts are errors of the constructor
-        root = queue_root(queue_dir)
-        self.directory = root / (safe_name(name) if name else directory_name(self.name))
-        make_private_directory(self.directory)
-        self._backlogs = Backlogs(
-            root, self.directory, self._address, replaced_addresses(replaces), self._queue_settings
+        self._source = engine_of(queue, queue_dir).source(
+            name,
+            self._address,
+            replaces=replaced_addresses(replaces),
+            settings=QueueSettings(
+                durability=durability, max_queue_bytes=max_queue_bytes, byte_limit=self._settings.byte_limit
+            ),
         )
-        warn_if_weak(self.directory)
-        self._dropped = 0
+        self._full = FullQueue(self.name, on_full)
         self._timer: threading.Timer | None = None
         self._is_closed = False
         self._is_empty_on_close = False  # nor is it known to be while it is being closed
-        self._transport: Transport
-        self._pair: tuple[SqliteQueue, Worker] | None
+        self._opened: Opened | None
         self._begin()
         _emitters.add(self)
 
@@ -269,55 +267,31 @@ class Emitter:
             QueueClosedError: the emitter was closed.
             StorageError: the disk failed. Whether the event was stored is unknown.
         """
+        opened = None
         try:
-            pair = self._pair or self._open()
-        except QueueFullError as exc:  # the disk has no room for an empty queue either
-            self._put_when_full([payload], exc)
-            return
-        queue, worker = pair
-        try:
+            opened = self._opened or self._open()
+            queue = opened.queue
             if self.buffer_capacity is not None:
                 self._check_capacity(queue, 1)
             queue.put(payload)
-        except NOT_OURS:
-            self._leave(pair)
-            self.put(payload)
+        except QueueError as exc:
+            self._put_again((payload,), exc, opened)
             return
-        except QueueFullError as exc:
-            self._put_when_full([payload], exc)
-            return
-        except QueueClosedError:
-            self._reopen_at_exit(pair)
-            self.put(payload)
-            return
-        if queue.puts >= worker.wake_at:
-            worker.wake()
+        if queue.puts >= opened.worker.wake_at:
+            opened.worker.wake()
 
     def put_many(self, payloads: Sequence[bytes]) -> None:
         """Store finished events, in few commits. Raises as `put`; a leading part may then have been stored."""
+        opened = None
         try:
-            pair = self._pair or self._open()
-        except QueueFullError as exc:
-            self._put_when_full(payloads, exc)
-            return
-        queue, worker = pair
-        try:
+            opened = self._opened or self._open()
             if self.buffer_capacity is not None:
-                self._check_capacity(queue, len(payloads))
-            queue.put_many(payloads)
-        except NOT_OURS as exc:
-            self._leave(pair)
-            self.put_many(payloads[getattr(exc, "stored", 0) :])
+                self._check_capacity(opened.queue, len(payloads))
+            opened.queue.put_many(payloads)
+        except QueueError as exc:
+            self._put_again(payloads, exc, opened)
             return
-        except QueueFullError as exc:
-            self._put_when_full(payloads[exc.stored :], exc)
-            return
-        except QueueClosedError:
-            self._reopen_at_exit(pair)
-            self.put_many(payloads)
-            return
-        if queue.puts >= worker.wake_at:
-            worker.wake()
+        opened.announce()
 
     def input(self, payload: Mapping[str, Any]) -> None:
         """Store one event given as a dict of the protocol's fields, as the official tracker hands it over.
@@ -327,70 +301,52 @@ class Emitter:
         """
         self.put(finished(payload))
 
-    @staticmethod
-    def _announce(queue: SqliteQueue, worker: Worker) -> None:
-        if queue.puts >= worker.wake_at:
-            worker.wake()
-
-    def _check_capacity(self, queue: SqliteQueue, count: int) -> None:
+    def _check_capacity(self, queue: Queue, count: int) -> None:
         if queue.pending() + count > (self.buffer_capacity or 0):
             raise QueueFullError(f"{self.name}: buffer_capacity={self.buffer_capacity} events are pending")
 
-    def _put_when_full(self, payloads: Sequence[bytes], error: QueueFullError) -> None:
-        """Do as `on_full` says with events that found the queue full."""
-        if (pair := self._pair) is not None:
-            self._announce(*pair)  # those of the same call that found room: others may wait for them to leave
-        if self._settings.on_full == "raise":
-            raise error
-        for payload in payloads:
-            # Of several, there may be room for this one.
-            self._put_one_when_full(payload, error if len(payloads) == 1 else None)
+    def _put_again(self, payloads: Sequence[bytes], error: QueueError, opened: Opened | None) -> None:
+        """Store events once more, when what `error` says was dealt with: a fork, an exit, or a full queue.
 
-    def _put_one_when_full(self, payload: bytes, error: QueueFullError | None) -> None:
+        Args:
+            payloads: the events, of which a leading part may have been stored.
+            error: what a put raised.
+            opened: what it was put into, None if that could not be opened.
+        """
         while True:
-            if error is not None:
-                if self._settings.on_full == "drop_newest":
-                    self._count_dropped()
+            payloads = payloads[getattr(error, "stored", 0) :]
+            if isinstance(error, QueueFullError):
+                if opened is not None:
+                    opened.announce()  # what found room: others may wait for it to leave
+                if len(payloads) > 1 and not self._full.raises:
+                    for payload in payloads:  # of several, there may be room for some
+                        self.put(payload)
                     return
-                self._wait_for_room(payload, error)
-            pair = None
+                queue = opened.queue if opened else None
+                if not self._full.makes_room(queue, len(payloads[0]), error, is_closed=self._is_closed):
+                    return
+            else:
+                self._open_again(error, opened)
+            opened = None
             try:
-                pair = self._pair or self._open()
+                opened = self._opened or self._open()
                 if self.buffer_capacity is not None:
-                    self._check_capacity(pair[0], 1)
-                pair[0].put(payload)
-            except NOT_OURS:
-                error = None
-                if pair is not None:
-                    self._leave(pair)
-            except QueueFullError as exc:
+                    self._check_capacity(opened.queue, len(payloads))
+                opened.queue.put_many(payloads)
+            except QueueError as exc:
                 error = exc
             else:
-                self._announce(*pair)
+                opened.announce()
                 return
 
-    def _count_dropped(self) -> None:
-        self._dropped += 1
-        if self._dropped & (self._dropped - 1) == 0:  # 1, 2, 4, 8, ...: not a line per event
-            logger.warning("emitter.dropped_newest", extra={"emitter": self.name, "dropped": self._dropped})
-
-    def _wait_for_room(self, payload: bytes, error: QueueFullError) -> None:
-        queue = pair[0] if (pair := self._pair) is not None else None
-        if queue is not None and not queue.could_hold(len(payload)):
-            raise error  # no room would ever be enough
-        if self._settings.on_full == "drop_oldest":
-            try:
-                has_room = queue is not None and queue.evict(len(payload)) > 0
-            except SlotBusyError:
-                has_room = False  # in a signal handler that interrupted a read, which locks the table
-            if not has_room:
-                raise error
-        elif queue is not None and queue.is_held_by_this_thread():
-            raise error  # in a signal handler that interrupted a put: whoever makes room waits for that put
-        elif self._is_closed:
-            raise QueueClosedError(f"{self.name} was closed while a put waited for room")
+    def _open_again(self, error: QueueError, opened: Opened | None) -> None:
+        """Let the next use open a queue anew, if that helps against an error; else raise it."""
+        if isinstance(error, NotOursError):
+            self._leave(opened)
+        elif isinstance(error, QueueClosedError):
+            self._reopen_at_exit(opened)
         else:
-            self._room.acquire(timeout=_FULL_RECHECK_S)
+            raise error
 
     # ── flush and close ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -409,11 +365,13 @@ class Emitter:
         if self._is_closed:
             return self._is_empty_on_close
         try:
-            pair = self._pair or self._open()
+            opened = self._opened or self._open()
             try:
-                return self._flush(*pair, timeout)
-            except NOT_OURS as exc:
-                self._leave(pair)
+                if not self._settings.drain:
+                    return opened.queue.is_empty()
+                return opened.flush(timeout)
+            except NotOursError as exc:
+                self._leave(opened)
                 # What was closed under this process may hold events, and nobody can look.
                 return isinstance(exc, ForkedError) and self.flush(timeout)
         except QueueClosedError:
@@ -422,14 +380,6 @@ class Emitter:
             logger.error("emitter.flush_failed", extra={"emitter": self.name, "error": f"{type(exc).__name__}: {exc}"})
             return False
 
-    def _flush(self, queue: SqliteQueue, worker: Worker, timeout: float | None) -> bool:
-        if queue.is_empty():
-            return True
-        if not self._settings.drain:
-            return False
-        worker.start()
-        return worker.flush(timeout)
-
     def sync_flush(self) -> bool:
         """As `flush`: the official tracker's name for it."""
         return self.flush()
@@ -437,9 +387,9 @@ class Emitter:
     def async_flush(self) -> None:
         """Let what is queued be sent now, without waiting for it."""
         if not self._is_closed and self._settings.drain:
-            _, worker = self._pair or self._open()
-            worker.start()
-            worker.poke()
+            opened = self._opened or self._open()
+            opened.worker.start()
+            opened.worker.poke()
 
     def close(self, timeout: float | None = None) -> bool:
         """Deliver what the collector takes at once, then close. Events that remain are delivered by the next owner.
@@ -461,27 +411,11 @@ class Emitter:
         return self._is_empty_on_close
 
     def _shut(self, timeout_s: float) -> bool:
-        pair, self._pair = self._pair, None
-        if pair is None or self._pid != os.getpid():
+        opened, self._opened = self._opened, None
+        if opened is None or self._pid != os.getpid():
             return True
-        queue, worker = pair
-        deadline = time.monotonic() + timeout_s
-        with contextlib.suppress(QueueError):
-            if self._settings.drain and not queue.is_empty():
-                worker.start()  # which it is, unless the slot was opened after the exit handler
-            if worker.has_started and worker.state.state in ("idle", "sending"):
-                worker.flush(timeout_s)
-        worker.stop()
-        worker.join(deadline - time.monotonic())
-        is_empty = False
-        with contextlib.suppress(QueueError):
-            is_empty = queue.is_empty()
-        queue.close()
-        self._backlogs.warn()
-        try:
-            self._transport.close()
-        except Exception as exc:  # noqa: BLE001 - a transport of the user's own; at exit the other emitters come next
-            logger.warning("emitter.transport_not_closed", extra={"emitter": self.name, "error": type(exc).__name__})
+        is_empty = opened.close(timeout_s, drains=self._settings.drain)
+        self._source.warn()
         return is_empty
 
     def __enter__(self) -> Self:
@@ -498,32 +432,31 @@ class Emitter:
         Raises nothing, also while the disk fails: then `last_error` says so, and what cannot be read is as it was last
         (the ledger), None (the age) or 0.
         """
-        pair = self._pair if self._pid == os.getpid() else None
-        queue, worker = pair or (None, None)
+        opened = self._opened if self._pid == os.getpid() else None
+        queue = opened and opened.queue
         try:
             oldest, used_bytes = (queue.oldest(), queue.used_bytes()) if queue else (None, 0)
-            return self._stats(queue, worker, oldest, used_bytes, None)
-        except NOT_OURS:
-            return self._stats(None, None, None, 0, None)  # the next put leaves it, and says so
+            return self._stats(opened, oldest, used_bytes, None)
+        except NotOursError:
+            return self._stats(None, None, 0, None)  # the next put leaves it, and says so
         except QueueError as exc:
-            return self._stats(queue, worker, None, 0, f"{type(exc).__name__}: {exc}")
+            return self._stats(opened, None, 0, f"{type(exc).__name__}: {exc}")
 
-    def _stats(
-        self, queue: SqliteQueue | None, worker: Worker | None, oldest: Row | None, used_bytes: int, error: str | None
-    ) -> EmitterStats:
-        state = worker.state if worker else None
-        why_stopped = worker.why_stopped if worker else None
+    def _stats(self, opened: Opened | None, oldest: Row | None, used_bytes: int, error: str | None) -> EmitterStats:
+        queue = opened and opened.queue
+        state = opened.worker.state if opened else None
+        why_stopped = opened.worker.why_stopped if opened else None
         return EmitterStats(
             name=self.name,
-            slot=queue.slot.database if queue else None,
+            slot=queue.path if queue else None,
             ledger=queue.ledger() if queue else Ledger(),
-            dropped=self._dropped,
+            dropped=self._full.dropped,
             state="stopped" if why_stopped else state.state if state else "idle",
             last_error=error or why_stopped or (state.last_error if state else None),
             suspects=state.suspects if state else 0,
             parked=state.parked if state else 0,
             oldest_age_s=_age_s(oldest),
-            elsewhere=self._backlogs.elsewhere,
+            elsewhere=self._source.elsewhere,
             used_bytes=used_bytes,
             max_queue_bytes=self._settings.max_queue_bytes,
         )
@@ -573,6 +506,11 @@ class Emitter:
         if timer is not None:
             timer.cancel()
 
+    @property
+    def directory(self) -> Path | None:
+        """Where the emitter's slots are, None if its engine has no files."""
+        return getattr(self._source, "directory", None)
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r} to {self.endpoint}>"
 
@@ -582,27 +520,22 @@ class Emitter:
         """Start from nothing in this process: locks of another one must never be used."""
         self._pid = os.getpid()
         self._lock = threading.RLock()  # guards opening
-        self._room = threading.Lock()
-        self._room.acquire()
-        self._pair = None
+        self._full.begin()
+        self._opened = None
 
-    def _leave(self, pair: tuple[SqliteQueue, Worker]) -> None:
-        """Give up a slot that belongs to the parent of this process, or whose files were closed under it."""
+    def _leave(self, opened: Opened | None) -> None:
+        """Give up a queue that belongs to the parent of this process, or whose files were closed under it."""
         if self._pid != os.getpid():
             self._begin_in_child()
             return
         with self._lock:
-            if self._pair is pair:
-                self._pair = None
-                pair[1].stop()
-                pair[0].leave()
-                forget = getattr(self._transport, "forget", None)
-                if forget is not None:
-                    forget()
+            if opened is not None and self._opened is opened:
+                self._opened = None
+                opened.leave()
                 logger.error(
                     "emitter.files_closed",
                     extra={
-                        "slot": str(pair[0].slot.database),
+                        "queue": opened.queue.name,
                         "fate": "its events are kept, and delivered by the next process that opens it",
                         "remedy": "make the emitter after the process has become a daemon",
                     },
@@ -613,39 +546,41 @@ class Emitter:
         with _fork_locks.setdefault(os.getpid(), threading.RLock()):
             if self._pid == os.getpid():
                 return
-            if self._pair is not None:
-                self._pair[0].forget()
+            if self._opened is not None:
+                self._opened.queue.forget()
             self._begin()
 
-    def _reopen_at_exit(self, pair: tuple[SqliteQueue, Worker]) -> None:
+    def _reopen_at_exit(self, opened: Opened | None) -> None:
         """After the exit handler, a late `track` opens the slot again; after `close` it is an error."""
         if self._is_closed:
             raise QueueClosedError(f"{self.name} was closed; the event was not queued")
         with self._lock:
-            if self._pair is pair:
-                self._pair = None
+            if self._opened is opened:
+                self._opened = None
 
-    def _open(self) -> tuple[SqliteQueue, Worker]:
+    def _open(self) -> Opened:
         if self._is_closed:
             raise QueueClosedError(f"{self.name} was closed; the event was not queued")
         if self._pid != os.getpid():
             self._begin_in_child()
         with self._lock:
-            if self._pair is not None:
-                return self._pair
-            queue = self._backlogs.open_free()
+            if self._opened is not None:
+                return self._opened
+            queue = self._source.open()
+            opened = None
             try:
-                self._pair = self._overtaking_pair() or self._make_pair(queue)
+                opened = self._overtaking() or self._make_opened(queue)
+                self._opened = opened
             finally:
-                # A signal handler may have opened another slot meanwhile, or raised.
-                if self._pair is None or self._pair[0] is not queue:
+                # A signal handler may have opened another queue meanwhile, or raised.
+                if opened is None or opened.queue is not queue:
                     queue.close()
             # After the exit handler only a flush delivers: the interpreter would end amid the request.
             if self._settings.drain and _exiting_pid != os.getpid():
-                self._pair[1].start()
-            return self._pair
+                opened.worker.start()
+            return opened
 
-    def _make_pair(self, queue: SqliteQueue) -> tuple[SqliteQueue, Worker]:
+    def _make_opened(self, queue: Queue) -> Opened:
         record = self._address.record()
         try:
             # Before the first put: else a crash would leave its event with the address of an earlier owner.
@@ -653,14 +588,14 @@ class Emitter:
         except QueueFullError:
             if queue.origin != record:  # a full disk can still be drained, but an event must not be put
                 raise
-        self._transport = self._make_transport()
+        transport = self._make_transport()
         # Nothing that the worker has leads to the emitter: one that is dropped without `close`, which the official API
         # does not have, is collected, and what it holds comes back.
         worker = Worker(
             queue,
             functools.partial(
                 Delivery,
-                transport=self._transport,
+                transport=transport,
                 settings=self._delivery_settings,
                 on_success=self.on_success,
                 on_failure=self.on_failure,
@@ -668,25 +603,17 @@ class Emitter:
             ),
             linger_s=self._settings.linger,
             gather=self.batch_size,
-            orphans=self._backlogs,
+            source=self._source,
             drains=self._settings.drain,
             shutdown_timeout_s=self._settings.shutdown_timeout,
-            close=functools.partial(_close_both, queue, self._transport),
+            close=functools.partial(_close_both, queue, transport),
         )
         weakref.finalize(self, worker.retire).atexit = False
-        return queue, worker
+        return Opened(queue, worker, transport)
 
-    def _overtaking_pair(self) -> tuple[SqliteQueue, Worker] | None:
+    def _overtaking(self) -> Opened | None:
         """Return what a signal handler opened while this thread was opening."""
-        return self._pair
-
-    @property
-    def _queue_settings(self) -> dict[str, Any]:
-        return {
-            "durability": self._settings.durability,
-            "max_queue_bytes": self._settings.max_queue_bytes,
-            "byte_limit": self._settings.byte_limit,
-        }
+        return self._opened
 
     def _make_transport(self) -> Transport:
         if self._given_transport is not None:
@@ -747,7 +674,7 @@ class AsyncEmitter(Emitter):
         )
 
 
-def _close_both(queue: SqliteQueue, transport: Transport) -> None:
+def _close_both(queue: Queue, transport: Transport) -> None:
     queue.close()
     transport.close()
 

@@ -167,7 +167,7 @@ def drained(queue: SqliteQueue, count: int = 25) -> Iterator[bytes]:
     while rows := queue.peek(0, count, 1 << 20):
         yield from (row.payload for row in rows)
         queue.ack([row.key for row in rows])
-    queue.release()
+    queue.settle()
 
 
 def observe(slot: Slot) -> Observed:
@@ -180,7 +180,7 @@ def observe(slot: Slot) -> Observed:
             after = 0
             while rows := queue.peek(after, 25, 1 << 20):
                 after = rows[-1].key
-            queue.release()
+            queue.settle()
             letters = queue.dead_letters(1 << 20)
             seen.before = queue.ledger()
             seen.rows_before = sum(key > queue._books.acked for key in queue.events), len(letters)

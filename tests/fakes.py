@@ -13,13 +13,14 @@ from durable_tracker.delivery.poison import GAP_S
 from durable_tracker.delivery.policy import Delivery, DeliverySettings, Result
 from durable_tracker.delivery.retry import Backoff
 from durable_tracker.delivery.transport import ENVELOPE_SIZE, Reply
-from durable_tracker.engines.queue import Ledger, Row
+from durable_tracker.engines import memory
 from durable_tracker.errors import StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from durable_tracker.delivery.throttle import Throttle
+    from durable_tracker.engines.queue import Row
 
 EPOCH_MS = 1_700_000_000_000
 
@@ -68,11 +69,11 @@ class VirtualClock:
         return self.stop_after_waits is not None and len(self.waits) >= self.stop_after_waits
 
 
-class MemoryQueue:
-    """Keeps the contract of `Queue`, but for durability. `failing` names methods that raise StorageError."""
+class MemoryQueue(memory.MemoryQueue):
+    """A queue in memory that keeps a record by the order of puts. `failing` names methods that raise StorageError."""
 
     def __init__(self, payloads: Iterable[bytes] = ()) -> None:
-        self.rows: dict[int, bytes] = {}
+        super().__init__()
         self.delivered: list[int] = []
         self.dead: dict[int, tuple[int | None, str]] = {}
         self.expired: list[int] = []
@@ -84,17 +85,20 @@ class MemoryQueue:
         self.peeks = 0
         self.known: bytes | None = None
         self.releases = 0
-        self._high = 0
-        self._low = 1  # no row has a lower key; keeps a peek from walking over all that was removed
-        self._lock = threading.RLock()
         self.put_many(list(payloads))
 
+    @property
+    def rows(self) -> dict[int, bytes]:
+        return {number: event.payload for number, event in self._store.events.items()}
+
+    def lose(self, number: int) -> None:
+        self._store.events.pop(number)
+        self._store.count(pending=-1, evicted=1)
+
     def put(self, payload: bytes) -> None:
-        with self._lock:
-            self._high += 1
-            self.put_at_s[self._high] = self._age_at_put(payload)
-            self.rows[self._high] = payload
-            self.payloads[self._high] = payload
+        super().put(payload)
+        self.put_at_s[self.puts] = self._age_at_put(payload)
+        self.payloads[self.puts] = payload
 
     def _age_at_put(self, payload: bytes) -> float:
         """Return when an event was put: what is there from the start as long before as its `dtm` says."""
@@ -105,30 +109,14 @@ class MemoryQueue:
 
     def older(self, rows: Sequence[Row], age_s: float) -> list[Row]:
         now_s = self.clock.elapsed_s if self.clock else 0.0
-        return [row for row in rows if now_s - self.put_at_s[row.key] > age_s]
-
-    def put_many(self, payloads: Sequence[bytes]) -> None:
-        for payload in payloads:
-            self.put(payload)
+        return [row for row in rows if now_s - self.put_at_s[self._numbers[row.key]] > age_s]
 
     def peek(self, after: int, count_max: int, size_max: int) -> list[Row]:
         assert count_max >= 1
         assert size_max >= 1
         self.peeks += 1
         self._fail("peek")
-        rows: list[Row] = []
-        size = 0
-        with self._lock:
-            for key in range(max(after + 1, self._low), self._high + 1):
-                if key not in self.rows:
-                    continue
-                if not rows and after < self._low:
-                    self._low = key
-                size += len(self.rows[key])
-                if rows and (len(rows) == count_max or size > size_max):
-                    break
-                rows.append(Row(key, self.rows[key]))
-        return rows
+        return super().peek(after, count_max, size_max)
 
     def remember(self, suspects: bytes) -> None:
         self.known = suspects
@@ -138,60 +126,31 @@ class MemoryQueue:
 
     def hold(self, keys: Sequence[int]) -> Sequence[int]:
         self._fail("hold")
-        return [key for key in keys if key in self.rows]
+        return super().hold(keys)
 
-    def release(self, keys: Sequence[int] | None = None) -> None:
-        self.releases += keys is None
+    def release(self, after: int, keep: Collection[int] = ()) -> None:
+        self.releases += 1
+        super().release(after, keep)
 
     def ack(self, keys: Sequence[int]) -> None:
         self._fail("ack")
-        for key in keys:
-            del self.rows[key]  # a key that is not there is a defect of the caller
-            self.delivered.append(key)
+        assert set(keys) <= self._numbers.keys(), "a key that is not there is a defect of the caller"
+        self.delivered += self._gone(keys, lambda: super(MemoryQueue, self).ack(keys))
         self._fail_late("ack")
 
     def reject(self, keys: Sequence[int], status: int | None, reason: str) -> None:
         self._fail("reject")
-        for key in keys:
-            del self.rows[key]
-            self.dead[key] = (status, reason)
+        gone = self._gone(keys, lambda: super(MemoryQueue, self).reject(keys, status, reason))
+        self.dead |= dict.fromkeys(gone, (status, reason))
 
     def expire(self, keys: Sequence[int]) -> None:
         self._fail("expire")
-        for key in keys:
-            del self.rows[key]
-            self.expired.append(key)
+        self.expired += self._gone(keys, lambda: super(MemoryQueue, self).expire(keys))
 
-    def ledger(self) -> Ledger:
-        return Ledger(
-            accepted=self._high,
-            delivered=len(self.delivered),
-            pending=len(self.rows),
-            dead=len(self.dead),
-            expired=len(self.expired),
-        )
-
-    lease_s = None
-    poll_s = None
-
-    @property
-    def puts(self) -> int:
-        return self._high
-
-    def pending(self) -> int:
-        return len(self.rows)
-
-    def is_empty(self) -> bool:
-        return not self.rows
-
-    def mark(self) -> int:
-        return self._high
-
-    def is_past(self, mark: int) -> bool:
-        return min(self.rows, default=mark + 1) > mark
-
-    def close(self) -> None:
-        pass
+    def _gone(self, keys: Sequence[int], act: Callable[[], None]) -> list[int]:
+        numbers = [self._numbers[key] for key in keys if self._numbers.get(key) in self._store.events]
+        act()
+        return numbers
 
     def _fail(self, method: str) -> None:
         if self.failing[method] > 0:

@@ -18,9 +18,12 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
+from durable_tracker.engines.engine import QueueSettings
 from durable_tracker.engines.queue import Ledger
+from durable_tracker.engines.sqlite.engine import SqliteSource
 from durable_tracker.engines.sqlite.queue import SqliteQueue
 from durable_tracker.engines.sqlite.slots import existing_slots
+from durable_tracker.protocol.endpoint import Endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -234,3 +237,8 @@ def label(event: dict[str, Any]) -> str:
 
 def _counts(one: Ledger) -> dict[str, int]:
     return {name: getattr(one, name) for name in Ledger.__dataclass_fields__}
+
+
+def source_at(directory: Path) -> SqliteSource:
+    """Return the slots of a directory, as those of an emitter."""
+    return SqliteSource(directory.parent, directory, Endpoint.parse("c.example"), (), QueueSettings())

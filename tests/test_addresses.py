@@ -90,7 +90,7 @@ def test_an_empty_slot_is_anybodys_and_gets_the_new_address_before_the_first_eve
     leave(tmp_path / "shop", 0, "http://127.0.0.1:9", 0, 0)
     emitter = Emitter("http://127.0.0.1:8", name="shop", queue_dir=tmp_path, drain=False)
     pair = emitter._open()
-    assert "http://127.0.0.1:8/com.snowplowanalytics.snowplow/tp2" == pair[0].origin["url"]
+    assert "http://127.0.0.1:8/com.snowplowanalytics.snowplow/tp2" == pair.queue.origin["url"]
     emitter.close()
 
 

@@ -99,7 +99,7 @@ def test_the_interval_sync_goes_on_when_the_clock_goes_back(site: Site) -> None:
         "track(tracker, 'first')\n"
         "jump(-3650)\n"
         "track(tracker, 'second')\n"
-        "file = tracker.emitters[0]._pair[0]._books\n"
+        "file = tracker.emitters[0]._opened.queue._books\n"
         "assert file.is_dirty\n"
         "wait_until(lambda: not file.is_dirty, 5)\n"
         "tracker.close()\n"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from damage import LAST_WORDS, PAGE_SIZE, Files, Lines, copy_slot, drained, healthy, judge, observe, payload
+from processes import source_at
 
 from durable_tracker.__main__ import main
 from durable_tracker.collector import Collector
@@ -16,7 +17,7 @@ from durable_tracker.commands.options import Exit
 from durable_tracker.drain import main as drain
 from durable_tracker.engines.sqlite import restore, salvage, sweep
 from durable_tracker.engines.sqlite.books import Books
-from durable_tracker.engines.sqlite.queue import SqliteQueue, open_free_slot
+from durable_tracker.engines.sqlite.queue import SqliteQueue
 from durable_tracker.engines.sqlite.slots import Slot, existing_slots
 from durable_tracker.errors import QueueError
 
@@ -276,7 +277,7 @@ def test_a_file_of_a_future_format_is_left_alone_and_tracking_goes_on_beside_it(
     """A newer version was used before: its slot stays as it is, and the next one is taken."""
     future = closed.database[:63] + b"\x02" + closed.database[64:]
     slot = replace(closed, database=future).write(tmp_path / "slot")
-    with Lines() as lines, open_free_slot(slot.directory) as queue:
+    with Lines() as lines, source_at(slot.directory).open() as queue:
         assert 1 == queue.slot.index
         queue.put(LAST_WORDS)
     assert future == slot.database.read_bytes()

@@ -180,7 +180,7 @@ def ack_before_sending(patch: pytest.MonkeyPatch) -> None:
     def popping(queue: MemoryQueue, after: int, count_max: int, size_max: int) -> list[Any]:
         rows = peek(queue, after, count_max, size_max)
         for row in rows:
-            queue.rows.pop(row.key)
+            queue.lose(queue._numbers[row.key])
         return rows
 
     patch.setattr(MemoryQueue, "peek", popping)

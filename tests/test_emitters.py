@@ -9,6 +9,7 @@ import logging
 import os
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -33,7 +34,6 @@ from durable_tracker.runtime import worker as worker_module
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
 
     Make = Callable[..., Emitter]
 
@@ -254,7 +254,7 @@ def test_a_flush_beside_a_close_does_not_say_that_the_queue_is_empty(make: Make)
     early = threading.Thread(target=lambda: answers.append(emitter.flush(10)))
     closer = threading.Thread(target=lambda: answers.append(emitter.close(1)))
     early.start()
-    wait_until(lambda: bool(emitter._pair and emitter._pair[1]._listeners))
+    wait_until(lambda: bool(emitter._opened and emitter._opened.worker._listeners))
     closer.start()
     wait_until(lambda: emitter._is_closed)
     answers.append(emitter.flush(1))
@@ -305,9 +305,9 @@ def test_close_beside_threads_that_put_loses_nothing(make: Make, tmp_path: Path)
         assert not thread.is_alive()
     with make(name="closing", drain=False) as again:
         again.put(event(5001))
-        pair = again._pair
+        pair = again._opened
         assert pair is not None
-        kept = [json.loads(row.payload)["eid"] for row in pair[0].peek(0, 1 << 30, 1 << 40)]
+        kept = [json.loads(row.payload)["eid"] for row in pair.queue.peek(0, 1 << 30, 1 << 40)]
     assert sorted([*map(eid, accepted), eid(5001)]) == sorted(kept)
 
 
@@ -449,9 +449,9 @@ def test_drop_oldest_makes_room_and_counts_what_it_evicted(make: Make) -> None:
     emitter.put_many([event(number, 1000) for number in range(300, 400)])
     ledger = emitter.stats().ledger
     assert 400 == ledger.accepted == ledger.pending + ledger.evicted
-    pair = emitter._pair
+    pair = emitter._opened
     assert pair is not None
-    kept = [json.loads(row.payload)["eid"] for row in pair[0].peek(0, 1 << 30, 1 << 40)]
+    kept = [json.loads(row.payload)["eid"] for row in pair.queue.peek(0, 1 << 30, 1 << 40)]
     assert [eid(number) for number in range(400 - ledger.pending, 400)] == kept
 
 
@@ -488,7 +488,7 @@ def test_block_waits_for_the_collector(make: Make) -> None:
             done.set()
 
         threading.Thread(target=work, daemon=True).start()
-        wait_until(lambda: emitter.stats().ledger.pending > 50 and emitter._pair[0].is_full())  # type: ignore[index]
+        wait_until(lambda: emitter.stats().ledger.pending > 50 and emitter._opened.queue.is_full())  # type: ignore[union-attr]
         assert not done.wait(0.3)
         collector.up()
         assert done.wait(20)
@@ -522,7 +522,7 @@ def test_bulk_puts_beyond_the_quota_do_not_wait_for_the_next_round(make: Make) -
         emitter = make(collector.url, max_queue_bytes=SMALL, on_full="block", linger=0)
         emitter.put(event(0))
         assert emitter.flush(10)
-        wait_until(lambda: emitter._pair[1].wake_at == 2)  # type: ignore[index]
+        wait_until(lambda: emitter._opened.worker.wake_at == 2)  # type: ignore[union-attr]
         started_at = time.monotonic()
         emitter.put_many([event(number, 1000) for number in range(1, 400)])
         assert collector.wait(distinct=400)
@@ -599,9 +599,10 @@ def test_a_blocking_put_in_a_signal_handler_inside_a_put_raises(make: Make) -> N
     """Whoever makes room would wait for the put that the handler interrupted."""
     emitter = make(buffer_capacity=1, on_full="block")
     emitter.put(event(1))
-    pair = emitter._pair
+    pair = emitter._opened
     assert pair is not None
-    with pair[0]._books.lock, pytest.raises(QueueFullError):
+    assert isinstance(pair.queue, SqliteQueue)
+    with pair.queue._books.lock, pytest.raises(QueueFullError):
         emitter.put(event(2))
 
 
@@ -611,14 +612,14 @@ def test_dropping_the_oldest_in_a_signal_handler_inside_a_statement_raises(
     """Nothing can be removed before the interrupted statement is done, so the handler is told that there is no room."""
     emitter = make(buffer_capacity=1, on_full="drop_oldest", drain=False)
     emitter.put(event(1))
-    pair = emitter._pair
+    pair = emitter._opened
     assert pair is not None
 
     def evict(_size: int) -> int:
         raise SlotBusyError("SQL statements in progress")
 
     with monkeypatch.context() as patch:
-        patch.setattr(pair[0], "evict", evict)
+        patch.setattr(pair.queue, "evict", evict)
         with pytest.raises(QueueFullError):
             emitter.put(event(2))
     emitter.put(event(3))
@@ -678,9 +679,9 @@ def test_stats_and_flush_raise_nothing_while_the_disk_fails(make: Make, monkeypa
 def test_an_unusable_slot_does_not_stop_tracking(make: Make, name: str, caplog: pytest.LogCaptureFixture) -> None:
     """The next one is taken, and it is said."""
     one = make(drain=False)
-    (one.directory / name).mkdir()
+    (Path(str(one.directory)) / name).mkdir()
     one.put(event(1))
-    assert one.directory / "1.sqlite3" == one.stats().slot
+    assert Path(str(one.directory)) / "1.sqlite3" == one.stats().slot
     assert "queue.slot_unusable" in [record.message for record in caplog.records]
 
 
@@ -699,7 +700,7 @@ def test_a_file_system_that_cannot_set_room_aside_has_it_written(
 
         monkeypatch.setattr(os, "posix_fallocate", refuse)
     one.put(event(1))
-    status = (one.directory / "0.ballast").stat()
+    status = (Path(str(one.directory)) / "0.ballast").stat()
     assert status.st_size == headroom_size()
     assert status.st_blocks * 512 >= status.st_size
 

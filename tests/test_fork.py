@@ -77,7 +77,7 @@ class Refless:
         Py_IncRef = Py_DecRef = staticmethod(lambda it: None)
 durable_tracker.engines.sqlite.immortal.ctypes = Refless
 """
-    child = "t.emitters[0]._pair = None; import gc; gc.collect(); del t; sys.exit(0)"
+    child = "t.emitters[0]._opened = None; import gc; gc.collect(); del t; sys.exit(0)"
     source = broken + HOOKLESS_FORK + PARENT_GOES_ON.format(fork=fork, child=child, drain=False)
     site.run(source, expected=-signal.SIGKILL)
     with pytest.raises(AssertionError):
@@ -86,7 +86,7 @@ durable_tracker.engines.sqlite.immortal.ctypes = Refless
 
 def test_a_child_that_closes_the_inherited_connection_would_lose_events(site: Site) -> None:
     """The other broken variant: an explicit close, as a pool without a pid check does."""
-    child = "t.emitters[0]._pair[0]._connection._raw.close(); os._exit(0)"
+    child = "t.emitters[0]._opened.queue._connection._raw.close(); os._exit(0)"
     site.run(PARENT_GOES_ON.format(fork="os.fork", child=child, drain=False), expected=-signal.SIGKILL)
     with pytest.raises(AssertionError):
         site.assert_kept()
@@ -253,7 +253,7 @@ stop()
 
 # A thread that is in the midst of a put, but not waiting for the GIL: it holds the queue's lock and sleeps.
 IN_A_PUT = """
-queue, worker = t.emitters[0]._pair
+queue, worker = t.emitters[0]._opened.queue, t.emitters[0]._opened.worker
 inside, leave = threading.Event(), threading.Event()
 def hold():
     with queue._books.lock:

@@ -233,7 +233,7 @@ assert ledger.accepted + stats.dropped == count, stats
 assert ledger.accepted == ledger.pending + ledger.evicted, stats
 assert 0 < ledger.pending < count, stats
 assert stats.dropped > 0 if "{on_full}" == "drop_newest" else ledger.evicted > 0
-queue = t.emitters[0]._pair[0]
+queue = t.emitters[0]._opened.queue
 assert len(queue.events) == ledger.pending
 """
     disk.run(SMALL_DISK + source, prefix=OWN_MOUNTS, timeout_s=60)

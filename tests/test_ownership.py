@@ -119,7 +119,7 @@ slot_file._LOCK_LOOK_S = 0.0
 t = make(drain=False)
 track(t, "taken out of the log")
 os.unlink(t.emitters[0].stats().slot)
-t.emitters[0]._pair[0]._file.look_after_lock()
+t.emitters[0]._opened.queue._file.look_after_lock()
 track_some(t, "after", 10)
 """
     site.run(source)

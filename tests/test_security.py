@@ -11,6 +11,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
@@ -27,7 +28,6 @@ from durable_tracker.protocol.endpoint import Endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 SECRETS = ("hunter2", "bearer-token-7", "proxy-password-9")
 PAYLOAD = "private-page-title"
@@ -113,7 +113,7 @@ def test_a_name_cannot_leave_the_queue_dir(tmp_path: Path, name: str) -> None:
     """It becomes one directory in it."""
     emitter = Emitter("c.example", queue_dir=tmp_path / "queues", name=name, drain=False)
     emitter.put(b"{}")
-    assert tmp_path / "queues" == emitter.directory.parent
+    assert tmp_path / "queues" == Path(str(emitter.directory)).parent
     assert [emitter.directory] == list((tmp_path / "queues").iterdir())
     emitter.close()
 
@@ -252,7 +252,7 @@ def test_a_redirect_to_another_host_is_not_followed(tmp_path: Path, status: int)
         emitter.close()
         assert 0 == thief.requests
         assert 0 == len(collector.eids())
-        assert Ledger(accepted=1, pending=1) == _ledger(emitter.directory)
+        assert Ledger(accepted=1, pending=1) == _ledger(Path(str(emitter.directory)))
 
 
 def _ledger(directory: Path) -> Ledger:
@@ -317,11 +317,12 @@ def test_no_secret_and_no_payload_is_logged_shown_or_kept(
         tracker.flush(timeout=1)
         stats = emitter.stats()
         shown += [repr(stats), str(stats.last_error), repr(emitter), str(emitter), emitter.name, emitter.endpoint]
-        shown += [repr(emitter._settings), repr(emitter._address), repr(emitter._transport), repr(tracker)]
-        pair = emitter._pair
+        shown += [repr(emitter._settings), repr(emitter._address), repr(tracker)]
+        pair = emitter._opened
         assert pair is not None
-        shown += [repr(pair[0]), repr(pair[1]), repr(pair[1].state), repr(pair[0].origin)]
-        shown += [letter.reason for letter in pair[0].dead_letters()]
+        shown += [repr(pair.queue), repr(pair.worker), repr(pair.worker.state), repr(pair.queue.origin)]
+        shown += [repr(pair), repr(pair.transport)]
+        shown += [letter.reason for letter in pair.queue.dead_letters()]
         tracker.close()
     shown += [caplog.text, *(f"{vars(record)}" for record in caplog.records)]
     if kind != "delivered":

@@ -210,7 +210,7 @@ def test_the_ledger_adds_up_after_any_program(tmp_path_factory: pytest.TempPathF
             queue.shrink()
         else:
             chosen = [row.key for row in queue.peek(0, n + 1, 1 << 20)][n // 2 :]
-            queue.release()
+            queue.settle()
             if step == "reject":
                 queue.reject(chosen, 400, "no")
             else:
@@ -278,10 +278,10 @@ def test_eviction_skips_rows_in_flight(open_queue: OpenQueue) -> None:
     assert [5, 6] == queue.hold([4, 5, 6])
     queue.evict(1)
     assert [1, 2, 3, 5, 6, 8] == keys(queue)[:6]
-    queue.release([1, 2, 3])
+    queue.settle([1, 2, 3])
     queue.evict(1)
     assert [2, 3, 5] == keys(queue)[:3]
-    queue.release()
+    queue.settle()
     queue.evict(10_000)
     assert [] == keys(queue)
 
@@ -819,7 +819,7 @@ def test_the_file_stops_growing_where_events_are_tracked_all_the_time(
             queue.put_many([b"x" * 400] * 100)
             rows = queue.peek(0, 100, 1 << 20)
             queue.ack([row.key for row in rows])
-            queue.release()
+            queue.settle()
             sizes.append(queue.used_bytes())
         assert (6000, 100) == (queue.ledger().delivered, queue.ledger().pending)
         assert max(sizes) < 400 * 4096

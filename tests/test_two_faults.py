@@ -28,8 +28,8 @@ from durable_tracker.errors import QueueFullError, StorageError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from durable_tracker.engines.engine import Durability
     from durable_tracker.engines.queue import Row
-    from durable_tracker.engines.sqlite.slot_file import Durability
 
 SEED = 20261124
 WAL_HEADER = 32

@@ -10,23 +10,21 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from processes import wait_until
+from processes import source_at, wait_until
 
 from durable_tracker.collector import Collector, Fault
 from durable_tracker.delivery.policy import Delivery, DeliverySettings
 from durable_tracker.delivery.transport import Reply
 from durable_tracker.emitters import Emitter
-from durable_tracker.engines.sqlite.queue import SqliteQueue
-from durable_tracker.engines.sqlite.slots import existing_slots
 from durable_tracker.errors import QueueFullError, StorageError
 from durable_tracker.runtime import worker as worker_module
 from durable_tracker.runtime.worker import NEVER, Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from durable_tracker.engines.sqlite.slots import Slot
+    from durable_tracker.engines.sqlite.queue import SqliteQueue
 
     OpenQueue = Callable[..., SqliteQueue]
 
@@ -53,22 +51,6 @@ class GatedTransport:
         pass
 
 
-class Neighbours:
-    """All slots of a directory, whatever their address."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-
-    def orphans(self) -> Iterable[Slot]:
-        return existing_slots(self.directory)
-
-    def open_orphan(self, slot: Slot) -> SqliteQueue:
-        return SqliteQueue(slot)
-
-    def looked_everywhere(self) -> None:
-        pass
-
-
 class Rig:
     """A worker on a real queue with a transport that does as it is told."""
 
@@ -80,7 +62,7 @@ class Rig:
             lambda queue, **hooks: Delivery(queue, self.transport, settings=DeliverySettings(**settings), **hooks),
             linger_s=linger_s,
             gather=gather,
-            orphans=Neighbours(queue.slot.directory),
+            source=source_at(queue.slot.directory),
         )
 
     def put(self, *numbers: int) -> None:

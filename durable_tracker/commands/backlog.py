@@ -6,16 +6,16 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from durable_tracker.commands.options import Exit, add_slot_options, chosen_slots, count
+from durable_tracker.commands.options import Exit, add_slot_options, chosen_places, count, described_engine
 from durable_tracker.commands.output import complain, hand_out, json_line, say
-from durable_tracker.engines.sqlite.queue import SqliteQueue
-from durable_tracker.engines.sqlite.slots import queue_root
 from durable_tracker.errors import ConfigurationError, QueueError, SlotBusyError
 from durable_tracker.protocol.endpoint import Endpoint
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
+
+    from durable_tracker.engines.queue import Queue
 
 _EXIT_CODES = "exit codes: 0 done, 2 usage, 3 a slot is busy, 4 a slot is unreadable"
 
@@ -37,19 +37,19 @@ def add_commands(commands: Any) -> None:
         parser.set_defaults(run=_for_each_slot(act))
 
 
-def _for_each_slot(act: Callable[[SqliteQueue, argparse.Namespace], None]) -> Callable[[argparse.Namespace], int]:
+def _for_each_slot(act: Callable[[Queue, argparse.Namespace], None]) -> Callable[[argparse.Namespace], int]:
     def run(args: argparse.Namespace) -> int:
         code = Exit.EMPTY
         try:
-            slots = chosen_slots(args)
+            places = chosen_places(args)
         except ConfigurationError as exc:
             complain(exc)
             return Exit.USAGE
-        if not slots:
-            complain(f"no queue is in {queue_root(args.queue_dir)}")
-        for slot in slots:
+        if not places:
+            complain(f"no queue is in {described_engine(args)}")
+        for place in places:
             try:
-                with SqliteQueue.take(slot) as queue:
+                with place.take() as queue:
                     act(queue, args)
             except SlotBusyError as exc:
                 complain(exc)
@@ -62,10 +62,10 @@ def _for_each_slot(act: Callable[[SqliteQueue, argparse.Namespace], None]) -> Ca
     return run
 
 
-def _status(queue: SqliteQueue, _args: argparse.Namespace) -> None:
+def _status(queue: Queue, _args: argparse.Namespace) -> None:
     address = Endpoint.on_record(queue.origin)
     report = {
-        "slot": str(queue.slot.database),
+        "slot": queue.name,
         "origin": queue.origin,
         "address": address.identity if address else None,
         "ledger": asdict(queue.ledger()),
@@ -74,7 +74,7 @@ def _status(queue: SqliteQueue, _args: argparse.Namespace) -> None:
     hand_out(json_line(report))
 
 
-def _peek(queue: SqliteQueue, args: argparse.Namespace) -> None:
+def _peek(queue: Queue, args: argparse.Namespace) -> None:
     for row in queue.peek(0, args.limit, 1 << 24):
         try:
             report = {"key": row.key, "event": json.loads(row.payload)}
@@ -83,14 +83,14 @@ def _peek(queue: SqliteQueue, args: argparse.Namespace) -> None:
         hand_out(json_line(report))
 
 
-def _dead_letters(queue: SqliteQueue, args: argparse.Namespace) -> None:
+def _dead_letters(queue: Queue, args: argparse.Namespace) -> None:
     for letter in queue.dead_letters(args.limit, after=-(1 << 62)):
         report = asdict(letter)
         report["payload"] = letter.payload.decode("utf-8", "backslashreplace")
         hand_out(json_line(report))
 
 
-def _requeue(queue: SqliteQueue, args: argparse.Namespace) -> None:
+def _requeue(queue: Queue, args: argparse.Namespace) -> None:
     moved = 0
     if args.key:
         moved = queue.requeue(args.key)
@@ -99,4 +99,4 @@ def _requeue(queue: SqliteQueue, args: argparse.Namespace) -> None:
         while letters := queue.dead_letters(500, after):
             after = letters[-1].key
             moved += queue.requeue([letter.key for letter in letters])
-    say(f"{queue.slot.database}: requeued {moved}")
+    say(f"{queue.name}: requeued {moved}")

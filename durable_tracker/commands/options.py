@@ -5,14 +5,16 @@ from __future__ import annotations
 import argparse
 import enum
 import math
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from durable_tracker.engines.sqlite.slots import Slot, existing_slots, queue_root, safe_name
+from durable_tracker.engines.addresses import engine_of, is_address
+from durable_tracker.engines.sqlite.engine import places_at
 from durable_tracker.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from durable_tracker.engines.engine import Place
 
 
 class Exit(enum.IntEnum):
@@ -38,7 +40,7 @@ EXIT_CODES = "exit codes: 0 empty, 1 backlog remains, 2 usage, 3 a slot is busy,
 def add_slot_options(parser: argparse.ArgumentParser) -> None:
     """Let the user say which slots a command is about."""
     parser.add_argument(
-        "path", nargs="*", type=Path, help="a slot's .sqlite3 file, an emitter's directory, or a queue dir"
+        "path", nargs="*", help="a slot's .sqlite3 file, an emitter's directory, a queue dir, or an engine's address"
     )
     parser.add_argument("--name", action="append", default=[], help="an emitter's name; repeatable")
     add_queue_dir_option(parser)
@@ -59,56 +61,32 @@ def _directory(text: str) -> Path:
     return Path(text)
 
 
-def chosen_slots(args: argparse.Namespace) -> list[Slot]:
-    """Return the slots that the user chose: those named, or all of the queue dir.
+def chosen_places(args: argparse.Namespace) -> list[Place]:
+    """Return where the queues are that the user chose: those named, or all of the engine.
 
     Raises:
         ConfigurationError: something that was named does not exist.
     """
-    root = queue_root(args.queue_dir)
-    if args.queue_dir is not None and not root.is_dir():
+    addresses = [path for path in args.path if is_address(path)]
+    engine = engine_of(addresses[0] if addresses else None, args.queue_dir)
+    if args.queue_dir is not None and not args.queue_dir.is_dir():
         raise ConfigurationError(f"--queue-dir {args.queue_dir}: there is no such directory")
-    slots: list[Slot] = []
+    places: list[Place] = []
     for path in args.path:
-        found = list(_slots_at(path.absolute()))
+        found = engine_of(path).places(args.name) if is_address(path) else places_at(Path(path).absolute())
         if not found:
             raise ConfigurationError(f"{path}: no queue is there")
-        slots += found
-    for name in args.name:
-        found = [*_slots_in(root / name), *_slots_in(root / safe_name(name))]
-        if not found:
-            raise ConfigurationError(f"--name {name}: no queue of that name is in {root}")
-        slots += found
+        places += found
+    if args.name and not addresses:
+        places += engine.places(args.name)
     if not args.path and not args.name:
-        slots = list(_slots_at(root))
-    unique = {slot.database.resolve(): slot for slot in slots}
-    return list(unique.values())
+        places += engine.places()
+    return list({os.path.realpath(place.name): place for place in places}.values())
 
 
-def _slots_at(path: Path) -> Iterator[Slot]:
-    try:
-        is_file = path.is_file()
-        directories = sorted(path.iterdir()) if path.is_dir() else []
-    except PermissionError:
-        is_file, directories = False, []
-    if is_file:
-        yield from (slot for slot in _slots_in(path.parent) if slot.database == path)
-        return
-    yield from _slots_in(path)
-    for directory in directories:
-        if directory.is_dir() and not directory.is_symlink():
-            yield from _slots_in(directory)
-
-
-def _slots_in(directory: Path) -> Iterator[Slot]:
-    """Yield a directory's slots; of one that may not be read the first, so that it is reported as unreadable."""
-    try:
-        slots = list(existing_slots(directory))
-    except NotADirectoryError:
-        slots = []
-    except PermissionError:
-        slots = [Slot(directory, 0)]
-    yield from slots
+def described_engine(args: argparse.Namespace) -> str:
+    """Return where the queues are, for messages."""
+    return str(engine_of(None, args.queue_dir))
 
 
 def seconds(text: str) -> float:

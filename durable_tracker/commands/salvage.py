@@ -7,9 +7,10 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from durable_tracker.commands.options import Exit, add_slot_options, chosen_slots
+from durable_tracker.commands.options import Exit, add_slot_options, chosen_places
 from durable_tracker.commands.output import complain, hand_out, json_line, say
 from durable_tracker.engines.sqlite import salvage
+from durable_tracker.engines.sqlite.engine import SlotPlace
 from durable_tracker.engines.sqlite.queue import SqliteQueue
 from durable_tracker.engines.sqlite.verification import verify
 from durable_tracker.errors import ConfigurationError, QueueError, QueueFullError, SlotBusyError
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
+    from durable_tracker.engines.engine import Place
     from durable_tracker.engines.sqlite.slots import Slot
 
 VERIFY = """\
@@ -48,6 +50,12 @@ def add_commands(commands: Any) -> None:
         parser.set_defaults(run=_for_each_slot(name, act))
 
 
+def _slot(place: Place) -> Slot:
+    if not isinstance(place, SlotPlace):
+        raise ConfigurationError(f"{place.name}: is in no file of SQLite")
+    return place.slot
+
+
 def _for_each_slot(
     command: str, act: Callable[[Slot, argparse.Namespace], Exit]
 ) -> Callable[[argparse.Namespace], int]:
@@ -57,7 +65,7 @@ def _for_each_slot(
             complain("salvage: name the queue, by a path or by --name")
             return Exit.USAGE
         try:
-            slots = chosen_slots(args)
+            slots = [_slot(place) for place in chosen_places(args)]
         except ConfigurationError as exc:
             complain(f"{command}: {exc}")
             return Exit.USAGE

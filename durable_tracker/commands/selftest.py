@@ -28,9 +28,10 @@ from typing import TYPE_CHECKING, Final
 
 from durable_tracker.commands.options import Exit, add_queue_dir_option, count
 from durable_tracker.emitters import Emitter
+from durable_tracker.engines.engine import MAX_QUEUE_BYTES
 from durable_tracker.engines.queue import Ledger
 from durable_tracker.engines.sqlite.ballast import Headroom
-from durable_tracker.engines.sqlite.books import MAX_QUEUE_BYTES, headroom_size
+from durable_tracker.engines.sqlite.books import headroom_size
 from durable_tracker.engines.sqlite.connection import Connection
 from durable_tracker.engines.sqlite.filesystem import file_system_of
 from durable_tracker.engines.sqlite.queue import SqliteQueue

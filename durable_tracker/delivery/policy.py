@@ -227,7 +227,7 @@ class Delivery:
                 fate = "kept until the collector accepts another event, which tells whose fault the refusal is"
                 logger.warning("delivery.events_suspected", extra={"events": self._reader.suspects, "fate": fate})
             self._update(trouble_count=self._state.trouble_count + 1)
-        self._release()
+        self._give_back(self._reader.cursor)
         self._remember()
         due = self._reader.due_at if result is Result.SUSPECTS else None
         self._update(suspects=self._reader.suspects, parked=self._reader.parked, next_attempt_at=due)
@@ -237,10 +237,11 @@ class Delivery:
             self._update(state="idle", consecutive_troubles=0)
         return result
 
-    def _release(self, keys: Sequence[int] | None = None) -> None:
-        """Say that rows are not in flight, None for all. An engine that breaks its word and raises ends nothing."""
+    def _give_back(self, after: int) -> None:
+        """Let others have what was claimed above a key. An engine that breaks its word and raises ends nothing."""
         with contextlib.suppress(QueueError):
-            self._queue.release(keys)
+            self._queue.settle()
+            self._queue.release(after, keep=self._reader.kept)
 
     def _remember(self) -> None:
         """Keep what is known of suspects. If that fails a later process begins anew with them."""
@@ -354,7 +355,7 @@ class Delivery:
         if outcome is Outcome.DELIVERED:
             self._accepted(batch)
             return
-        self._release([row.key for row in batch.rows])
+        self._queue.settle([row.key for row in batch.rows])
         if outcome in (Outcome.REFUSED, Outcome.TOO_LARGE):
             self._refused(batch, reply, outcome)
         else:
@@ -399,7 +400,7 @@ class Delivery:
             batch.ack_failed = True
             if keys:
                 self._queue.ack(keys)
-            self._release([row.key for row in batch.rows])
+            self._queue.settle([row.key for row in batch.rows])
             del self._owed[0]
             if self._on_success is not None:
                 self._call(self._on_success, [json.loads(event) for event in batch.sent])
@@ -457,8 +458,7 @@ class Delivery:
     def _troubled(self) -> Trouble:
         """Close an attempt that ended in trouble: everything in flight is settled by now."""
         assert self._hitch is not None  # noqa: S101
-        self._reader.rewind()
-        self._release()
+        self._give_back(self._reader.rewind())
         self._remember()
         trouble = replace(self._hitch, consecutive=self._state.consecutive_troubles + 1)
         self._hitch = None

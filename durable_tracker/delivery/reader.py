@@ -257,9 +257,24 @@ class Reader:
         else:
             self._spans.add(newest.span)
 
-    def rewind(self) -> None:
-        """Read afresh what came back from an outage, together with what was put meanwhile. Nothing is in flight."""
+    @property
+    def cursor(self) -> int:
+        """The key of the last event that was claimed."""
+        return self._cursor
+
+    @property
+    def kept(self) -> set[int]:
+        """The keys of the suspects, of which something is known."""
+        return {span.last for span in self._spans.alone()}
+
+    def rewind(self) -> int:
+        """Read afresh what came back from an outage, together with what was put meanwhile. Nothing is in flight.
+
+        Returns:
+            The key behind which nothing is claimed any more.
+        """
         self._cursor = self._spans.rewind(self._cursor)
+        return self._cursor
 
     def restart(self) -> None:
         """Forget what was claimed, and read from the beginning: an exception may have left events in nobody's hands."""

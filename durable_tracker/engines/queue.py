@@ -14,10 +14,14 @@ keep the contract below and nothing else.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
+
+from durable_tracker.errors import QueueError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
+    from pathlib import Path
+    from typing import Self
 
 
 class Row(NamedTuple):
@@ -50,6 +54,43 @@ class Ledger:
     discarded: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """An event that was set aside.
+
+    Attributes:
+        key: the key that it had in the queue; negative if the row failed its checksum.
+        status: the HTTP status that refused it, or None.
+        reason: why, in words.
+        time_ms: when, in milliseconds since 1970 UTC.
+        payload: the event's JSON as it was stored.
+    """
+
+    key: int
+    status: int | None
+    reason: str
+    time_ms: int
+    payload: bytes
+
+
+class NotOursError(QueueError):
+    """The queue is not this process's any more: it has to open another. Nothing of the call was stored.
+
+    Attributes:
+        stored: of `put_many`, how many payloads were stored before.
+    """
+
+    stored = 0
+
+
+class ForkedError(NotOursError):
+    """The queue belongs to the process that opened it, not to this child."""
+
+
+class DescriptorsLostError(NotOursError):
+    """The queue's files were closed under this process, as a daemonizer does."""
+
+
 class Queue(Protocol):
     """A durable, ordered queue of encoded events with one owner.
 
@@ -65,7 +106,7 @@ class Queue(Protocol):
 
     @property
     def lease_s(self) -> float | None:
-        """For how many seconds a peeked row is this consumer's; None: until `release`, or its process ends."""
+        """For how many seconds a row that was claimed is this consumer's; None: until it is closed."""
 
     @property
     def poll_s(self) -> float | None:
@@ -106,8 +147,14 @@ class Queue(Protocol):
             The keys whose rows are still there and this consumer's, in their order.
         """
 
-    def release(self, keys: Sequence[int] | None = None) -> None:
-        """Let others have rows, or all (None), at once: they are not in flight any more. Never raises."""
+    def settle(self, keys: Sequence[int] | None = None) -> None:
+        """Take note that rows, or all (None), are not on the wire any more. Never raises."""
+
+    def release(self, after: int, keep: Collection[int] = ()) -> None:
+        """Let other consumers have what was claimed above `after`, but for `keep`: one of them may reach the collector.
+
+        What comes back to this one has new keys. Never raises.
+        """
 
     def ack(self, keys: Sequence[int]) -> None:
         """Remove rows that were delivered: from now on nobody sees them, whenever the storage gets rid of them.
@@ -153,4 +200,65 @@ class Queue(Protocol):
         """Return whether everything that was put before a mark is gone from the queue, in O(1)."""
 
     def close(self) -> None:
-        """Give the storage back. May be called twice."""
+        """Give back what was claimed, and the storage. May be called twice."""
+
+    @property
+    def name(self) -> str:
+        """Where it is, for messages."""
+
+    @property
+    def path(self) -> Path | None:
+        """The file that it is in, None if it is in none."""
+
+    @property
+    def origin(self) -> dict[str, str]:
+        """What `set_origin` recorded, {} if nothing."""
+
+    def set_origin(self, origin: dict[str, str]) -> None:
+        """Record where the events are to go, so that a later drain needs no configuration. Never a secret."""
+
+    def oldest(self) -> Row | None:
+        """Return the oldest pending row, in O(1), without claiming it; its key means nothing."""
+
+    def used_bytes(self) -> int:
+        """Return the bytes that the queue takes, in O(1)."""
+
+    def dead_letters(self, limit: int = 100, after: int = 0) -> list[DeadLetter]:
+        """Return dead letters with a key above `after`, oldest first. `after` below 0 includes damaged rows."""
+
+    def requeue(self, keys: Sequence[int]) -> int:
+        """Move dead letters back to the end of the queue, under new keys. Return how many."""
+
+    def leave(self) -> None:
+        """Give up a queue that was closed under this process; nothing that is not this queue's is closed."""
+
+    def forget(self) -> None:
+        """In a forked child: close what it inherited, and touch nothing else."""
+
+    def __enter__(self) -> Self:
+        """Return the queue."""
+
+    def __exit__(self, *exc_info: object) -> None:
+        """Close it."""
+
+
+@runtime_checkable
+class Evicting(Protocol):
+    """A queue that can make room by removing its oldest events."""
+
+    def evict(self, size: int) -> int:
+        """Remove the oldest rows that are not on the wire, at least `size` bytes of them. Return how many."""
+
+    def could_hold(self, size: int) -> bool:
+        """Return whether an event of `size` bytes would fit if there was no other."""
+
+    def is_held_by_this_thread(self) -> bool:
+        """Return whether this thread is inside the queue already, as in a signal handler that interrupted a put."""
+
+
+@runtime_checkable
+class Shrinking(Protocol):
+    """A queue that can give back what its events took."""
+
+    def shrink(self, pages_max: int = 1 << 62) -> bool:
+        """Give back about `pages_max` pages. Return whether nothing is left to give back."""

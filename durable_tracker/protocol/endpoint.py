@@ -146,3 +146,21 @@ def _split(url: str) -> tuple[SplitResult, int | None]:
     if parts.query or parts.fragment:
         raise ConfigurationError("endpoint: must have no query and no fragment")
     return parts, own_port
+
+
+def replaced_addresses(replaces: object) -> list[Endpoint]:
+    """Read the argument `replaces`: an address, or several.
+
+    Raises:
+        ConfigurationError: one is no address; the message does not repeat it.
+    """
+    texts = [replaces] if isinstance(replaces, str) else replaces
+    if not isinstance(texts, (list, tuple, set, frozenset)):
+        raise ConfigurationError(f"replaces: must be an address or several, but is of type {type(replaces).__name__}")
+    found = []
+    for text in texts:
+        try:
+            found.append(Endpoint.parse(text))
+        except ConfigurationError as exc:
+            raise ConfigurationError(f"replaces: {exc}") from None
+    return found

@@ -7,8 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, get_args
 
-from durable_tracker.engines.sqlite.books import BYTE_LIMIT, MAX_QUEUE_BYTES, MAX_QUEUE_BYTES_MIN
-from durable_tracker.engines.sqlite.slot_file import Durability
+from durable_tracker.engines.engine import BYTE_LIMIT, MAX_QUEUE_BYTES, MAX_QUEUE_BYTES_MIN, Durability
 from durable_tracker.errors import ConfigurationError
 
 OnFull = Literal["raise", "drop_newest", "drop_oldest", "block"]

@@ -14,21 +14,20 @@ import os
 import queue as queues
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from durable_tracker.delivery.policy import Delivery, Result
 from durable_tracker.delivery.throttle import Throttle
-from durable_tracker.engines.sqlite.queue import NOT_OURS
-from durable_tracker.errors import QueueClosedError, QueueError
+from durable_tracker.engines.queue import NotOursError, Shrinking
+from durable_tracker.errors import QueueClosedError, QueueError, SlotBusyError
 from durable_tracker.log import logger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from pathlib import Path
+    from collections.abc import Callable
 
     from durable_tracker.delivery.policy import DeliveryState
-    from durable_tracker.engines.sqlite.queue import SqliteQueue
-    from durable_tracker.engines.sqlite.slots import Slot
+    from durable_tracker.engines.engine import Place, Source
+    from durable_tracker.engines.queue import Queue
 
 NEVER: Final = 1 << 63
 ADOPTION_INTERVAL_S: Final = 60.0
@@ -44,19 +43,6 @@ _retired: dict[int, Worker] = {}
 """Workers whose emitters are gone, and that still have something to deliver."""
 
 
-class Orphans(Protocol):
-    """Slots that other owners left behind, and whose events are for the same collector."""
-
-    def orphans(self) -> Iterable[Slot]:
-        """Return the slots that may be such."""
-
-    def open_orphan(self, slot: Slot) -> SqliteQueue | None:
-        """Open a slot, whose lock is held; None, and the lock released, if its events are for another collector."""
-
-    def looked_everywhere(self) -> None:
-        """Take note that every slot was looked at."""
-
-
 class Worker:
     """Delivers one queue in a thread of its own, which `start` starts.
 
@@ -70,12 +56,12 @@ class Worker:
 
     def __init__(
         self,
-        queue: SqliteQueue,
+        queue: Queue,
         make_delivery: Callable[..., Delivery],
         *,
         linger_s: float,
         gather: int,
-        orphans: Orphans,
+        source: Source,
         drains: bool = True,
         shutdown_timeout_s: float = 5.0,
         close: Callable[[], None] | None = None,
@@ -87,7 +73,7 @@ class Worker:
             make_delivery: called with a queue, `wait`, `stopping` and `pace`.
             linger_s: how long the first event waits for others.
             gather: how many waiting events end the linger.
-            orphans: the slots whose events it may send as well.
+            source: where there may be backlogs that it may send as well.
             drains: False: it delivers nothing, and only closes once it is retired.
             shutdown_timeout_s: for how long the exit may wait for a healthy collector, if the worker is retired.
             close: closes the queue and the transport, for a worker that is retired.
@@ -96,7 +82,7 @@ class Worker:
         self._make_delivery = make_delivery
         self._linger_s = linger_s
         self._gather = gather
-        self._orphans = orphans
+        self._source = source
         self._drains = drains
         self._shutdown_timeout_s = shutdown_timeout_s
         self._close = close or queue.close
@@ -109,7 +95,7 @@ class Worker:
         self._is_poked = False
         self._alive = threading.Lock()
         self._next_adoption = 0.0
-        self._done_orphans: dict[Path, tuple[int, ...]] = {}
+        self._done_orphans: dict[str, object] = {}
         self._pid = os.getpid()
         self._pace = Throttle(lambda: queue.puts, lambda: self._is_stopped or bool(self._listeners))
         self._delivery = make_delivery(queue, wait=self._wait, stopping=self._is_over, pace=self._pace)
@@ -149,7 +135,7 @@ class Worker:
                 logger.error(
                     "worker.not_started",
                     extra={
-                        "slot": str(self._queue.slot.database),
+                        "queue": self._queue.name,
                         "error": str(exc),
                         "fate": "kept, and tried again by the next put",
                     },
@@ -257,7 +243,7 @@ class Worker:
                 has_died = False
                 if self._is_retired and not self._is_stopping():
                     self._close_retired()
-            except (QueueClosedError, *NOT_OURS):
+            except (QueueClosedError, NotOursError):
                 has_died = False  # closed by the emitter, which did not wait; or this is a copy
             except BaseException as exc:  # noqa: BLE001 - thrown into the thread, as greenlets have it
                 self._died(exc)
@@ -282,7 +268,7 @@ class Worker:
             return True
         try:
             return self._queue.is_empty()
-        except (QueueClosedError, *NOT_OURS):
+        except (QueueClosedError, NotOursError):
             raise
         except (QueueError, OSError):
             return False  # the disk fails, which may pass
@@ -293,7 +279,7 @@ class Worker:
             self._close()
         except Exception as exc:  # noqa: BLE001 - a transport of the user's own; nobody is there to be told
             error = type(exc).__name__
-            logger.warning("worker.not_closed", extra={"slot": str(self._queue.slot.database), "error": error})
+            logger.warning("worker.not_closed", extra={"queue": self._queue.name, "error": error})
         finally:
             _retired.pop(id(self), None)
 
@@ -304,14 +290,14 @@ class Worker:
         self.why_stopped = f"the thread has died: {type(exc).__name__}"
         if self._deaths == 1:
             fate = "kept; the next put starts another thread, and later deaths are not logged"
-            extra = {"slot": str(self._queue.slot.database), "error": type(exc).__name__, "fate": fate}
+            extra = {"queue": self._queue.name, "error": type(exc).__name__, "fate": fate}
             logger.error("worker.died", extra=extra)
 
     def _round_whatever_happens(self) -> None:
         try:
             self._round()
             self._error = None
-        except (QueueClosedError, *NOT_OURS):
+        except (QueueClosedError, NotOursError):
             raise
         except (QueueError, OSError) as exc:
             # A full disk or a lack of descriptors fails what tidies up as well. It passes: the thread outlives it.
@@ -330,7 +316,7 @@ class Worker:
         """Say so once, and pause."""
         self._failures += 1
         if self._error is None:
-            extra = {"slot": str(self._queue.slot.database), "error": error, "fate": "kept, and tried again"}
+            extra = {"queue": self._queue.name, "error": error, "fate": "kept, and tried again"}
             logger.error(event, extra=extra)
         self._error = error
         self._wait(_STORAGE_RETRY_S)
@@ -342,8 +328,9 @@ class Worker:
         self._tell()
         if not self._is_stopped and time.monotonic() >= self._next_adoption:
             self._adopt(seen)
-        while not self._has_news(seen) and not self._queue.shrink(_SHRINK_PAGES):
-            pass
+        if isinstance(self._queue, Shrinking):
+            while not self._has_news(seen) and not self._queue.shrink(_SHRINK_PAGES):
+                pass
         self._sleep(seen)
         if self._queue.puts > seen:
             self._linger(seen)
@@ -352,11 +339,12 @@ class Worker:
         return self._is_over() or self._is_poked or self._queue.puts > seen
 
     def _sleep(self, seen: int) -> None:
-        """Wait for a put, a flush, a stop, the next look for orphans, or the next for suspects."""
+        """Wait for a put, a flush, a stop, the next look for orphans, for suspects, or for events of others."""
+        poll_at = math.inf if self._queue.poll_s is None else time.monotonic() + self._queue.poll_s
         while True:
             # Anew each time: the `wake` of an earlier put may come late, and clear it.
             self.wake_at = seen + 1
-            due = min(self._next_adoption, self.state.next_attempt_at or math.inf)
+            due = min(self._next_adoption, self.state.next_attempt_at or math.inf, poll_at)
             left = due - time.monotonic()
             if self._has_news(seen) or left <= 0:
                 return
@@ -409,44 +397,45 @@ class Worker:
         def is_over() -> bool:
             return self._is_stopped or (self._has_news(seen) and time.monotonic() >= slice_end)
 
-        for slot in self._orphans.orphans():
+        for place in self._source.orphans():
             if is_over():
                 return  # the next round goes on from here
-            state = _file_state(slot)
-            if slot.database == self._queue.slot.database or self._done_orphans.get(slot.database) == state:
+            state = place.state()
+            if place.name == self._queue.name or self._done_orphans.get(place.name) == state:
                 continue
             try:
-                result = self._adopt_one(slot, is_over)
+                result = self._adopt_one(place, is_over)
+            except SlotBusyError:
+                continue
             except QueueError as exc:
-                logger.warning("worker.orphan_unusable", extra={"slot": str(slot.database), "error": str(exc)})
+                logger.warning("worker.orphan_unusable", extra={"queue": place.name, "error": str(exc)})
                 continue
             if result is Result.TROUBLE:
                 break  # the others are for the same collector
             if result is Result.EMPTY:
-                self._done_orphans[slot.database] = _file_state(slot)
+                self._done_orphans[place.name] = place.state()
         if not is_over():  # else the last one may have more
-            self._orphans.looked_everywhere()
+            self._source.looked_everywhere()
             self._next_adoption = time.monotonic() + ADOPTION_INTERVAL_S
 
-    def _adopt_one(self, slot: Slot, is_over: Callable[[], bool]) -> Result:
-        """Deliver what is in a slot, if it is nobody's and for this collector. Return STOPPED if it is somebody's."""
-        if not slot.acquire():
-            return Result.STOPPED
-        orphan = self._orphans.open_orphan(slot)
+    def _adopt_one(self, place: Place, is_over: Callable[[], bool]) -> Result:
+        """Deliver what is at a place, if it is for this collector."""
+        orphan = self._source.adopt(place)
         if orphan is None:
             return Result.EMPTY
         with orphan:
             return self._drain_orphan(orphan, is_over)
 
-    def _drain_orphan(self, orphan: SqliteQueue, is_over: Callable[[], bool]) -> Result:
+    def _drain_orphan(self, orphan: Queue, is_over: Callable[[], bool]) -> Result:
         """Deliver an orphan's events, without waiting for an outage to end."""
         if orphan.is_empty():
             return Result.EMPTY
-        logger.info("worker.orphan_adopted", extra={"slot": str(orphan.slot.database), **_counts(orphan)})
+        logger.info("worker.orphan_adopted", extra={"queue": orphan.name, **_counts(orphan)})
         delivery = self._make_delivery(orphan, wait=self._wait, stopping=is_over, pace=self._pace)
         try:
             result = delivery.run(give_up_on_trouble=True)
-            orphan.shrink()
+            if isinstance(orphan, Shrinking):
+                orphan.shrink()
         finally:
             delivery.close()
         return result
@@ -465,13 +454,5 @@ def close_retired() -> None:
         worker._close_retired()  # noqa: SLF001
 
 
-def _counts(queue: SqliteQueue) -> dict[str, Any]:
+def _counts(queue: Queue) -> dict[str, Any]:
     return {"pending": queue.ledger().pending}
-
-
-def _file_state(slot: Any) -> tuple[int, ...]:
-    """Return what changes when an owner of the slot writes."""
-    with contextlib.suppress(OSError):
-        status = slot.database.stat()
-        return (status.st_mtime_ns, status.st_size, int(slot.wal.exists()))
-    return ()

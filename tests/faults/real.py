@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from durable_tracker.engines.sqlite import books, interval_sync, slot_file, sweep
+from durable_tracker.engines.sqlite import books, interval_sync, sweep
 from durable_tracker.engines.sqlite.queue import SqliteQueue
 from durable_tracker.engines.sqlite.slots import Slot, make_private_directory
 
@@ -13,6 +13,8 @@ from .subjects import raw_values
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from durable_tracker.engines.engine import Durability
 
 INTERVAL_S = 0.2
 """The interval sync's period in tests: a program then need not take minutes."""
@@ -36,7 +38,7 @@ class QueueSubject:
         return False
 
     def open(self, folder: Path) -> SqliteQueue:
-        durability: slot_file.Durability = "always"
+        durability: Durability = "always"
         if self.variant == "interval":
             interval_sync.INTERVAL_S = INTERVAL_S  # type: ignore[misc]
             durability = "interval"

@@ -203,7 +203,7 @@ def all_rows(queue: SqliteQueue) -> list[bytes]:
     while rows := queue.peek(after, 500, 1 << 24):
         found += [row.payload for row in rows]
         after = rows[-1].key
-    queue.release()
+    queue.settle()
     return found
 
 

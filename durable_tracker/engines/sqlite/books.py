@@ -15,6 +15,7 @@ import json
 import logging
 from typing import TYPE_CHECKING, Final
 
+from durable_tracker.engines.engine import BYTE_LIMIT
 from durable_tracker.engines.queue import Ledger
 from durable_tracker.engines.sqlite import watermark
 from durable_tracker.engines.sqlite.raw import PAGE_SIZE
@@ -31,12 +32,6 @@ if TYPE_CHECKING:
 WAL_SIZE_MAX: Final = 1 << 20
 """When the WAL has grown by this much it is checkpointed. Small: recovery costs 2 ms per MiB, and the headroom has to
 hold one; and a file that is rewritten in place syncs twice as fast as one that grows."""
-
-BYTE_LIMIT: Final = 150_000
-"""Default size of a batch: collectors that buffer in SQS split a request above 192,000 bytes, and answer 200."""
-
-MAX_QUEUE_BYTES: Final = 1 << 30
-MAX_QUEUE_BYTES_MIN: Final = 128 << 10
 
 COUNTS: Final = ("delivered", "dead", "expired", "evicted", "damaged", "discarded")
 _INTEGERS: Final = (*COUNTS, "high", "requeued", "dead_size", *watermark.NAMES)

@@ -18,6 +18,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
+from durable_tracker.engines.queue import DescriptorsLostError
 from durable_tracker.engines.sqlite.descriptors import Held, held_on
 from durable_tracker.engines.sqlite.immortal import give_back, keep_for_ever
 from durable_tracker.engines.sqlite.raw import PAGE_SIZE, open_raw, read_piece
@@ -92,16 +93,6 @@ _UNREADABLE: Final = {sqlite3.SQLITE_IOERR | kind << 8 for kind in (32, 33)}
 
 class KeyTakenError(QueueError):
     """A row with that key exists. Internal: the owner reads the highest key again and retries."""
-
-
-class DescriptorsLostError(QueueError):
-    """The files were closed under the connection. Internal: the emitter opens another slot. Nothing was stored.
-
-    Attributes:
-        stored: how many of several events, the leading ones, were stored before.
-    """
-
-    stored: int = 0
 
 
 _live: dict[tuple[int, int], int] = {}

@@ -9,10 +9,10 @@ import logging
 import time
 from typing import TYPE_CHECKING, Final
 
+from durable_tracker.engines.queue import DeadLetter
 from durable_tracker.engines.sqlite.books import RECORD_HIGH
 from durable_tracker.engines.sqlite.row_codec import (
     OVERHEAD,
-    DeadLetter,
     dead_letter_of,
     dead_letter_record,
     payload_of,

@@ -18,29 +18,26 @@ import os
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Self, TypeVar
 from zlib import crc32
 
-from durable_tracker.engines.queue import Ledger, Row
+from durable_tracker.engines.engine import BYTE_LIMIT, MAX_QUEUE_BYTES, Durability
+from durable_tracker.engines.queue import DeadLetter, DescriptorsLostError, ForkedError, Ledger, Row
 from durable_tracker.engines.sqlite import dead_letters, sweep
-from durable_tracker.engines.sqlite.books import BYTE_LIMIT, MAX_QUEUE_BYTES, RECORD_HIGH
-from durable_tracker.engines.sqlite.connection import MULTI_ROW_MAX, Connection, DescriptorsLostError, KeyTakenError
+from durable_tracker.engines.sqlite.books import RECORD_HIGH
+from durable_tracker.engines.sqlite.connection import MULTI_ROW_MAX, Connection, KeyTakenError
 from durable_tracker.engines.sqlite.group_commit import GROUP_SIZE_MAX, GroupCommit
 from durable_tracker.engines.sqlite.raw import PAGE_SIZE
-from durable_tracker.engines.sqlite.row_codec import OVERHEAD, DeadLetter, dead_letter_of, intact, payload_of, record
-from durable_tracker.engines.sqlite.slot_file import Durability, SlotFile
-from durable_tracker.engines.sqlite.slots import SLOTS_MAX, Slot
+from durable_tracker.engines.sqlite.row_codec import OVERHEAD, dead_letter_of, intact, payload_of, record
+from durable_tracker.engines.sqlite.slot_file import SlotFile
 from durable_tracker.errors import (
     DamagedQueueError,
-    QueueError,
     QueueFullError,
-    SlotBusyError,
     StorageError,
-    UnknownFormatError,
 )
-from durable_tracker.log import logger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
     from pathlib import Path
 
+    from durable_tracker.engines.sqlite.slots import Slot
     from durable_tracker.engines.sqlite.tables import Table
 
 _KEY_TRIES: Final = 100
@@ -50,14 +47,6 @@ _ROW_SIZE_MIN: Final = 256  # what a small row frees, roughly, when it is evicte
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-
-class ForkedError(QueueError):
-    """The queue belongs to the process that opened it, not to this child. Internal: the emitter opens another."""
-
-
-NOT_OURS: Final = (ForkedError, DescriptorsLostError)
-"""What a queue raises that this process has to give up, and to open another for. Nothing was stored."""
 
 
 def _mending(method: Callable[Concatenate[SqliteQueue, P], R]) -> Callable[Concatenate[SqliteQueue, P], R]:
@@ -305,12 +294,15 @@ class SqliteQueue:
             self._on_wire.update(keys)
         return keys
 
-    def release(self, keys: Sequence[int] | None = None) -> None:
-        """Take note that rows are not in flight any more; see `Queue.release`."""
+    def settle(self, keys: Sequence[int] | None = None) -> None:
+        """Take note that rows are not on the wire any more; see `Queue.settle`."""
         if keys is None:
             self._on_wire.clear()
         else:
             self._on_wire.difference_update(keys)
+
+    def release(self, after: int, keep: Collection[int] = ()) -> None:
+        """Do nothing: a slot has one consumer; see `Queue.release`."""
 
     @_mending
     def ack(self, keys: Sequence[int]) -> None:
@@ -395,6 +387,16 @@ class SqliteQueue:
 
     lease_s = None
     poll_s = None
+
+    @property
+    def name(self) -> str:
+        """The database's path."""
+        return str(self.slot.database)
+
+    @property
+    def path(self) -> Path:
+        """The database."""
+        return self.slot.database
 
     @property
     def puts(self) -> int:
@@ -568,58 +570,6 @@ class SqliteQueue:
 
     def __repr__(self) -> str:
         return f"<SqliteQueue {self.slot.database}>"
-
-
-def open_free_slot(
-    directory: Path, *, accepts: Callable[[SqliteQueue], bool] = lambda _: True, **settings: Any
-) -> SqliteQueue:
-    """Open the lowest slot of a directory that is free, usable and accepted, making one if need be.
-
-    A slot of a newer format, or one that cannot be used, is left alone, and the next one taken.
-
-    Raises:
-        SlotBusyError: all are taken.
-        StorageError: the directory, or several slots one after another, cannot be used.
-    """
-    unusable = 0
-    for index in range(SLOTS_MAX):
-        slot = Slot(directory, index)
-        try:
-            queue = _opened(slot, settings)
-            if queue is None:
-                continue
-        except SlotBusyError:
-            continue
-        except UnknownFormatError as exc:
-            logger.warning("queue.slot_of_newer_format", extra={"slot": str(slot.database), "error": str(exc)})
-            continue
-        except StorageError as exc:
-            unusable += 1
-            if unusable == _UNUSABLE_MAX:
-                raise
-            logger.warning("queue.slot_unusable", extra={"slot": str(slot.database), "error": str(exc)})
-            continue
-        is_accepted = False
-        try:
-            is_accepted = accepts(queue)
-        finally:
-            if not is_accepted:
-                queue.close()
-        if is_accepted:
-            return queue
-    raise SlotBusyError(f"all {SLOTS_MAX} slots of {directory} are in use")
-
-
-def _opened(slot: Slot, settings: dict[str, Any]) -> SqliteQueue | None:
-    """Open a slot, None if somebody else holds it; whatever is raised, by a signal handler too, gives the lock back."""
-    queue = None
-    try:
-        if slot.acquire():
-            queue = SqliteQueue(slot, **settings)
-    finally:
-        if queue is None:
-            slot.release()
-    return queue
 
 
 def _chunks(payloads: Sequence[bytes]) -> Iterator[list[bytes]]:

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import functools
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from zlib import crc32
 
-from durable_tracker.engines.queue import Row
+from durable_tracker.engines.queue import DeadLetter, Row
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,25 +23,6 @@ KEY_MAX: Final = 1 << 62
 _DEAD_LETTER_SEED: Final = 0xDEAD  # a dead letter must never pass for an event, nor an event for a dead letter
 
 _new_row = functools.partial(tuple.__new__, Row)  # as Row._make, which is a call into Python
-
-
-@dataclass(frozen=True, slots=True)
-class DeadLetter:
-    """An event that was set aside.
-
-    Attributes:
-        key: the key that it had in the queue; negative if the row failed its checksum.
-        status: the HTTP status that refused it, or None.
-        reason: why, in words.
-        time_ms: when, in milliseconds since 1970 UTC.
-        payload: the event's JSON as it was stored.
-    """
-
-    key: int
-    status: int | None
-    reason: str
-    time_ms: int
-    payload: bytes
 
 
 def record(key: int, payload: bytes) -> bytes:

@@ -13,7 +13,7 @@ import logging
 import os
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
 from durable_tracker.engines.sqlite import dead_letters, interval_sync, preflight, salvage, sweep
 from durable_tracker.engines.sqlite.ballast import Headroom
@@ -29,9 +29,8 @@ from durable_tracker.errors import DamagedQueueError, QueueError, QueueFullError
 from durable_tracker.log import logger
 
 if TYPE_CHECKING:
+    from durable_tracker.engines.engine import Durability
     from durable_tracker.engines.sqlite.slots import Slot
-
-Durability = Literal["always", "interval"]
 
 _COUNT_ABOVE_HIGH: Final = "SELECT count(*) FROM events WHERE key > (SELECT value FROM meta WHERE key = 'high')"
 _LOCK_LOOK_S: Final = 60.0

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from durable_tracker.engines.engine import MAX_QUEUE_BYTES
 from durable_tracker.engines.sqlite import preflight, salvage, watermark
-from durable_tracker.engines.sqlite.books import MAX_QUEUE_BYTES
 from durable_tracker.engines.sqlite.connection import Connection
 from durable_tracker.engines.sqlite.row_codec import dead_letter_of, payload_of
 from durable_tracker.errors import DamagedQueueError, UnknownFormatError

@@ -1,0 +1,131 @@
+"""The seam between emitters and where their queues are kept.
+
+    Engine ──source──► Source ──open──► Queue        what an emitter has
+       │                  └────orphans──► Place      what dead owners of the name left behind
+       └────places──► Place ──take──► Queue          what a drain or another command visits
+
+The emitter, its worker, the drain and the commands know these, and no engine.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from durable_tracker.engines.queue import Queue
+    from durable_tracker.protocol.endpoint import Endpoint
+
+Durability = Literal["always", "interval"]
+
+BYTE_LIMIT: Final = 150_000
+"""Default size of a batch: collectors that buffer in SQS split a request above 192,000 bytes, and answer 200."""
+
+MAX_QUEUE_BYTES: Final = 1 << 30
+MAX_QUEUE_BYTES_MIN: Final = 128 << 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueSettings:
+    """How a queue is opened. An engine that has no use for one of them ignores it.
+
+    Attributes:
+        durability: "always": on disk when a put returns. "interval": synced once a second.
+        max_queue_bytes: bound of the queue, in bytes.
+        byte_limit: the size of a batch, in bytes, for which there has to be room to acknowledge it.
+    """
+
+    durability: Durability = "always"
+    max_queue_bytes: int = MAX_QUEUE_BYTES
+    byte_limit: int = BYTE_LIMIT
+
+
+class Place(Protocol):
+    """Where one queue is, whether it is open or not."""
+
+    @property
+    def name(self) -> str:
+        """Its full name, such as a path; the same as that of the queue that is opened there."""
+
+    @property
+    def label(self) -> str:
+        """A short name, for a line that has little room."""
+
+    def take(self) -> Queue:
+        """Open the queue, and own it until it is closed.
+
+        Raises:
+            SlotBusyError: somebody else owns it.
+            StorageError: it cannot be used.
+        """
+
+    def state(self) -> object:
+        """Return what changes when an owner writes, to compare with; looks at no event."""
+
+
+class Source(Protocol):
+    """Where one emitter finds its queue, and the backlogs that it may send. Thread-safe."""
+
+    @property
+    def where(self) -> str:
+        """Where its queues are, for messages."""
+
+    def open(self) -> Queue:
+        """Open a queue that nobody else owns, making one if need be.
+
+        Raises:
+            SlotBusyError: as many are open as there can be.
+            StorageError: none can be used.
+        """
+
+    def orphans(self) -> Iterable[Place]:
+        """Return places that may hold events of owners that are gone, for this emitter to deliver."""
+
+    def adopt(self, place: Place) -> Queue | None:
+        """Open an orphan; None if its events are for another collector.
+
+        Raises:
+            SlotBusyError: somebody owns it.
+            StorageError: it cannot be used.
+        """
+
+    def looked_everywhere(self) -> None:
+        """Take note that every orphan was looked at."""
+
+    @property
+    def elsewhere(self) -> Mapping[str, int]:
+        """How many events were found that wait for other collectors, by address."""
+
+    def warn(self) -> None:
+        """Log what waits for other collectors, and what sends it."""
+
+
+class Engine(Protocol):
+    """Where queues are kept. Thread-safe; one may serve any number of emitters."""
+
+    def source(
+        self, name: str | None, address: Endpoint, *, replaces: Sequence[Endpoint], settings: QueueSettings
+    ) -> Source:
+        """Return where an emitter finds its queue.
+
+        Args:
+            name: the emitter's name, None for one that is derived from its address.
+            address: the collector that it sends to.
+            replaces: addresses of collectors whose backlogs it sends there as well.
+            settings: how its queues are opened.
+
+        Raises:
+            StorageError: the engine cannot be used.
+        """
+
+    def places(self, names: Sequence[str] = ()) -> Sequence[Place]:
+        """Return where there are queues: all, or those of some emitters.
+
+        Raises:
+            ConfigurationError: there is none of a name.
+        """
+
+    def __str__(self) -> str:
+        """Return what it is and where, without secrets."""

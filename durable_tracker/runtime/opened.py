@@ -1,0 +1,71 @@
+"""What an emitter has in one process once it was used: a queue, a worker, and a transport."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from durable_tracker.errors import QueueError
+from durable_tracker.log import logger
+
+if TYPE_CHECKING:
+    from durable_tracker.delivery.transport import Transport
+    from durable_tracker.engines.queue import Queue
+    from durable_tracker.runtime.worker import Worker
+
+
+@dataclass(slots=True, eq=False)
+class Opened:
+    """A queue that this process owns, and who delivers it. Belongs to the process that made it."""
+
+    queue: Queue
+    worker: Worker
+    transport: Transport
+
+    def announce(self) -> None:
+        """Wake the worker if enough was put for that."""
+        if self.queue.puts >= self.worker.wake_at:
+            self.worker.wake()
+
+    def flush(self, timeout_s: float | None) -> bool:
+        """Deliver now; see `Worker.flush`."""
+        if self.queue.is_empty():
+            return True
+        self.worker.start()
+        return self.worker.flush(timeout_s)
+
+    def close(self, timeout_s: float, *, drains: bool) -> bool:
+        """Deliver what the collector takes at once, and close everything. Return whether the queue is empty.
+
+        Args:
+            timeout_s: seconds to wait at most; an outage is not waited for.
+            drains: whether there is anything to deliver by.
+        """
+        deadline = time.monotonic() + timeout_s
+        worker, queue = self.worker, self.queue
+        with contextlib.suppress(QueueError):
+            if drains and not queue.is_empty():
+                worker.start()  # which it is, unless the queue was opened after the exit handler
+            if worker.has_started and worker.state.state in ("idle", "sending"):
+                worker.flush(timeout_s)
+        worker.stop()
+        worker.join(deadline - time.monotonic())
+        is_empty = False
+        with contextlib.suppress(QueueError):
+            is_empty = queue.is_empty()
+        queue.close()
+        try:
+            self.transport.close()
+        except Exception as exc:  # noqa: BLE001 - a transport of the user's own; at exit the other emitters come next
+            logger.warning("emitter.transport_not_closed", extra={"queue": queue.name, "error": type(exc).__name__})
+        return is_empty
+
+    def leave(self) -> None:
+        """Give up a queue that was closed under this process, with the transport's sockets."""
+        self.worker.stop()
+        self.queue.leave()
+        forget = getattr(self.transport, "forget", None)
+        if forget is not None:
+            forget()
