@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from inspect import signature
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from durable_tracker.engines.memory import MemoryEngine
 from durable_tracker.engines.sqlite.queue import SqliteQueue
 from durable_tracker.engines.sqlite.slots import Slot, make_private_directory
 
@@ -22,6 +24,22 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     if reporter and os.environ.get("CI") == "true" and skipped and exitstatus == pytest.ExitCode.OK:
         reporter.write_line(f"CI: {len(skipped)} tests were skipped, which counts as a failure", red=True)
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """What does not concern SQLite runs on both engines."""
+    if "engine" in metafunc.fixturenames:
+        is_of_files = (
+            metafunc.definition.get_closest_marker("sqlite") or "root" in signature(metafunc.function).parameters
+        )
+        kinds = ["sqlite"] if is_of_files else ["sqlite", "memory"]
+        metafunc.parametrize("engine", kinds, indirect=True)
+
+
+@pytest.fixture
+def engine(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Any]:
+    """The arguments of an emitter that say where its queue is."""
+    return {"queue_dir": tmp_path} if request.param == "sqlite" else {"queue": MemoryEngine(tmp_path.name)}
 
 
 @pytest.fixture(autouse=True)

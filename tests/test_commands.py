@@ -16,6 +16,7 @@ from durable_tracker.__main__ import main
 from durable_tracker.collector import Collector
 from durable_tracker.commands.options import Exit
 from durable_tracker.emitters import Emitter
+from durable_tracker.engines.memory import MemoryEngine
 from durable_tracker.engines.sqlite.queue import SqliteQueue
 from durable_tracker.engines.sqlite.slots import Slot, make_private_directory
 from durable_tracker.errors import ConfigurationError
@@ -286,6 +287,23 @@ def test_dead_letters_tell_why_and_can_be_queued_again(run: Run, filled: Path) -
     assert "requeued 0" in run("requeue")[1]
     ledger = json.loads(run("status")[1])["ledger"]
     assert (10, 10, 0) == tuple(ledger[name] for name in ("accepted", "pending", "dead"))
+
+
+def test_the_commands_know_no_engine(run: Run) -> None:
+    """A queue in memory, by its address, is looked into as one in a file is."""
+    engine = MemoryEngine("shown")
+    with engine.queue("a") as queue:
+        queue.put_many([b'{"e":"pv","n":"%d"}' % number for number in range(10)])
+        queue.reject([row.key for row in queue.peek(0, 3, 1 << 20)], 400, "refused")
+    report = json.loads(run("status", "memory:shown")[1])
+    assert (10, 7, 3) == tuple(report["ledger"][name] for name in ("accepted", "pending", "dead"))
+    shown = [json.loads(one)["event"]["n"] for one in run("peek", "--limit", "2", "memory:shown")[1].splitlines()]
+    assert ["3", "4"] == shown
+    letters = [json.loads(one) for one in run("dead-letters", "memory:shown")[1].splitlines()]
+    assert [(400, "refused")] * 3 == [(letter["status"], letter["reason"]) for letter in letters]
+    assert "requeued 3" in run("requeue", "memory:shown", "--name", "a")[1]
+    assert Exit.USAGE == run("status", "memory:shown", "--name", "b")[0]
+    assert Exit.USAGE == run("verify", "memory:shown")[0]
 
 
 @pytest.mark.parametrize("command", ["status", "peek", "dead-letters", "requeue"])

@@ -20,13 +20,18 @@ from processes import Child, Site, wait_until
 from durable_tracker import drain
 from durable_tracker.collector import Collector, Fault
 from durable_tracker.commands.options import Exit
+from durable_tracker.engines.memory import MemoryPlace
 from durable_tracker.engines.queue import Ledger
+from durable_tracker.engines.sqlite.engine import SlotPlace
 from durable_tracker.engines.sqlite.queue import SqliteQueue
 from durable_tracker.engines.sqlite.slots import Slot, make_private_directory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from durable_tracker.engines.engine import Place
+    from durable_tracker.engines.memory import MemoryEngine
 
     Run = Callable[..., tuple[int, str, str]]
 
@@ -62,14 +67,46 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "queues"
 
 
+class Queues:
+    """The queues of a test, in files or in memory."""
+
+    def __init__(self, root: Path, engine: dict[str, Any]) -> None:
+        self.root = root
+        self.engine: MemoryEngine | None = engine.get("queue")
+
+    @property
+    def options(self) -> list[str]:
+        return ["--queue-dir", str(self.root)] if self.engine is None else [str(self.engine)]
+
+    def leave(self, name: str, index: int, first: int, count: int, **origin: str) -> Place:
+        """Make a free queue that holds events."""
+        if self.engine is None:
+            leave(self.root, name, index, first, count, **origin)
+            return SlotPlace(Slot(self.root / name, index))
+        place = MemoryPlace(self.engine, name, str(index))
+        with place.take() as queue:
+            queue.put_many([event(number) for number in range(first, first + count)])
+            queue.set_origin(dict(origin))
+        return place
+
+
+def ledger_at(place: Place) -> Ledger:
+    with place.take() as queue:
+        return queue.ledger()
+
+
 @pytest.fixture
-def run(root: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
+def queues(tmp_path: Path, engine: dict[str, Any]) -> Queues:
+    return Queues(tmp_path / "queues", engine)
+
+
+@pytest.fixture
+def run(queues: Queues, capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
     """Run the command in this process: exit code, what it printed, what it complained."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def run_(*arguments: object, queue_dir: bool = True) -> tuple[int, str, str]:
-        options = ["--queue-dir", str(root)] if queue_dir else []
-        code = drain.main([*options, *map(str, arguments)])
+        code = drain.main([*(queues.options if queue_dir else ()), *map(str, arguments)])
         captured = capsys.readouterr()
         return code, captured.out, captured.err
 
@@ -78,12 +115,12 @@ def run(root: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
         signal.signal(number, handler)
 
 
-def test_every_free_slot_of_the_queue_dir_is_drained_to_its_own_collector(run: Run, root: Path) -> None:
+def test_every_free_slot_of_the_queue_dir_is_drained_to_its_own_collector(run: Run, queues: Queues) -> None:
     """The address comes from the slot; the exit code is 0, and another run finds nothing to do."""
     with Collector() as one, Collector() as two:
-        leave(root, "one", 0, 0, 700, url=one.url, method="post")
-        leave(root, "one", 1, 700, 5, url=one.url, method="post")
-        leave(root, "two", 0, 800, 5, url=two.url, method="get")
+        queues.leave("one", 0, 0, 700, url=one.url, method="post")
+        queues.leave("one", 1, 700, 5, url=one.url, method="post")
+        queues.leave("two", 0, 800, 5, url=two.url, method="get")
         code, out, err = run()
         assert Exit.EMPTY == code
         assert "3 slots: delivered 710, remaining 0" in out
@@ -198,62 +235,62 @@ def test_a_wrong_option_is_a_usage_error(run: Run, wrong: tuple[str, ...], capsy
     assert "no colon" not in capsys.readouterr().err
 
 
-def test_without_an_address_on_record_one_has_to_be_named(run: Run, root: Path) -> None:
+def test_without_an_address_on_record_one_has_to_be_named(run: Run, queues: Queues) -> None:
     """And one that is named wins over the record."""
-    file = leave(root, "a", 0, 0, 1)
+    file = queues.leave("a", 0, 0, 1)
     code, _, err = run()
     assert Exit.USAGE == code
     assert "--to" in err
     with Collector() as collector:
         assert Exit.EMPTY == run("--url", collector.url)[0]
-        leave(root, "b", 0, 5, 1, url="http://127.0.0.1:9", method="post")
+        queues.leave("b", 0, 5, 1, url="http://127.0.0.1:9", method="post")
         assert Exit.EMPTY == run("--url", collector.url, "--method", "get", "--name", "b")[0]
         assert {eid(0), eid(5)} == set(collector.eids())
-    assert 0 == ledger(file).pending
+    assert 0 == ledger_at(file).pending
 
 
-def test_an_unreachable_collector_leaves_a_backlog(run: Run, root: Path) -> None:
+def test_an_unreachable_collector_leaves_a_backlog(run: Run, queues: Queues) -> None:
     """Exit code 1 within the timeout, and every event is kept."""
-    file = leave(root, "a", 0, 0, 10, url="http://127.0.0.1:9", method="post")
+    file = queues.leave("a", 0, 0, 10, url="http://127.0.0.1:9", method="post")
     started_at = time.monotonic()
     code, out, _ = run("--timeout", "0.3")
     assert Exit.BACKLOG == code
     assert time.monotonic() - started_at < 3
     assert "remaining 10" in out
     assert "Connection refused" in out
-    assert Ledger(accepted=10, pending=10) == ledger(file)
+    assert Ledger(accepted=10, pending=10) == ledger_at(file)
 
 
-def test_a_collector_that_hangs_does_not_outlive_the_timeout(run: Run, root: Path) -> None:
+def test_a_collector_that_hangs_does_not_outlive_the_timeout(run: Run, queues: Queues) -> None:
     """The request is broken off."""
     with Collector(script=lambda _: Fault(hang=True)) as collector:
-        file = leave(root, "a", 0, 0, 10, url=collector.url, method="post")
+        file = queues.leave("a", 0, 0, 10, url=collector.url, method="post")
         started_at = time.monotonic()
         assert Exit.BACKLOG == run("--timeout", "0.2")[0]
         assert time.monotonic() - started_at < 4
-    assert 10 == ledger(file).pending
+    assert 10 == ledger_at(file).pending
 
 
-def test_refused_events_are_set_aside_and_said_to_be(run: Run, root: Path) -> None:
+def test_refused_events_are_set_aside_and_said_to_be(run: Run, queues: Queues) -> None:
     """The rest is delivered, and the exit code is 0: nothing is left to send."""
 
     def poison(request: Any) -> Fault | None:
         return Fault(status=400) if any(one.get("eid") == eid(3) for one in request.events) else None
 
     with Collector(script=poison) as collector:
-        file = leave(root, "a", 0, 0, 10, url=collector.url, method="post")
+        file = queues.leave("a", 0, 0, 10, url=collector.url, method="post")
         code, out, _ = run()
         assert Exit.EMPTY == code
         assert "dead letters 1" in out
-        assert Ledger(accepted=10, delivered=9, dead=1) == ledger(file)
+        assert Ledger(accepted=10, delivered=9, dead=1) == ledger_at(file)
 
 
-def test_a_collector_that_refuses_everything_gets_no_event_set_aside(run: Run, root: Path) -> None:
+def test_a_collector_that_refuses_everything_gets_no_event_set_aside(run: Run, queues: Queues) -> None:
     """Exit code 1: the events are kept."""
     with Collector(script=lambda _: Fault(status=400)) as collector:
-        file = leave(root, "a", 0, 0, 10, url=collector.url, method="post")
+        file = queues.leave("a", 0, 0, 10, url=collector.url, method="post")
         assert Exit.BACKLOG == run("--timeout", "1.5")[0]
-        assert Ledger(accepted=10, pending=10) == ledger(file)
+        assert Ledger(accepted=10, pending=10) == ledger_at(file)
 
 
 def test_a_slot_of_a_live_process_is_reported_with_its_pid_and_not_waited_for(run: Run, root: Path) -> None:
@@ -292,7 +329,7 @@ def test_an_empty_file_of_a_process_that_was_killed_early_is_an_empty_slot(run: 
     assert Exit.EMPTY == run()[0]
 
 
-def test_headers_senders_and_batch_size_are_used(run: Run, root: Path) -> None:
+def test_headers_senders_and_batch_size_are_used(run: Run, queues: Queues) -> None:
     """The credentials that the emitter had were never on disk."""
     seen: list[tuple[str | None, int]] = []
 
@@ -300,25 +337,23 @@ def test_headers_senders_and_batch_size_are_used(run: Run, root: Path) -> None:
         seen.append((request.headers.get("x-key"), len(request.events)))
 
     with Collector(script=note) as collector:
-        leave(root, "a", 0, 0, 40, url=collector.url, method="post")
+        queues.leave("a", 0, 0, 40, url=collector.url, method="post")
         assert Exit.EMPTY == run("--header", "X-Key: secret", "--senders", "3", "--batch-size", "4")[0]
         assert [("secret", 4)] * 10 == seen
         assert 40 == len(collector.eids())
 
 
-def test_json_tells_everything_in_one_object(run: Run, root: Path) -> None:
+def test_json_tells_everything_in_one_object(run: Run, queues: Queues) -> None:
     """For scripts."""
     with Collector() as collector:
-        leave(root, "a", 0, 0, 4, url=collector.url, method="post")
-        leave(root, "b", 0, 10, 4, url="http://127.0.0.1:9", method="post")
+        first = queues.leave("a", 0, 0, 4, url=collector.url, method="post")
+        second = queues.leave("b", 0, 10, 4, url="http://127.0.0.1:9", method="post")
         code, out, err = run("--json", "--timeout", "0.3")
         report = json.loads(out)
         assert (4, 4, 2, 1) == tuple(report[name] for name in ("delivered", "remaining", "slots", "exit_code"))
         assert Exit.BACKLOG == code
         assert ["", None] == [err, report["details"][0]["error"]]
-        assert [str(root / "a" / "0.sqlite3"), str(root / "b" / "0.sqlite3")] == [
-            one["slot"] for one in report["details"]
-        ]
+        assert [first.name, second.name] == [one["slot"] for one in report["details"]]
 
 
 def test_disk_space_is_given_back(run: Run, root: Path) -> None:
@@ -436,30 +471,32 @@ assert t.flush(timeout=10)
 
 
 @pytest.mark.parametrize("fault", [Fault(hang=True), Fault(status=503), None], ids=["hangs", "503", "refuses"])
-def test_a_dead_collector_does_not_use_up_the_time_of_a_healthy_one(run: Run, root: Path, fault: Fault | None) -> None:
+def test_a_dead_collector_does_not_use_up_the_time_of_a_healthy_one(
+    run: Run, queues: Queues, fault: Fault | None
+) -> None:
     """It is asked once; what answers is drained first; then the time that is left is shared."""
     with Collector(script=lambda _: fault) as dead, Collector() as healthy:
         if fault is None:
             dead.down()
-        leave(root, "a", 0, 0, 20, url=dead.url, method="post")
-        leave(root, "b", 0, 100, 20, url=healthy.url, method="post")
+        a = queues.leave("a", 0, 0, 20, url=dead.url, method="post")
+        b = queues.leave("b", 0, 100, 20, url=healthy.url, method="post")
         start = time.monotonic()
         code, out, _ = run("--timeout", "3")
         assert Exit.BACKLOG == code
         assert 20 == len(healthy.eids())
-        assert "a/0.sqlite3: delivered 0, remaining 20" in out
-        assert "b/0.sqlite3: delivered 20, remaining 0" in out
+        assert f"{a.name}: delivered 0, remaining 20" in out
+        assert f"{b.name}: delivered 20, remaining 0" in out
         assert 2 < time.monotonic() - start < 8
 
 
 @pytest.mark.slow
-def test_what_comes_back_is_drained_in_the_time_that_is_left(run: Run, root: Path) -> None:
+def test_what_comes_back_is_drained_in_the_time_that_is_left(run: Run, queues: Queues) -> None:
     """Two collectors in turns, of which one needs some seconds."""
     with Collector(script=lambda _: Fault(status=503)) as slow, Collector() as dead:
         dead.down()
-        leave(root, "a", 0, 0, 20, url=dead.url, method="post")
-        leave(root, "b", 0, 100, 20, url=slow.url, method="post")
-        leave(root, "b", 1, 200, 20, url=slow.url, method="post")
+        queues.leave("a", 0, 0, 20, url=dead.url, method="post")
+        queues.leave("b", 0, 100, 20, url=slow.url, method="post")
+        queues.leave("b", 1, 200, 20, url=slow.url, method="post")
         healing = threading.Timer(1.0, lambda: setattr(slow, "script", None))
         healing.start()
         assert Exit.BACKLOG == run("--timeout", "12")[0]
@@ -516,19 +553,19 @@ def test_a_resolver_that_hangs_holds_up_neither_the_others_nor_the_end(root: Pat
 
 
 @pytest.mark.slow
-def test_a_collector_that_takes_long_to_answer_is_waited_for(run: Run, root: Path) -> None:
+def test_a_collector_that_takes_long_to_answer_is_waited_for(run: Run, queues: Queues) -> None:
     """Longer than the first question, and longer than a turn: a request in flight is broken off at the end only."""
     with Collector(script=lambda _: Fault(delay_s=7.0)) as slow:
-        leave(root, "a", 0, 0, 3, url=slow.url, method="post")
+        queues.leave("a", 0, 0, 3, url=slow.url, method="post")
         assert Exit.EMPTY == run("--timeout", "40")[0]
         assert 3 == len(slow.eids())
         assert slow.requests <= 3
 
 
-def test_a_refused_event_is_not_asked_about_without_a_pause(run: Run, root: Path) -> None:
+def test_a_refused_event_is_not_asked_about_without_a_pause(run: Run, queues: Queues) -> None:
     """Each visit begins where the one before it ended; where nothing can be done in time the drain ends."""
     with Collector(script=lambda _: Fault(status=400)) as refusing:
-        leave(root, "a", 0, 0, 1, url=refusing.url, method="post")
+        queues.leave("a", 0, 0, 1, url=refusing.url, method="post")
         for _ in range(3):
             assert Exit.BACKLOG == run("--timeout", "5")[0]
         assert refusing.requests <= 12

@@ -310,7 +310,7 @@ def test_opening_reads_no_more_of_a_long_backlog_than_of_a_short_one(
         with monkeypatch.context() as patch:
             patch.setattr(sqlite3, "connect", connect)
             queue = open_queue()
-            queue.ledger(), queue.oldest_key(), queue.mark(), queue.used_bytes(), queue.is_full()
+            queue.ledger(), queue.oldest_key(), queue.mark(), queue.used_bytes()
             queue.close()
         return steps
 
@@ -466,7 +466,7 @@ def test_the_quota_refuses_events_until_others_are_gone(open_queue: OpenQueue) -
         for _ in range(10_000):
             queue.put(b"x" * 500)
     assert queue.slot.database.stat().st_size <= quota
-    assert queue.is_full()
+    assert queue._connection.is_at_limit()
     stored = queue.ledger().pending
     assert 300 < stored == len(queue.events)
     queue.reject(keys(queue)[:1], 400, "a full queue can still set aside")

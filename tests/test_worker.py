@@ -10,13 +10,16 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from processes import source_at, wait_until
+from processes import wait_until
 
 from durable_tracker.collector import Collector, Fault
 from durable_tracker.delivery.policy import Delivery, DeliverySettings
 from durable_tracker.delivery.transport import Reply
 from durable_tracker.emitters import Emitter
+from durable_tracker.engines.addresses import engine_of
+from durable_tracker.engines.engine import QueueSettings
 from durable_tracker.errors import QueueFullError, StorageError
+from durable_tracker.protocol.endpoint import Endpoint
 from durable_tracker.runtime import worker as worker_module
 from durable_tracker.runtime.worker import NEVER, Worker
 
@@ -24,9 +27,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from durable_tracker.engines.sqlite.queue import SqliteQueue
+    from durable_tracker.engines.engine import Source
+    from durable_tracker.engines.queue import Queue
 
-    OpenQueue = Callable[..., SqliteQueue]
 
 EVENT = b'{"e":"pv","n":"%d"}'
 
@@ -54,7 +57,9 @@ class GatedTransport:
 class Rig:
     """A worker on a real queue with a transport that does as it is told."""
 
-    def __init__(self, queue: SqliteQueue, *, linger_s: float = 0.0, gather: int = 10, **settings: Any) -> None:
+    def __init__(
+        self, queue: Queue, source: Source, *, linger_s: float = 0.0, gather: int = 10, **settings: Any
+    ) -> None:
         self.queue = queue
         self.transport = GatedTransport()
         self.worker = Worker(
@@ -62,7 +67,7 @@ class Rig:
             lambda queue, **hooks: Delivery(queue, self.transport, settings=DeliverySettings(**settings), **hooks),
             linger_s=linger_s,
             gather=gather,
-            source=source_at(queue.slot.directory),
+            source=source,
         )
 
     def put(self, *numbers: int) -> None:
@@ -79,12 +84,14 @@ class Rig:
 
 
 @pytest.fixture
-def rig(open_queue: OpenQueue) -> Iterator[Callable[..., Rig]]:
+def rig(engine: dict[str, Any]) -> Iterator[Callable[..., Rig]]:
     """Make workers that are stopped at the end."""
     made: list[Rig] = []
+    keeper = engine_of(**engine)
 
     def make(**settings: Any) -> Rig:
-        made.append(Rig(open_queue(len(made)), **settings))
+        source = keeper.source("n", Endpoint.parse("c.example"), replaces=(), settings=QueueSettings())
+        made.append(Rig(source.open(), source, **settings))
         return made[-1]
 
     yield make
@@ -92,6 +99,7 @@ def rig(open_queue: OpenQueue) -> Iterator[Callable[..., Rig]]:
         one.transport.gate.set()
         one.worker.stop()
         assert one.worker.join(10)
+        one.queue.close()
 
 
 def test_an_event_that_was_put_is_delivered(rig: Callable[..., Rig]) -> None:
@@ -320,18 +328,18 @@ def test_the_thread_outlives_what_nobody_foresaw(
 def test_the_thread_outlives_an_error_of_the_storage(
     rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
 ) -> None:
-    """Giving space back on a full disk fails; delivery goes on when there is room again."""
+    """It goes on when the storage works again."""
     monkeypatch.setattr(worker_module, "_STORAGE_RETRY_S", 0.01)
     one = rig()
     failures = iter([error] * 3)
-    real = one.queue.shrink
+    real = one.queue.pending
 
-    def shrink(pages_max: int = 1) -> bool:
+    def pending() -> int:
         for failure in failures:
             raise failure
-        return real(pages_max)
+        return real()
 
-    one.queue.shrink = shrink  # type: ignore[method-assign]
+    one.queue.pending = pending  # type: ignore[method-assign]
     one.worker.start()
     one.wait_until_asleep()
     one.put(1)

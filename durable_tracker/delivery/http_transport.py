@@ -149,7 +149,7 @@ class HttpTransport:
         self._method = method
         self._wall = wall
         self._connect_timeout_s, self._read_timeout_s = _timeouts(request_timeout)
-        self._deadline_s = (
+        self.deadline_s = (
             max(DEADLINE_S, self._connect_timeout_s + self._read_timeout_s)
             if deadline_s is None
             else _seconds("deadline_s", deadline_s)
@@ -187,7 +187,7 @@ class HttpTransport:
 
     def _send(self, events: Sequence[bytes], meanwhile: Callable[[], object] | None) -> Reply:
         request, query = self._request(events)
-        deadline = time.monotonic() + self._deadline_s
+        deadline = time.monotonic() + self.deadline_s
         exchange = self._exchange(deadline, query, meanwhile)
         reply = self._attempt(request, exchange)
         if reply is None:

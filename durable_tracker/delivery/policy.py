@@ -29,7 +29,7 @@ from durable_tracker.delivery.reader import Reader
 from durable_tracker.delivery.retry import Backoff, Outcome, Trouble, classify, retry_while_troubled
 from durable_tracker.delivery.senders import Senders
 from durable_tracker.delivery.state import DeliverySettings, DeliveryState, Result
-from durable_tracker.errors import DeadLettersFullError, QueueClosedError, QueueError
+from durable_tracker.errors import ConfigurationError, DeadLettersFullError, QueueClosedError, QueueError
 from durable_tracker.log import logger
 
 if TYPE_CHECKING:
@@ -44,6 +44,9 @@ __all__ = ["Delivery", "DeliverySettings", "DeliveryState", "Result"]
 
 REFUSALS_MAX = 16
 """Refusals in a row after which the collector is taken to refuse everything."""
+
+LEASE_DEADLINES_MIN = 3
+"""How many requests, each as long as it may take, a claim has to outlast."""
 
 POKE_GAP_S = 1.0
 """Attempts that a poke brings forward are at least this far apart."""
@@ -74,6 +77,9 @@ class Delivery:
         hold: what the collector said last, for all who deliver to it; None: nobody else does.
 
     What the callbacks raise is logged and goes no further.
+
+    Raises:
+        ConfigurationError: what the queue hands out would be taken over by others while a request is in flight.
     """
 
     def __init__(
@@ -92,6 +98,12 @@ class Delivery:
         pace: Throttle | None = None,
         hold: Hold | None = None,
     ) -> None:
+        deadline_s = getattr(transport, "deadline_s", None)
+        if queue.lease_s is not None and deadline_s is not None and queue.lease_s < LEASE_DEADLINES_MIN * deadline_s:
+            raise ConfigurationError(
+                f"lease: {queue.lease_s:g} s is less than {LEASE_DEADLINES_MIN} times the {deadline_s:g} s"
+                " that a request may take: others would send the same events meanwhile"
+            )
         self._queue = queue
         self._settings = settings
         self._wait = wait

@@ -34,6 +34,7 @@ class _Event:
     payload: bytes
     put_at_s: float
     holder: MemoryQueue | None = None
+    key: int = 0  # the holder's
     until_s: float = 0.0
 
 
@@ -50,6 +51,7 @@ class _Store:
     number: int = 0
     first: int = 1  # no event has a lower number
     free: int = 1  # nor has one that nobody ever claimed, or that was given back
+    on_wire: set[int] = field(default_factory=set)
     origin: dict[str, str] = field(default_factory=dict)
     suspects: bytes | None = None
 
@@ -134,7 +136,7 @@ class MemoryQueue:
                     self._key += 1
                     key = self._key  # noqa: PLW2901 (a row that was just claimed)
                     self._numbers[key] = number
-                event.holder, event.until_s = self, self._until_s()
+                event.holder, event.key, event.until_s = self, key, self._until_s()
                 rows.append(Row(key, event.payload))
         return rows
 
@@ -142,9 +144,9 @@ class MemoryQueue:
         """Yield what this consumer holds above `after`, then, without a key, what nobody holds."""
         now_s = self._monotonic()
         for key, number in list(self._numbers.items()) if after < self._key else ():
-            if not self._is_held(store, number, now_s):
+            if number not in store.events:
                 del self._numbers[key]
-            elif key > after:
+            elif key > after and self._is_held(store, key, now_s):  # else only a late ack may still name it
                 yield key, number
         store.oldest()
         # Claims only end by themselves where they are for a time.
@@ -154,9 +156,9 @@ class MemoryQueue:
                 yield None, number
             store.free = max(store.free, number + 1) if self._lease_s is None else store.free
 
-    def _is_held(self, store: _Store, number: int, now_s: float) -> bool:
-        event = store.events.get(number)
-        return event is not None and event.holder is self and event.until_s > now_s
+    def _is_held(self, store: _Store, key: int, now_s: float) -> bool:
+        event = store.events.get(self._numbers.get(key, 0))
+        return event is not None and event.holder is self and event.key == key and event.until_s > now_s
 
     def _until_s(self) -> float:
         return float("inf") if self._lease_s is None else self._monotonic() + self._lease_s
@@ -165,13 +167,17 @@ class MemoryQueue:
         """Prolong the leases; see `Queue.hold`."""
         with self._opened() as store:
             now_s = self._monotonic()
-            held = [key for key in keys if self._is_held(store, self._numbers.get(key, 0), now_s)]
+            held = [key for key in keys if self._is_held(store, key, now_s)]
             for key in held:
                 store.events[self._numbers[key]].until_s = self._until_s()
+                store.on_wire.add(self._numbers[key])
         return held
 
     def settle(self, keys: Sequence[int] | None = None) -> None:
-        """Do nothing: nothing is evicted from a queue in memory."""
+        """Take note that rows are not on the wire any more; see `Queue.settle`."""
+        with self._store.lock:
+            numbers = self._numbers.values() if keys is None else [self._numbers.get(key, 0) for key in keys]
+            self._store.on_wire.difference_update(numbers)
 
     def release(self, after: int, keep: Collection[int] = ()) -> None:
         """Give claims back; see `Queue.release`."""
@@ -179,7 +185,7 @@ class MemoryQueue:
             for key in [key for key in self._numbers if key > after and key not in keep]:
                 number = self._numbers.pop(key)
                 event = self._store.events.get(number)
-                if event is not None and event.holder is self:
+                if event is not None and event.holder is self and event.key == key:
                     event.holder = None
                     self._store.free = min(self._store.free, number)
 
@@ -205,12 +211,34 @@ class MemoryQueue:
         with self._opened() as store:
             for key in keys:
                 number = self._numbers.pop(key, 0)
+                store.on_wire.discard(number)
                 event = store.events.pop(number, None)
                 if event is not None:
                     gone.append((number, event))
                     store.size -= len(event.payload)
                     store.count(pending=-1, **{count: 1})
         return gone
+
+    def evict(self, size: int) -> int:
+        """Remove the oldest rows that are not on the wire; see `Evicting`."""
+        evicted = 0
+        with self._opened() as store:
+            for number, event in list(store.events.items()):
+                if size > 0 and number not in store.on_wire:
+                    size -= len(event.payload)
+                    evicted += 1
+                    del store.events[number]
+                    store.size -= len(event.payload)
+                    store.count(pending=-1, evicted=1)
+        return evicted
+
+    def could_hold(self, size: int) -> bool:
+        """Return whether an event would fit if there was no other."""
+        return size <= self._store.settings.max_queue_bytes
+
+    def is_held_by_this_thread(self) -> bool:
+        """Return whether this thread is inside the queue already."""
+        return bool(self._store.lock._is_owned())  # type: ignore[attr-defined]  # noqa: SLF001 (as threading.Condition)
 
     def older(self, rows: Sequence[Row], age_s: float) -> list[Row]:
         """Return the rows that are older; see `Queue.older`."""
@@ -398,7 +426,9 @@ class MemoryEngine:
         """
         with self._lock:
             store = self._stores.setdefault((name, collector), _Store(settings or QueueSettings()))
-        return MemoryQueue(store, name=f"{self}/{name}", lease_s=self.lease_s, monotonic=self.monotonic)
+        return MemoryQueue(
+            store, name=MemoryPlace(self, name, collector).name, lease_s=self.lease_s, monotonic=self.monotonic
+        )
 
     def __str__(self) -> str:
         return f"memory:{self.address}"
@@ -417,8 +447,8 @@ class MemoryPlace:
 
     @property
     def name(self) -> str:
-        """The engine's address and the queue's name."""
-        return f"{self.engine}/{self.emitter}"
+        """The engine's address, the queue's name, and the collector that its events are for."""
+        return f"{self.engine}/{self.emitter}" + (f" for {self.collector}" if self.collector else "")
 
     label = name
 

@@ -324,8 +324,10 @@ class Worker:
     def _round(self) -> None:
         self._is_poked = False  # here, not where it is noticed: this round is the attempt that was asked for
         seen = self._queue.puts
-        self._delivery.run(progress=self._tell, may_yield=lambda: time.monotonic() >= self._next_adoption)
+        result = self._delivery.run(progress=self._tell, may_yield=lambda: time.monotonic() >= self._next_adoption)
         self._tell()
+        if result is Result.STOPPED and not self._is_over():
+            raise QueueClosedError(f"{self._queue.name} was closed under the worker")
         if not self._is_stopped and time.monotonic() >= self._next_adoption:
             self._adopt(seen)
         if isinstance(self._queue, Shrinking):

@@ -148,8 +148,13 @@ class SqliteSource:
 
     def adopt(self, place: Place) -> SqliteQueue | None:
         """Open a slot if its events are for this address; see `Source.adopt`."""
-        queue = place.take()
-        assert isinstance(queue, SqliteQueue)  # noqa: S101 (the places of this source)
+        assert isinstance(place, SlotPlace)  # noqa: S101 (one of this source's)
+        try:
+            queue = _opened(place.slot, self.settings)
+        except SlotBusyError as exc:  # by SQLite's lock alone, as in a child of the process that had it open
+            raise StorageError(str(exc)) from None
+        if queue is None:
+            raise place.slot.busy_error()
         is_ours = False
         try:
             is_ours = self._is_ours(queue)

@@ -454,11 +454,6 @@ class SqliteQueue:
         self.check_pid()
         return self._connection.used_pages() * PAGE_SIZE
 
-    def is_full(self) -> bool:
-        """Return whether the next put is likely to find the quota or the disk full."""
-        self.check_pid()
-        return not self._books.headroom.is_there or self._connection.is_at_limit()
-
     def could_hold(self, size: int) -> bool:
         """Return whether an event of `size` bytes would fit if there was no other."""
         return self._books.could_hold(size)
