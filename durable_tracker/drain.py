@@ -299,6 +299,7 @@ class SlotDrain:
             wait=turn.wait,
             stopping=lambda: state.requests > 0 or turn.is_due(),
             hold=hold_of(endpoint.identity),
+            about={"collector": endpoint.identity},
         )
         try:
             delivery.run(give_up_on_trouble=True, progress=note)
@@ -445,6 +446,7 @@ def _delivery(
         wait=turn.wait,
         stopping=turn.is_due,
         hold=hold_of(endpoint.identity),
+        about={"collector": endpoint.identity},
     )
 
 

@@ -600,6 +600,7 @@ class Emitter:
                 on_success=self.on_success,
                 on_failure=self.on_failure,
                 hold=self._hold,
+                about={"emitter": self.name, "collector": self._address.identity},
             ),
             linger_s=self._settings.linger,
             gather=self.batch_size,

@@ -151,7 +151,7 @@ class Lines(logging.Handler):
         self.records: list[logging.LogRecord] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.lines.append(record.getMessage())
+        self.lines.append(vars(record)["event"])
         self.records.append(record)
 
     def __enter__(self) -> Self:

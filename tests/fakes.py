@@ -19,6 +19,8 @@ from durable_tracker.errors import StorageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
 
+    import pytest
+
     from durable_tracker.delivery.throttle import Throttle
     from durable_tracker.engines.queue import Row
 
@@ -161,6 +163,11 @@ class MemoryQueue(memory.MemoryQueue):
         if self.failing_after[method] > 0:
             self.failing_after[method] -= 1
             raise StorageError(f"{method} failed, having done it")
+
+
+def events_in(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """The names of what was logged."""
+    return [vars(record)["event"] for record in caplog.records]
 
 
 def eids(events: Iterable[bytes]) -> list[int]:

@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from fakes import events_in
 from processes import Child, Site, open_slots, wait_until
 
 from durable_tracker import Emitter, Ledger
@@ -176,7 +177,7 @@ def test_an_orphan_that_cannot_be_read_holds_up_nothing(
         emitter = make(collector.url)
         emitter.put(event(1))
         assert collector.wait(distinct=6)
-        wait_until(lambda: "worker.orphan_unusable" in caplog.messages)
+        wait_until(lambda: "worker.orphan_unusable" in events_in(caplog))
 
 
 def test_several_workers_share_the_orphans_and_none_is_sent_twice(

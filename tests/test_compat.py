@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import snowplow_tracker
+from fakes import events_in
 
 import durable_tracker
 from durable_tracker import (
@@ -299,7 +300,7 @@ def test_a_retry_code_that_makes_no_sense_is_logged_and_changes_nothing(
     with caplog.at_level(logging.WARNING, logger="durable_tracker"):
         assert configuration.set_retry_code(status, retry) is False
     assert configuration.custom_retry_codes == {}
-    assert [record.message for record in caplog.records] == ["configuration.retry_code_refused"]
+    assert events_in(caplog) == ["configuration.retry_code_refused"]
     assert capsys.readouterr().out == ""
 
 

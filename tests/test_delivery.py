@@ -23,6 +23,7 @@ from fakes import (
     VirtualClock,
     eids,
     event,
+    events_in,
     refusal,
     rig,
 )
@@ -314,7 +315,7 @@ def test_a_collector_that_refuses_us_keeps_everything(status: int, caplog: pytes
     with caplog.at_level(logging.INFO, "durable_tracker"):
         assert made.delivery.run() is Result.EMPTY
     assert (made.clock.waits, states) == ([60] * 5, ["blocked"] * 5)
-    assert [record.message for record in caplog.records] == ["delivery.collector_blocked", "delivery.recovered"]
+    assert events_in(caplog) == ["delivery.collector_blocked", "delivery.recovered"]
     assert (made.queue.ledger().delivered, made.queue.ledger().dead) == (10, 0)
 
 
@@ -325,7 +326,7 @@ def test_every_change_of_state_is_logged_once_without_a_payload(caplog: pytest.L
     with caplog.at_level(logging.DEBUG, "durable_tracker"):
         made.delivery.run()
     names = ["delivery.interrupted", "delivery.collector_blocked", "delivery.interrupted", "delivery.recovered"]
-    assert [record.message for record in caplog.records] == names
+    assert events_in(caplog) == names
     assert "se_la" not in "".join(str(vars(record)) for record in caplog.records)
 
 
@@ -837,7 +838,7 @@ def test_what_a_callback_raises_is_logged_and_goes_no_further(
         on_failure=fail,
     )
     assert made.run() is Result.EMPTY
-    failures = [vars(record) for record in caplog.records if record.message == "delivery.callback_failed"]
+    failures = [vars(record) for record in caplog.records if vars(record)["event"] == "delivery.callback_failed"]
     assert len(failures) >= 3
     assert {failure["error"] for failure in failures} == {error.__name__}
     assert "test_delivery.py:" in failures[0]["at"]
@@ -856,7 +857,7 @@ def test_a_failing_storage_is_waited_for(method: str, caplog: pytest.LogCaptureF
     assert made.delivery.run() is Result.EMPTY
     assert (queue.expired, set(queue.dead), len(queue.delivered)) == ([1], {7}, 18)
     assert len(made.clock.waits) == 3
-    reasons = [vars(record)["reason"] for record in caplog.records if record.message == "delivery.interrupted"]
+    reasons = [vars(record)["reason"] for record in caplog.records if vars(record)["event"] == "delivery.interrupted"]
     assert reasons[0] == f"StorageError: {method} failed"
     check(made)
 

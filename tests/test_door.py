@@ -355,7 +355,7 @@ def test_text_that_is_too_long_for_its_column_is_sent_and_logged_once_per_field(
         for _ in range(3):
             tracker.track(StructuredEvent("c" * 1001, "a", label="l" * 4097))
     assert [event.wire["se_ca"] for event in emitter.events] == ["c" * 1001] * 3
-    logged = [(record.message, vars(record)["field"], vars(record)["size_max"]) for record in caplog.records]
+    logged = [(vars(record)["event"], vars(record)["field"], vars(record)["size_max"]) for record in caplog.records]
     assert logged == [("event.field_too_long", "se_ca", 1000), ("event.field_too_long", "se_la", 4096)]
     assert "ccc" not in caplog.text
 

@@ -155,7 +155,7 @@ parent = os.getpid()
 import logging
 class Handler(logging.Handler):
     def emit(self, record):
-        note(record.getMessage())
+        note(vars(record)["event"])
 logging.getLogger("durable_tracker").addHandler(Handler())
 t = make(max_retry_delay_seconds=0.1)
 track_some(t, "parent", 10)

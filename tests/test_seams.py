@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import socket
 import threading
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 from fakes import MemoryQueue
 from processes import wait_until
 
-from durable_tracker import Emitter, Queue, StructuredEvent, Tracker, Transport
+from durable_tracker import Emitter, Queue, StructuredEvent, Tracker, Transport, logger
 from durable_tracker.delivery.policy import Delivery, DeliverySettings, Result
 from durable_tracker.delivery.transport import Reply
 
@@ -143,3 +144,27 @@ def test_a_delivery_drains_an_engine_that_is_not_sqlite() -> None:
     delivery.close()
     assert ["1", "2"] == [json.loads(event)["n"] for event in sent]
     assert queue.is_empty()
+
+
+def test_with_the_standard_formatter_a_line_says_where_why_and_what_becomes_of_the_events(tmp_path: Path) -> None:
+    """Nobody should have to configure a formatter to learn which of a hundred emitters cannot deliver."""
+    lines: list[str] = []
+
+    class Lines(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(self.format(record))
+
+    handler = Lines()
+    handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+    logger.addHandler(handler)
+    try:
+        with Emitter("http://127.0.0.1:9", queue_dir=tmp_path, name="shop") as emitter:
+            emitter.put(b'{"e":"pv"}')
+            wait_until(lambda: bool(lines))
+    finally:
+        logger.removeHandler(handler)
+    (line,) = lines
+    queue = tmp_path / "shop" / "0.sqlite3"
+    assert line.startswith("WARNING delivery.interrupted (")
+    assert all(part in line for part in ("emitter shop", "collector http://127.0.0.1:9", str(queue), "refused"))
+    assert "all events are kept, and sending them is tried again" in line

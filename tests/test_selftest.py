@@ -85,7 +85,7 @@ def test_an_emitter_warns_once_of_a_directory_that_forgets(
     caplog.set_level(logging.WARNING, "durable_tracker")
     for name in ("one", "one", "two"):
         Emitter("http://127.0.0.1:9", queue_dir=tmp_path, name=name, drain=False).close()
-    records = [record for record in caplog.records if record.message == "emitter.volatile_directory"]
+    records = [record for record in caplog.records if vars(record)["event"] == "emitter.volatile_directory"]
     assert [str(tmp_path / "one"), str(tmp_path / "two")] == [vars(record)["directory"] for record in records]
     assert ("tmpfs", "/") == (vars(records[0])["file_system"], vars(records[0])["mount_point"])
     assert "memory" in vars(records[0])["reason"]

@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from fakes import events_in
 from processes import wait_until
 
 from durable_tracker.collector import Collector, Fault
@@ -319,7 +320,7 @@ def test_the_thread_outlives_what_nobody_foresaw(
     is_short = False
     assert one.worker.flush(20) or one.worker.flush(20)
     assert ["1", "2"] == sorted(number for batch in one.transport.batches for number in batch)
-    failures = [vars(record) for record in caplog.records if record.message == "worker.failed"]
+    failures = [vars(record) for record in caplog.records if vars(record)["event"] == "worker.failed"]
     assert "MemoryError at " in failures[0]["error"]
     assert "payload" not in str(failures[0]["error"])
 
@@ -344,7 +345,7 @@ def test_the_thread_outlives_an_error_of_the_storage(
     one.wait_until_asleep()
     one.put(1)
     wait_until(one.is_empty)
-    assert 1 == caplog.messages.count("worker.storage_failed")
+    assert 1 == events_in(caplog).count("worker.storage_failed")
 
 
 def test_a_closed_queue_ends_the_thread_quietly(rig: Callable[..., Rig], caplog: pytest.LogCaptureFixture) -> None:
@@ -357,7 +358,7 @@ def test_a_closed_queue_ends_the_thread_quietly(rig: Callable[..., Rig], caplog:
     one.queue.close()
     one.transport.gate.set()
     assert one.worker.join(10)
-    assert [] == caplog.messages
+    assert [] == events_in(caplog)
     assert not one.worker._alive.locked()
 
 
@@ -406,7 +407,7 @@ def test_a_thread_that_cannot_be_started_is_tried_again_by_the_next_put(
         one.put(1, 2)
         assert "no thread could be started: can't start new thread" == one.worker.why_stopped
         assert not one.worker.flush(5)
-    assert 1 == [record.message for record in caplog.records].count("worker.not_started")
+    assert 1 == events_in(caplog).count("worker.not_started")
     one.put(3)
     wait_until(one.is_empty)
     assert not one.worker.why_stopped
@@ -439,7 +440,7 @@ def test_a_thread_that_has_died_is_started_by_the_next_put(
     one.put(4)
     wait_until(one.is_empty)
     assert not one.worker.why_stopped
-    assert 1 == [record.message for record in caplog.records].count("worker.died")
+    assert 1 == events_in(caplog).count("worker.died")
 
 
 @pytest.mark.parametrize("error", [SystemExit, asyncio.CancelledError])

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import math
 import time
 from dataclasses import replace
@@ -33,7 +34,7 @@ from durable_tracker.errors import ConfigurationError, DeadLettersFullError, Que
 from durable_tracker.log import logger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from durable_tracker.delivery.batches import Batch
     from durable_tracker.delivery.throttle import Throttle
@@ -75,6 +76,7 @@ class Delivery:
         backoff: how long to wait after a trouble; by default full jitter up to the settings' maximum.
         pace: when to rest beside an application that tracks; None: never.
         hold: what the collector said last, for all who deliver to it; None: nobody else does.
+        about: what the log says besides: the emitter's name, the collector's address.
 
     What the callbacks raise is logged and goes no further.
 
@@ -97,6 +99,7 @@ class Delivery:
         backoff: Backoff | None = None,
         pace: Throttle | None = None,
         hold: Hold | None = None,
+        about: Mapping[str, str] | None = None,
     ) -> None:
         deadline_s = getattr(transport, "deadline_s", None)
         if queue.lease_s is not None and deadline_s is not None and queue.lease_s < LEASE_DEADLINES_MIN * deadline_s:
@@ -131,6 +134,7 @@ class Delivery:
         self._said: str | None = None  # the trouble that was logged last, so that it is logged once
         self._progress: Callable[[DeliveryState], object] | None = None
         self._delivered_unreported = 0
+        self._about = {**(about or {}), "queue": queue.name}
         self._state = DeliveryState()
 
     @property
@@ -237,7 +241,7 @@ class Delivery:
             if self._said is None:
                 self._said = result.value
                 fate = "kept until the collector accepts another event, which tells whose fault the refusal is"
-                logger.warning("delivery.events_suspected", extra={"events": self._reader.suspects, "fate": fate})
+                self._log(logging.WARNING, "delivery.events_suspected", {"events": self._reader.suspects, "fate": fate})
             self._update(trouble_count=self._state.trouble_count + 1)
         self._give_back(self._reader.cursor)
         self._remember()
@@ -305,9 +309,10 @@ class Delivery:
             return rows
         self._queue.expire([row.key for row in old])
         if not self._state.expired:
-            logger.warning(
+            self._log(
+                logging.WARNING,
                 "delivery.events_expired",
-                extra={
+                {
                     "events": len(old),
                     "max_age_s": self._settings.max_age,
                     "fate": "dropped unsent; later ones are counted only",
@@ -395,7 +400,7 @@ class Delivery:
         self._rest()
         if self._said is not None:
             self._said = None
-            logger.info("delivery.recovered", extra={"fate": "events are being delivered again"})
+            self._log(logging.INFO, "delivery.recovered", {"fate": "events are being delivered again"})
 
     def _pay(self) -> None:
         """Remove from the queue what the collector has accepted.
@@ -435,15 +440,16 @@ class Delivery:
             self._reader.park(batch)
             if not self._state.parked:
                 fate = "kept in the queue and passed by, until dead letters are requeued"
-                logger.error("delivery.event_parked", extra={"reason": str(exc), "fate": fate})
+                self._log(logging.ERROR, "delivery.event_parked", {"reason": str(exc), "fate": fate})
             return
         except QueueError:
             self._reader.give_back(batch)
             raise
         if not self._state.dead:
-            logger.warning(
+            self._log(
+                logging.WARNING,
                 "delivery.event_refused",
-                extra={
+                {
                     "reason": reply.error,
                     "fate": "kept among the dead letters, since others are accepted; later ones are counted only",
                 },
@@ -493,9 +499,9 @@ class Delivery:
         extra = {"reason": state.last_error, "fate": "all events are kept, and sending them is tried again"}
         if blocked:
             extra["remedy"] = "look at the collector's address, the credentials and what stands in between"
-            logger.error("delivery.collector_blocked", extra=extra)
+            self._log(logging.ERROR, "delivery.collector_blocked", extra)
         else:
-            logger.warning("delivery.interrupted", extra=extra)
+            self._log(logging.WARNING, "delivery.interrupted", extra)
 
     def _rest(self) -> None:
         if self._pace is not None:
@@ -521,6 +527,9 @@ class Delivery:
     def _update(self, **changes: Any) -> None:
         self._state = replace(self._state, **changes)
 
+    def _log(self, level: int, event: str, extra: Mapping[str, object]) -> None:
+        logger.log(level, event, extra={**self._about, **extra})
+
     def _report_failure(self, payloads: Sequence[bytes]) -> None:
         if self._on_failure is not None:
             delivered, self._delivered_unreported = self._delivered_unreported, 0
@@ -533,9 +542,10 @@ class Delivery:
             raise
         except BaseException as exc:  # noqa: BLE001 - the user's code (CancelledError, gevent's Timeout); its text may hold a payload
             frame = exc.__traceback__ and exc.__traceback__.tb_next
-            logger.error(
+            self._log(
+                logging.ERROR,
                 "delivery.callback_failed",
-                extra={
+                {
                     "callback": getattr(callback, "__qualname__", type(callback).__name__),
                     "error": type(exc).__name__,
                     "at": f"{frame.tb_frame.f_code.co_filename}:{frame.tb_lineno}" if frame else None,
