@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
+from durable_tracker.emitters import Emitter
+from durable_tracker.errors import ConfigurationError
 from durable_tracker.log import logger
 from durable_tracker.runtime.checked import (
     Setting,
@@ -20,6 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from durable_tracker.typing import FailureCallback, SuccessCallback
+
+
+_OPTIONS = frozenset(signature(Emitter).parameters) - {"endpoint"}
 
 
 class EmitterConfiguration:
@@ -73,6 +80,11 @@ class EmitterConfiguration:
         self.custom_retry_codes = {} if custom_retry_codes is None else custom_retry_codes
         self.event_store = event_store
         self.session = session
+        unknown = sorted(options.keys() - _OPTIONS)
+        if unknown:
+            near = get_close_matches(unknown[0], _OPTIONS, 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ConfigurationError(f"{unknown[0]}: is no argument of Emitter{hint}")
         self.options = options
 
     def set_retry_code(self, status_code: int, retry: bool = True) -> bool:

@@ -65,9 +65,11 @@ class EmitterStats:
         slot: the database file, None before the first use in this process.
         ledger: where every event is that the slot ever accepted.
         dropped: events that `on_full="drop_newest"` threw away in this process; they were never accepted.
-        state: "idle", "sending", "backing_off", "blocked", or "stopped" if no thread delivers that should; the next put
-            starts one.
+        state: "idle", "sending", "backing_off", "blocked", "closed", or "stopped" if no thread delivers that should;
+            the next put starts one.
         last_error: what went wrong last with the collector, or why no thread delivers; None if nothing did.
+        next_attempt_s: in how many seconds the collector is asked again, None if nothing is waited for.
+        requests: requests to the collector that were answered, or given up, in this process.
         suspects: events that were refused, which is not proven to be their own fault; they are pending.
         parked: those of them for which the dead letters have no room.
         oldest_age_s: seconds since the oldest pending event was tracked, None if none is pending.
@@ -82,6 +84,8 @@ class EmitterStats:
     dropped: int
     state: str
     last_error: str | None
+    next_attempt_s: float | None
+    requests: int
     suspects: int
     parked: int
     oldest_age_s: float | None
@@ -254,6 +258,7 @@ class Emitter:
         self._is_closed = False
         self._is_empty_on_close = False  # nor is it known to be while it is being closed
         self._opened: Opened | None
+        self._closed: Opened | None  # what `stats` goes on telling of
         self._begin()
         _emitters.add(self)
 
@@ -412,6 +417,7 @@ class Emitter:
 
     def _shut(self, timeout_s: float) -> bool:
         opened, self._opened = self._opened, None
+        self._closed = opened or self._closed
         if opened is None or self._pid != os.getpid():
             return True
         is_empty = opened.close(timeout_s, drains=self._settings.drain)
@@ -432,13 +438,15 @@ class Emitter:
         Raises nothing, also while the disk fails: then `last_error` says so, and what cannot be read is as it was last
         (the ledger), None (the age) or 0.
         """
-        opened = self._opened if self._pid == os.getpid() else None
+        opened = (self._opened or self._closed) if self._pid == os.getpid() else None
         queue = opened and opened.queue
         try:
             oldest, used_bytes = (queue.oldest(), queue.used_bytes()) if queue else (None, 0)
             return self._stats(opened, oldest, used_bytes, None)
         except NotOursError:
             return self._stats(None, None, 0, None)  # the next put leaves it, and says so
+        except QueueClosedError:
+            return self._stats(opened, None, 0, None)
         except QueueError as exc:
             return self._stats(opened, None, 0, f"{type(exc).__name__}: {exc}")
 
@@ -451,8 +459,10 @@ class Emitter:
             slot=queue.path if queue else None,
             ledger=queue.ledger() if queue else Ledger(),
             dropped=self._full.dropped,
-            state="stopped" if why_stopped else state.state if state else "idle",
+            state="closed" if self._is_closed else "stopped" if why_stopped else state.state if state else "idle",
             last_error=error or why_stopped or (state.last_error if state else None),
+            next_attempt_s=_left_s(state.next_attempt_at if state else None),
+            requests=state.requests if state else 0,
             suspects=state.suspects if state else 0,
             parked=state.parked if state else 0,
             oldest_age_s=_age_s(oldest),
@@ -522,6 +532,7 @@ class Emitter:
         self._lock = threading.RLock()  # guards opening
         self._full.begin()
         self._opened = None
+        self._closed = None
 
     def _leave(self, opened: Opened | None) -> None:
         """Give up a queue that belongs to the parent of this process, or whose files were closed under it."""
@@ -656,6 +667,8 @@ class AsyncEmitter(Emitter):
     ) -> None:
         """As `Emitter`, with the official class's order of parameters; `ours` are `Emitter`'s keyword-only ones."""
         check_count("thread_count", thread_count)
+        if "senders" in ours:
+            raise ConfigurationError("senders: is called thread_count here; give only that")
         super().__init__(
             endpoint,
             protocol,
@@ -671,13 +684,18 @@ class AsyncEmitter(Emitter):
             custom_retry_codes,
             event_store,
             session,
-            **{"senders": thread_count, **ours},
+            senders=thread_count,
+            **ours,
         )
 
 
 def _close_both(queue: Queue, transport: Transport) -> None:
     queue.close()
     transport.close()
+
+
+def _left_s(at: float | None) -> float | None:
+    return None if at is None else max(at - time.monotonic(), 0.0)
 
 
 def _age_s(row: Row | None) -> float | None:

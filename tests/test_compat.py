@@ -326,6 +326,8 @@ def test_a_setting_that_is_not_usable_is_refused_when_it_is_given(setting: str, 
     """By the constructor and by the property, with its name."""
     with pytest.raises(ConfigurationError, match=setting):
         EmitterConfiguration(**{setting: wrong})  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="durabilty: is no argument of Emitter; did you mean durability"):
+        EmitterConfiguration(durabilty="interval")
     configuration = EmitterConfiguration()
     with pytest.raises(ConfigurationError, match=setting):
         setattr(configuration, setting, wrong)

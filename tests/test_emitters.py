@@ -644,6 +644,33 @@ def test_buffer_capacity_bounds_the_number_of_pending_events(make: Make) -> None
     assert (10, 15) == (oldest.stats().ledger.pending, oldest.stats().ledger.accepted)
 
 
+def test_stats_tell_what_became_of_the_events_after_a_close(make: Make) -> None:
+    """Whoever closes at the end of a job wants to know then."""
+    with Collector() as collector:
+        emitter = make(collector.url, shutdown_timeout=10)
+        emitter.put_many([event(1), event(2)])
+        assert emitter.close()
+        stats = emitter.stats()
+    assert ("closed", 2, 0) == (stats.state, stats.ledger.delivered, stats.ledger.pending)
+    assert stats.last_error is None
+    assert stats.requests >= 1
+
+
+def test_stats_tell_when_the_collector_is_asked_again(make: Make) -> None:
+    """As long as something is waited for."""
+    emitter = make("http://127.0.0.1:9")
+    assert (None, 0) == (emitter.stats().next_attempt_s, emitter.stats().requests)
+    emitter.put(event(1))
+    wait_until(lambda: emitter.stats().requests == 1 and emitter.stats().next_attempt_s is not None)
+    assert 0 <= (emitter.stats().next_attempt_s or 0) <= 60
+
+
+def test_one_setting_by_two_names_is_refused() -> None:
+    """Else one of them would win in silence."""
+    with pytest.raises(ConfigurationError, match="senders: is called thread_count here"):
+        AsyncEmitter("c.example", thread_count=4, senders=1)
+
+
 def test_stats_are_a_snapshot_with_the_age_of_the_oldest_event(make: Make) -> None:
     """Frozen, and cheap."""
     emitter = make(drain=False)
