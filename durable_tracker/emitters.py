@@ -7,8 +7,6 @@ Tracker ──put──► Emitter ──► Queue ◄── Worker ──► De
 
 from __future__ import annotations
 
-import atexit
-import contextlib
 import functools
 import os
 import threading
@@ -32,10 +30,11 @@ from durable_tracker.errors import (
 from durable_tracker.log import logger
 from durable_tracker.protocol.encoder import finished
 from durable_tracker.protocol.endpoint import Endpoint, replaced_addresses
+from durable_tracker.runtime import exit  # noqa: A004 (a module, used by its name)
 from durable_tracker.runtime.full_queue import FullQueue
 from durable_tracker.runtime.opened import Opened
 from durable_tracker.runtime.settings import EmitterSettings, OnFull, check_count, check_function, check_seconds
-from durable_tracker.runtime.worker import Worker, close_retired
+from durable_tracker.runtime.worker import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -260,7 +259,7 @@ class Emitter:
         self._opened: Opened | None
         self._closed: Opened | None  # what `stats` goes on telling of
         self._begin()
-        _emitters.add(self)
+        exit.add(self)
 
     # ── put ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -411,14 +410,20 @@ class Emitter:
         if self._is_closed:
             return self._is_empty_on_close
         self._is_closed = True
-        self._is_empty_on_close = self._shut(self._settings.shutdown_timeout if timeout is None else timeout)
-        _emitters.discard(self)
+        self._is_empty_on_close = self.close_at_exit(self._settings.shutdown_timeout if timeout is None else timeout)
+        exit.discard(self)
         return self._is_empty_on_close
 
-    def _shut(self, timeout_s: float) -> bool:
+    @property
+    def shutdown_timeout(self) -> float:
+        """For how many seconds the interpreter's exit may wait for a healthy collector."""
+        return self._settings.shutdown_timeout
+
+    def close_at_exit(self, timeout_s: float) -> bool:
+        """As `close`, but that a later put opens the queue again. Return whether the queue is empty."""
         opened, self._opened = self._opened, None
         self._closed = opened or self._closed
-        if opened is None or self._pid != os.getpid():
+        if opened is None or self._is_inherited():
             return True
         is_empty = opened.close(timeout_s, drains=self._settings.drain)
         self._source.warn()
@@ -438,7 +443,7 @@ class Emitter:
         Raises nothing, also while the disk fails: then `last_error` says so, and what cannot be read is as it was last
         (the ledger), None (the age) or 0.
         """
-        opened = (self._opened or self._closed) if self._pid == os.getpid() else None
+        opened = (self._opened or self._closed) if not self._is_inherited() else None
         queue = opened and opened.queue
         try:
             oldest, used_bytes = (queue.oldest(), queue.used_bytes()) if queue else (None, 0)
@@ -534,9 +539,13 @@ class Emitter:
         self._opened = None
         self._closed = None
 
+    def _is_inherited(self) -> bool:
+        """Return whether this process is a fork, and has not begun anew yet."""
+        return self._pid != os.getpid()
+
     def _leave(self, opened: Opened | None) -> None:
         """Give up a queue that belongs to the parent of this process, or whose files were closed under it."""
-        if self._pid != os.getpid():
+        if self._is_inherited():
             self._begin_in_child()
             return
         with self._lock:
@@ -555,7 +564,7 @@ class Emitter:
     def _begin_in_child(self) -> None:
         # Once, whatever the number of threads that find out: a second time would forget the child's own slot.
         with _fork_locks.setdefault(os.getpid(), threading.RLock()):
-            if self._pid == os.getpid():
+            if not self._is_inherited():
                 return
             if self._opened is not None:
                 self._opened.queue.forget()
@@ -572,7 +581,7 @@ class Emitter:
     def _open(self) -> Opened:
         if self._is_closed:
             raise QueueClosedError(f"{self.name} was closed; the event was not queued")
-        if self._pid != os.getpid():
+        if self._is_inherited():
             self._begin_in_child()
         with self._lock:
             if self._opened is not None:
@@ -587,7 +596,7 @@ class Emitter:
                 if opened is None or opened.queue is not queue:
                     queue.close()
             # After the exit handler only a flush delivers: the interpreter would end amid the request.
-            if self._settings.drain and _exiting_pid != os.getpid():
+            if self._settings.drain and not exit.has_begun():
                 opened.worker.start()
             return opened
 
@@ -703,22 +712,4 @@ def _age_s(row: Row | None) -> float | None:
     return None if tracked_ms is None else max(time.time() - tracked_ms / 1000, 0.0)
 
 
-_emitters: weakref.WeakSet[Emitter] = weakref.WeakSet()
 _fork_locks: dict[int, Any] = {}  # by pid: a lock of another process may be held for ever
-
-
-_exiting_pid = 0
-
-
-def _close_all_at_exit() -> None:
-    """Give every emitter one bounded attempt, within one deadline. A later put opens its slot again, and stores."""
-    global _exiting_pid  # noqa: PLW0603 (there is one exit)
-    _exiting_pid = os.getpid()
-    started_at = time.monotonic()
-    close_retired()
-    for emitter in list(_emitters):
-        with contextlib.suppress(QueueError):
-            emitter._shut(max(emitter._settings.shutdown_timeout - (time.monotonic() - started_at), 0.0))  # noqa: SLF001
-
-
-atexit.register(_close_all_at_exit)

@@ -14,7 +14,7 @@ from fakes import events_in
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from durable_tracker.engines.queue import Ledger
+from durable_tracker.engines.queue import ForkedError, Ledger
 from durable_tracker.engines.sqlite import books, dead_letters, salvage, sweep
 from durable_tracker.engines.sqlite import connection as connection_module
 from durable_tracker.engines.sqlite.queue import SqliteQueue
@@ -850,3 +850,37 @@ def test_an_empty_slot_keeps_no_room_on_the_disk(open_queue: OpenQueue, slot_dir
         again.ack([1])
         assert (slot_dir / "0.ballast").exists()
     assert not (slot_dir / "0.ballast").exists()
+
+
+GATELESS = {"check_pid", "close", "forget", "is_inherited", "leave", "release", "settle", "take"}
+"""What a child may call: it touches no connection, or compares the process by itself."""
+
+HOT = {"lease_s", "lock", "max_queue_bytes", "name", "path", "poll_s", "puts", "slot"}
+"""Attributes that are in memory."""
+
+
+def test_every_use_of_a_queue_passes_the_gate(open_queue: OpenQueue) -> None:
+    """In a child nothing reads, writes or waits for a lock of the parent's, also where a fork skipped the hooks."""
+    queue = open_queue()
+    queue.put(b"{}")
+    arguments: dict[str, tuple[Any, ...]] = {
+        "peek": (0, 1, 100), "put": (b"{}",), "put_many": ([b"{}"],), "hold": ([1],), "ack": ([1],), "expire": ([1],),
+        "reject": ([1], 400, "no"), "older": ([], 1.0), "evict": (1,), "could_hold": (1,), "remember": (b"[]",),
+        "set_origin": ({},), "requeue": ([1],), "is_past": (1,), "insert_one": (b"{}",), "insert_all": ([b"{}"], []),
+        "holds": (1, b"{}"),
+    }  # fmt: skip
+    names = {name for name in dir(queue) if not name.startswith("_")} - GATELESS - HOT
+    queue._pid = -1
+    with queue._books.lock:
+        passed = []
+        for name in sorted(names - {"insert_one", "insert_all", "holds", "is_held_by_this_thread"}):
+            try:
+                member = getattr(queue, name)
+                if callable(member):
+                    member(*arguments.get(name, ()))
+            except ForkedError:
+                continue
+            passed.append(name)
+    queue._pid = os.getpid()
+    assert [] == passed
+    assert 1 == queue.pending()

@@ -208,7 +208,7 @@ class Worker:
         long, so of many that are retired all but some give everything back at once, and leave the events on disk for
         the next owner. Called by the garbage collector, in any thread: takes no lock.
         """
-        if self._pid != os.getpid() or self._is_stopped:
+        if self._is_stopping():
             return
         self._is_retired = True
         _retired[id(self)] = self
@@ -229,6 +229,10 @@ class Worker:
         return True
 
     # ── the thread ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def is_copy(self) -> bool:
+        """Return whether this is a fork's copy; under gevent that of a greenlet, the "thread", which has to end."""
+        return self._pid != os.getpid()
 
     def _is_own_thread(self) -> bool:
         return self._ident == _thread.get_ident()
@@ -383,8 +387,7 @@ class Worker:
         return self._is_stopping() or self._is_to_close()
 
     def _is_stopping(self) -> bool:
-        # A fork under gevent copies the greenlet that is this "thread": the copy has to end.
-        return self._is_stopped or self._pid != os.getpid()
+        return self._is_stopped or self.is_copy()
 
     def _tell(self, _state: DeliveryState | None = None) -> None:
         for listener in list(self._listeners):
@@ -446,7 +449,7 @@ class Worker:
 def close_retired() -> None:
     """At exit: give those whose emitters are gone one bounded attempt, and close what they have."""
     started_at = time.monotonic()
-    for worker in [worker for worker in list(_retired.values()) if worker._pid == os.getpid()]:  # noqa: SLF001
+    for worker in [worker for worker in list(_retired.values()) if not worker.is_copy()]:
         left_s = max(worker._shutdown_timeout_s - (time.monotonic() - started_at), 0.0)  # noqa: SLF001
         with contextlib.suppress(QueueError):
             if worker.has_started and worker.state.state in ("idle", "sending"):

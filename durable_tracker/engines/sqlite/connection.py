@@ -271,9 +271,15 @@ class Connection:
 
     def close_for_good(self) -> None:
         """Checkpoint and close. Does nothing in a process that inherited the connection. May be called twice."""
+        if self.is_inherited():
+            return
         with self.lock:
             self._closed = True
             self._drop()
+
+    def is_inherited(self) -> bool:
+        """Return whether another process opened the connection, of which this one is a fork."""
+        return self._pid != os.getpid()
 
     # ── the interface that SqliteDict calls ──────────────────────────────────────────────────────────────────────
 
@@ -375,13 +381,14 @@ class Connection:
         return error
 
     def _drop(self) -> None:
-        if os.getpid() == self._pid and self._is_lost():
+        is_inherited = self.is_inherited()
+        if not is_inherited and self._is_lost():
             return
         raw, self._raw = self._raw, None
         cursor, self._cursor = self._cursor, None
         self._insert = _not_open
         self._held, self._held_wal = [], None
-        if raw is None or os.getpid() != self._pid:
+        if raw is None or is_inherited:
             return
         if cursor is not None:
             cursor.close()

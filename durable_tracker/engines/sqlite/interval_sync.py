@@ -50,8 +50,12 @@ def discard(queue: Syncable) -> None:
     _queues.pop(id(queue), None)
 
 
-# Not when the child's thread is started: a queue that a signal handler has added by then would go with the parent's.
-os.register_at_fork(after_in_child=_queues.clear)
+def forget_all() -> None:
+    """In a forked child: sync nothing of the parent's.
+
+    Not when the child's thread is started: a queue that a signal handler has added by then would go with the parent's.
+    """
+    _queues.clear()
 
 
 def _run() -> None:

@@ -10,7 +10,6 @@ removes rows changes the counts in the same transaction, by SQLite's own count o
 
 from __future__ import annotations
 
-import _thread
 import functools
 import json
 import logging
@@ -20,7 +19,7 @@ from zlib import crc32
 
 from durable_tracker.engines.engine import BYTE_LIMIT, MAX_QUEUE_BYTES, Durability
 from durable_tracker.engines.queue import DeadLetter, DescriptorsLostError, ForkedError, Ledger, Row
-from durable_tracker.engines.sqlite import dead_letters, sweep
+from durable_tracker.engines.sqlite import dead_letters, forks, sweep
 from durable_tracker.engines.sqlite.books import RECORD_HIGH
 from durable_tracker.engines.sqlite.connection import MULTI_ROW_MAX, Connection, KeyTakenError
 from durable_tracker.engines.sqlite.group_commit import GROUP_SIZE_MAX, GroupCommit
@@ -34,6 +33,7 @@ from durable_tracker.errors import (
 )
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
     from pathlib import Path
 
@@ -109,7 +109,7 @@ class SqliteQueue:
             self._file = file
             self._books = file.books
             self._group = GroupCommit(file.books.lock, self)
-            _open_queues[id(self)] = self
+            forks.add(self)
         except BaseException:  # out of a signal handler
             file.close()
             raise
@@ -129,8 +129,8 @@ class SqliteQueue:
 
     def put(self, payload: bytes) -> None:
         """Store one event; see `Queue.put`."""
-        if self._pid != os.getpid():
-            raise ForkedError(str(self.slot.database))
+        if self._pid != os.getpid():  # the gate, without a call: this is the way of every event
+            raise ForkedError(self.name)
         try:
             self._group.put(payload)
         except DamagedQueueError:
@@ -295,7 +295,7 @@ class SqliteQueue:
         return keys
 
     def settle(self, keys: Sequence[int] | None = None) -> None:
-        """Take note that rows are not on the wire any more; see `Queue.settle`."""
+        """Take note that rows are not on the wire any more; see `Queue.settle`. In a child too it touches no file."""
         if keys is None:
             self._on_wire.clear()
         else:
@@ -405,6 +405,7 @@ class SqliteQueue:
 
     def mark(self) -> int:
         """Return the highest key that was given out; see `Queue.mark`."""
+        self.check_pid()
         return self._books.high
 
     def is_past(self, mark: int) -> bool:
@@ -456,6 +457,7 @@ class SqliteQueue:
 
     def could_hold(self, size: int) -> bool:
         """Return whether an event of `size` bytes would fit if there was no other."""
+        self.check_pid()
         return self._books.could_hold(size)
 
     def is_held_by_this_thread(self) -> bool:
@@ -465,6 +467,7 @@ class SqliteQueue:
     @property
     def origin(self) -> dict[str, str]:
         """What `set_origin` recorded, {} if nothing."""
+        self.check_pid()
         value = self._books.meta.get("origin")
         try:
             return {} if value is None else dict(json.loads(value))
@@ -518,6 +521,7 @@ class SqliteQueue:
     @property
     def events(self) -> Table:
         """The events as a SqliteDict, read-only: key to row (see `row_codec`)."""
+        self.check_pid()
         return self._books.events
 
     # ── upkeep ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -536,22 +540,35 @@ class SqliteQueue:
 
     def close(self) -> None:
         """Checkpoint, close and release the slot. May be called twice; closes nothing of another process."""
-        _open_queues.pop(id(self), None)
+        forks.discard(self)
         self._file.close()
 
     def leave(self) -> None:
         """Give the queue up, since its files were closed under this process; see `SlotFile.leave`."""
-        _open_queues.pop(id(self), None)
+        forks.discard(self)
         self._file.leave()
 
     def forget(self) -> None:
         """In a forked child: close the descriptors that it inherited, and touch nothing else."""
         self._file.forget()
 
+    def is_inherited(self) -> bool:
+        """Return whether another process opened the queue, of which this one is a fork."""
+        return self._pid != os.getpid()
+
     def check_pid(self) -> None:
-        """Raise ForkedError in a process that did not open the queue."""
+        """Be the gate that every use passes.
+
+        Raises:
+            ForkedError: the queue is another process's.
+        """
         if self._pid != os.getpid():
-            raise ForkedError(str(self.slot.database))
+            raise ForkedError(self.name)
+
+    @property
+    def lock(self) -> threading.RLock:
+        """What guards the connection."""
+        return self._books.lock
 
     @property
     def _connection(self) -> Connection:
@@ -593,34 +610,3 @@ def _parts(keys: Sequence[int], ranges_max: int = 100) -> Iterator[list[tuple[in
             ranges.append((key, key))
     for start in range(0, len(ranges), ranges_max):
         yield ranges[start : start + ranges_max]
-
-
-# A fork must not find SQLite's own mutexes locked, so our locks are held across it. The child forgets what it
-# inherited: it neither uses nor closes the parent's connections, and never releases the parent's locks.
-_open_queues: dict[int, SqliteQueue] = {}
-_held: dict[int, list[list[Any]]] = {}  # locks by thread, and within it a stack: threads and handlers fork, too
-
-
-def _before_fork() -> None:
-    held: list[Any] = []
-    _held.setdefault(_thread.get_ident(), []).append(held)
-    for queue in list(_open_queues.values()):
-        if queue._pid == os.getpid():  # noqa: SLF001 (after a fork that skipped this hook, nobody frees the others)
-            lock = queue._books.lock  # noqa: SLF001
-            lock.acquire()
-            held.append(lock)
-
-
-def _after_fork_in_parent() -> None:
-    for lock in _held[_thread.get_ident()].pop():
-        lock.release()
-
-
-def _after_fork_in_child() -> None:
-    _held.clear()
-    for queue in list(_open_queues.values()):
-        queue.forget()
-    _open_queues.clear()
-
-
-os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

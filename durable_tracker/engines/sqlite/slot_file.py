@@ -56,7 +56,6 @@ class SlotFile:
         self._headroom = Headroom(slot.ballast, headroom_size(byte_limit))
         # Where nothing can sync once a second, every commit has to.
         self._durability: Durability = durability if durability == "always" or interval_sync.start() else "always"
-        self._pid = os.getpid()
         self._wal_held: Held | None = None
         self.ages = Ages(None)
         self._time_was_noted_at = 0.0
@@ -353,7 +352,7 @@ class SlotFile:
         """Sync, checkpoint, close, and release the slot. May be called twice."""
         interval_sync.discard(self)
         try:
-            if self._pid == os.getpid():
+            if not self.books.connection.is_inherited():
                 # What cannot be swept now is swept by the next owner.
                 with contextlib.suppress(QueueError), self.books.lock:
                     if self.books.counts["acked"] and self.books.ledger().pending == 0:
@@ -366,8 +365,7 @@ class SlotFile:
                         self._headroom.give_up()  # a thousand empty slots would hold a gigabyte and a half
                 self.sync()
         finally:
-            if self._pid == os.getpid():
-                self.books.connection.close_for_good()
+            self.books.connection.close_for_good()  # which does nothing in a child
             self.forget()
 
     def forget(self) -> None:
