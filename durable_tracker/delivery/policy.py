@@ -18,8 +18,6 @@ accepted, what was read ahead is put back.
 from __future__ import annotations
 
 import contextlib
-import json
-import logging
 import math
 import time
 from dataclasses import replace
@@ -27,14 +25,14 @@ from typing import TYPE_CHECKING, Any
 
 from durable_tracker.delivery.hold import Hold
 from durable_tracker.delivery.reader import Reader
+from durable_tracker.delivery.reporter import Reporter
 from durable_tracker.delivery.retry import Backoff, Outcome, Trouble, classify, retry_while_troubled
 from durable_tracker.delivery.senders import Senders
-from durable_tracker.delivery.state import DeliverySettings, DeliveryState, Result
+from durable_tracker.delivery.state import DeliverySettings, DeliveryState, Phase, Result
 from durable_tracker.errors import ConfigurationError, DeadLettersFullError, QueueClosedError, QueueError
-from durable_tracker.log import logger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     from durable_tracker.delivery.batches import Batch
     from durable_tracker.delivery.throttle import Throttle
@@ -111,8 +109,6 @@ class Delivery:
         self._settings = settings
         self._wait = wait
         self._stopping = stopping
-        self._on_success = on_success
-        self._on_failure = on_failure
         self._wall_ms = wall_ms
         self._monotonic = monotonic
         self._backoff = backoff or Backoff(max_retry_delay_seconds=settings.max_retry_delay_seconds)
@@ -131,16 +127,13 @@ class Delivery:
         self._puts = 0  # when it began
         self._may_yield: Callable[[], bool] = lambda: False
         self._hitch: Trouble | None = None  # what ends this attempt once all replies are in
-        self._said: str | None = None  # the trouble that was logged last, so that it is logged once
         self._progress: Callable[[DeliveryState], object] | None = None
-        self._delivered_unreported = 0
-        self._about = {**(about or {}), "queue": queue.name}
-        self._state = DeliveryState()
+        self._report = Reporter({**(about or {}), "queue": queue.name}, on_success, on_failure)
 
     @property
     def state(self) -> DeliveryState:
         """A snapshot. May be read from any thread."""
-        return self._state
+        return self._report.state
 
     def run(
         self,
@@ -161,11 +154,11 @@ class Delivery:
         """
         if self._hold.until > self._monotonic():
             # Said to this delivery, or to another one of this process: whoever waits for it has to see that it waits.
-            self._update(
-                state="backing_off",
+            self._report.note(
+                state=Phase.BACKING_OFF,
                 next_attempt_at=self._hold.until,
-                trouble_count=self._state.trouble_count + 1,
-                last_error=self._state.last_error or "the collector has asked to be left alone for a while",
+                trouble_count=self.state.trouble_count + 1,
+                last_error=self.state.last_error or "the collector has asked to be left alone for a while",
             )
             if give_up_on_trouble:
                 return Result.TROUBLE
@@ -238,19 +231,15 @@ class Delivery:
 
     def _ended(self, result: Result) -> Result:
         if result is Result.SUSPECTS:
-            if self._said is None:
-                self._said = result.value
-                fate = "kept until the collector accepts another event, which tells whose fault the refusal is"
-                self._log(logging.WARNING, "delivery.events_suspected", {"events": self._reader.suspects, "fate": fate})
-            self._update(trouble_count=self._state.trouble_count + 1)
+            self._report.suspected(self._reader.suspects)
         self._give_back(self._reader.cursor)
         self._remember()
         due = self._reader.due_at if result is Result.SUSPECTS else None
-        self._update(suspects=self._reader.suspects, parked=self._reader.parked, next_attempt_at=due)
+        self._report.note(suspects=self._reader.suspects, parked=self._reader.parked, next_attempt_at=due)
         if result is Result.SUSPECTS:
-            self._update(state="blocked", consecutive_troubles=0)
-        elif result is not Result.STOPPED or not self._state.consecutive_troubles:
-            self._update(state="idle", consecutive_troubles=0)
+            self._report.note(state=Phase.BLOCKED, consecutive_troubles=0)
+        elif result is not Result.STOPPED or not self.state.consecutive_troubles:
+            self._report.note(state=Phase.IDLE, consecutive_troubles=0)
         return result
 
     def _give_back(self, after: int) -> None:
@@ -293,7 +282,7 @@ class Delivery:
     @property
     def _is_clear(self) -> bool:
         """Whether it is clear what an answer would mean, since all goes well."""
-        return not (self._hitch or self._state.consecutive_troubles or self._reader.unclear)
+        return not (self._hitch or self.state.consecutive_troubles or self._reader.unclear)
 
     @property
     def _window(self) -> int:
@@ -308,27 +297,16 @@ class Delivery:
         if not old:
             return rows
         self._queue.expire([row.key for row in old])
-        if not self._state.expired:
-            self._log(
-                logging.WARNING,
-                "delivery.events_expired",
-                {
-                    "events": len(old),
-                    "max_age_s": self._settings.max_age,
-                    "fate": "dropped unsent; later ones are counted only",
-                },
-            )
         self._left -= len(old)
-        self._update(expired=self._state.expired + len(old))
-        self._report_failure([row.payload for row in old])
+        self._report.expired(old, self._settings.max_age)
         gone = {row.key for row in old}
         return [row for row in rows if row.key not in gone]
 
     # What comes back.
 
     def _submit(self, batch: Batch) -> None:
-        if self._state.state == "idle":
-            self._update(state="sending")
+        if self.state.state is Phase.IDLE:
+            self._report.note(state=Phase.SENDING)
         self._in_flight.add(batch)
         self._senders.submit(batch)
 
@@ -352,9 +330,9 @@ class Delivery:
             return  # of a run that an exception ended; the events are pending again
         self._in_flight.discard(batch)
         outcome = classify(reply.status, self._settings.custom_retry_codes)
-        self._update(requests=self._state.requests + 1)
+        self._report.note(requests=self.state.requests + 1)
         if reply.error is not None and outcome is not Outcome.DELIVERED:
-            self._update(last_error=reply.error)
+            self._report.note(last_error=reply.error)
         try:
             self._answered(batch, reply, outcome)
             if isinstance(unread, QueueError):
@@ -366,7 +344,7 @@ class Delivery:
         if unread is not None and not isinstance(unread, QueueError):
             raise unread
         if self._progress is not None:
-            self._progress(self._state)
+            self._progress(self.state)
 
     def _answered(self, batch: Batch, reply: Reply, outcome: Outcome) -> None:
         if outcome is Outcome.DELIVERED:
@@ -382,25 +360,15 @@ class Delivery:
     def _accepted(self, batch: Batch) -> None:
         self._reader.accepted(batch)
         self._left -= len(batch.rows)
-        self._delivered_unreported += len(batch.rows)
-        state = self._state
-        self._update(
-            state="sending",
-            batches=state.batches + 1,
-            bytes=state.bytes + batch.size,
-            delivered=state.delivered + len(batch.rows),
-            suspects=self._reader.suspects if state.suspects else 0,
-            consecutive_troubles=0,
-            next_attempt_at=None,
-        )
+        self._report.accepted(batch)
+        if self.state.suspects:
+            self._report.note(suspects=self._reader.suspects)
         self._owed.append(batch)
         self._pay()
         if self._pace is not None:
             self._pace.delivered(len(batch.rows))
         self._rest()
-        if self._said is not None:
-            self._said = None
-            self._log(logging.INFO, "delivery.recovered", {"fate": "events are being delivered again"})
+        self._report.recovered()
 
     def _pay(self) -> None:
         """Remove from the queue what the collector has accepted.
@@ -419,17 +387,16 @@ class Delivery:
                 self._queue.ack(keys)
             self._queue.settle([row.key for row in batch.rows])
             del self._owed[0]
-            if self._on_success is not None:
-                self._call(self._on_success, [json.loads(event) for event in batch.sent])
+            self._report.removed(batch)
 
     def _refused(self, batch: Batch, reply: Reply, outcome: Outcome) -> None:
-        self._update(state="sending", consecutive_troubles=0)  # whatever it means, somebody is there
+        self._report.note(state=Phase.SENDING, consecutive_troubles=0)  # whatever it means, somebody is there
         final = self._reader.refused(batch, too_large=outcome is Outcome.TOO_LARGE)
         if self._reader.streak >= REFUSALS_MAX and not batch.span.alone:
             self._hitched(Outcome.BLOCKED, None)
         if final:
             self._bury(batch, reply)
-        self._update(suspects=self._reader.suspects, parked=self._reader.parked)
+        self._report.note(suspects=self._reader.suspects, parked=self._reader.parked)
 
     def _bury(self, batch: Batch, reply: Reply) -> None:
         """Move a refused event to the dead letters."""
@@ -438,25 +405,13 @@ class Delivery:
             self._queue.reject([row.key], reply.status, reply.error or f"HTTP {reply.status}")
         except DeadLettersFullError as exc:
             self._reader.park(batch)
-            if not self._state.parked:
-                fate = "kept in the queue and passed by, until dead letters are requeued"
-                self._log(logging.ERROR, "delivery.event_parked", {"reason": str(exc), "fate": fate})
+            self._report.parked(str(exc))
             return
         except QueueError:
             self._reader.give_back(batch)
             raise
-        if not self._state.dead:
-            self._log(
-                logging.WARNING,
-                "delivery.event_refused",
-                {
-                    "reason": reply.error,
-                    "fate": "kept among the dead letters, since others are accepted; later ones are counted only",
-                },
-            )
         self._left -= 1
-        self._update(dead=self._state.dead + 1)
-        self._report_failure([row.payload])
+        self._report.refused(row, reply.error)
 
     # Trouble.
 
@@ -471,37 +426,19 @@ class Delivery:
 
     def _storage_failed(self, exc: QueueError) -> None:
         self._hitched(Outcome.OUTAGE, None)
-        self._update(last_error=f"{type(exc).__name__}: {exc}")
+        self._report.note(last_error=f"{type(exc).__name__}: {exc}")
 
     def _troubled(self) -> Trouble:
         """Close an attempt that ended in trouble: everything in flight is settled by now."""
         assert self._hitch is not None  # noqa: S101
         self._give_back(self._reader.rewind())
         self._remember()
-        trouble = replace(self._hitch, consecutive=self._state.consecutive_troubles + 1)
+        trouble = replace(self._hitch, consecutive=self.state.consecutive_troubles + 1)
         self._hitch = None
         self._hold.until = max(self._hold.until, self._monotonic() + self._backoff.minimum_s(trouble))
-        blocked = trouble.outcome is Outcome.BLOCKED
-        self._update(
-            state="blocked" if blocked else "backing_off",
-            consecutive_troubles=trouble.consecutive,
-            trouble_count=self._state.trouble_count + 1,
-        )
-        self._say(blocked=blocked)
+        phase = Phase.BLOCKED if trouble.outcome is Outcome.BLOCKED else Phase.BACKING_OFF
+        self._report.troubled(phase, trouble.consecutive)
         return trouble
-
-    def _say(self, *, blocked: bool) -> None:
-        """Log a change for the worse, once."""
-        state = self._state
-        if self._said == state.state:
-            return
-        self._said = state.state
-        extra = {"reason": state.last_error, "fate": "all events are kept, and sending them is tried again"}
-        if blocked:
-            extra["remedy"] = "look at the collector's address, the credentials and what stands in between"
-            self._log(logging.ERROR, "delivery.collector_blocked", extra)
-        else:
-            self._log(logging.WARNING, "delivery.interrupted", extra)
 
     def _rest(self) -> None:
         if self._pace is not None:
@@ -509,7 +446,7 @@ class Delivery:
 
     def _plan(self, trouble: Trouble) -> float:
         delay_s = self._backoff.delay_s(trouble)
-        self._update(next_attempt_at=self._monotonic() + delay_s)
+        self._report.note(next_attempt_at=self._monotonic() + delay_s)
         return delay_s
 
     def _sleep(self, seconds: float) -> None:
@@ -520,35 +457,4 @@ class Delivery:
                 break
             if self._monotonic() < due:  # poked
                 due = min(due, max(self._hold.until, start + POKE_GAP_S))
-        self._update(next_attempt_at=None)
-
-    # What others see.
-
-    def _update(self, **changes: Any) -> None:
-        self._state = replace(self._state, **changes)
-
-    def _log(self, level: int, event: str, extra: Mapping[str, object]) -> None:
-        logger.log(level, event, extra={**self._about, **extra})
-
-    def _report_failure(self, payloads: Sequence[bytes]) -> None:
-        if self._on_failure is not None:
-            delivered, self._delivered_unreported = self._delivered_unreported, 0
-            self._call(self._on_failure, delivered, [json.loads(payload) for payload in payloads])
-
-    def _call(self, callback: Callable[..., object], *args: object) -> None:
-        try:
-            callback(*args)
-        except KeyboardInterrupt:  # not the callback's
-            raise
-        except BaseException as exc:  # noqa: BLE001 - the user's code (CancelledError, gevent's Timeout); its text may hold a payload
-            frame = exc.__traceback__ and exc.__traceback__.tb_next
-            self._log(
-                logging.ERROR,
-                "delivery.callback_failed",
-                {
-                    "callback": getattr(callback, "__qualname__", type(callback).__name__),
-                    "error": type(exc).__name__,
-                    "at": f"{frame.tb_frame.f_code.co_filename}:{frame.tb_lineno}" if frame else None,
-                    "fate": "none of the events' fates depends on it",
-                },
-            )
+        self._report.note(next_attempt_at=None)

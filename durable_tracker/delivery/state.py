@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import Enum, StrEnum
 from typing import TYPE_CHECKING
 
 from durable_tracker.errors import ConfigurationError
@@ -68,12 +68,23 @@ class Result(Enum):
     """The collector or the storage is in trouble, and waiting for it was not wanted."""
 
 
+class Phase(StrEnum):
+    """What a delivery is doing."""
+
+    IDLE = "idle"
+    SENDING = "sending"
+    BACKING_OFF = "backing_off"
+    """Waiting after a trouble, before the next attempt."""
+    BLOCKED = "blocked"
+    """The collector refuses everything, or all that is left: somebody has to look."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryState:
     """A snapshot of what the delivery is doing and has done since it was made.
 
     Attributes:
-        state: "idle", "sending", "backing_off" or "blocked".
+        state: what it is doing; as text "idle", "sending", "backing_off" or "blocked".
         last_error: what went wrong last, None if nothing did. No payload, no credential.
         requests: requests that were answered, or not, so far.
         batches: requests that were accepted.
@@ -89,7 +100,7 @@ class DeliveryState:
         next_attempt_at: when the next attempt is due, by the monotonic clock, None if none is waited for.
     """
 
-    state: str = "idle"
+    state: Phase = Phase.IDLE
     last_error: str | None = None
     requests: int = 0
     batches: int = 0
