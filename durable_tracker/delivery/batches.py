@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from durable_tracker.delivery.poison import Suspect
     from durable_tracker.delivery.spans import Span
     from durable_tracker.engines.queue import Row
 
@@ -27,6 +28,7 @@ class Batch:
     Attributes:
         rows: the events, oldest first.
         span: their place in the queue and what is known of it.
+        suspect: the event, if this is a question about a suspect.
         size: bytes of the body, envelope included.
         ack_failed: whether removing the events from the queue was tried before.
         sent: the events as they went out.
@@ -36,6 +38,7 @@ class Batch:
     span: Span
     size: int
     wall_ms: Callable[[], int]
+    suspect: Suspect | None = None
     ack_failed: bool = False
     sent: Sequence[bytes] = ()
 

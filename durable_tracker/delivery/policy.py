@@ -209,7 +209,7 @@ class Delivery:
     def _deliver(self) -> Result | Trouble:
         if self._known is None:
             self._known = self._queue.remembered() or b"[]"
-            self._reader.recall(self._known)
+            self._reader.court.recall(self._known)
         self._pay()
         while not self._hitch:
             if self._stopping():
@@ -220,22 +220,22 @@ class Delivery:
                 return self._troubled() if self._hitch else self._ended(Result.PASSED)
             self._fill()
             if not self._senders.in_flight:
-                return self._ended(Result.SUSPECTS if len(self._reader) else Result.EMPTY)
+                return self._ended(Result.SUSPECTS if len(self._reader.court) else Result.EMPTY)
             self._collect()
         self._settle()
         return self._troubled()
 
     def _has_passed(self) -> bool:
         """Return whether to let something else have its turn, since more is put all the time."""
-        return self._left <= self._reader.suspects and self._queue.puts > self._puts and self._may_yield()
+        return self._left <= len(self._reader.court) and self._queue.puts > self._puts and self._may_yield()
 
     def _ended(self, result: Result) -> Result:
         if result is Result.SUSPECTS:
-            self._report.suspected(self._reader.suspects)
+            self._report.suspected(len(self._reader.court))
         self._give_back(self._reader.cursor)
         self._remember()
-        due = self._reader.due_at if result is Result.SUSPECTS else None
-        self._report.note(suspects=self._reader.suspects, parked=self._reader.parked, next_attempt_at=due)
+        due = self._reader.court.due_at if result is Result.SUSPECTS else None
+        self._report.note(suspects=len(self._reader.court), parked=self._reader.court.parked, next_attempt_at=due)
         if result is Result.SUSPECTS:
             self._report.note(state=Phase.BLOCKED, consecutive_troubles=0)
         elif result is not Result.STOPPED or not self.state.consecutive_troubles:
@@ -246,11 +246,13 @@ class Delivery:
         """Let others have what was claimed above a key. An engine that breaks its word and raises ends nothing."""
         with contextlib.suppress(QueueError):
             self._queue.settle()
-            self._queue.release(after, keep=self._reader.kept)
+            # Nor what the collector has, and is only to be removed; else it would be sent again, under new keys.
+            owed = {row.key for batch in self._owed for row in batch.rows}
+            self._queue.release(after, keep=self._reader.court.keys | owed)
 
     def _remember(self) -> None:
         """Keep what is known of suspects. If that fails a later process begins anew with them."""
-        known = self._reader.known()
+        known = self._reader.court.known(self._reader.cursor)
         if self._known is not None and known != self._known:
             with contextlib.suppress(QueueError):
                 self._queue.remember(known)
@@ -362,7 +364,7 @@ class Delivery:
         self._left -= len(batch.rows)
         self._report.accepted(batch)
         if self.state.suspects:
-            self._report.note(suspects=self._reader.suspects)
+            self._report.note(suspects=len(self._reader.court))
         self._owed.append(batch)
         self._pay()
         if self._pace is not None:
@@ -392,11 +394,11 @@ class Delivery:
     def _refused(self, batch: Batch, reply: Reply, outcome: Outcome) -> None:
         self._report.note(state=Phase.SENDING, consecutive_troubles=0)  # whatever it means, somebody is there
         final = self._reader.refused(batch, too_large=outcome is Outcome.TOO_LARGE)
-        if self._reader.streak >= REFUSALS_MAX and not batch.span.alone:
+        if self._reader.streak >= REFUSALS_MAX and batch.suspect is None:
             self._hitched(Outcome.BLOCKED, None)
         if final:
             self._bury(batch, reply)
-        self._report.note(suspects=self._reader.suspects, parked=self._reader.parked)
+        self._report.note(suspects=len(self._reader.court), parked=self._reader.court.parked)
 
     def _bury(self, batch: Batch, reply: Reply) -> None:
         """Move a refused event to the dead letters."""
@@ -404,7 +406,8 @@ class Delivery:
         try:
             self._queue.reject([row.key], reply.status, reply.error or f"HTTP {reply.status}")
         except DeadLettersFullError as exc:
-            self._reader.park(batch)
+            if batch.suspect is not None:
+                self._reader.court.park(batch.suspect)
             self._report.parked(str(exc))
             return
         except QueueError:

@@ -1,18 +1,16 @@
-"""Which events go out next, and what is known about those that were refused.
+"""Which events go out next.
 
-The cursor is the highest key that was claimed from the queue. Below it lie events in flight, and spans that are
-waiting to be sent again: see `poison` for how a refused event is told from a collector that errs.
+The cursor is the highest key that was claimed from the queue. Below it lie events in flight, spans that are waiting to
+be sent again, and suspects: see `poison` for how a refused event is told from a collector that errs.
 """
 
 from __future__ import annotations
 
-import json
-import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from durable_tracker.delivery.batches import EVENT_OVERHEAD, Batch, body_size
-from durable_tracker.delivery.poison import GAP_S, Evidence
+from durable_tracker.delivery.poison import Court
 from durable_tracker.delivery.spans import Span, Spans
 from durable_tracker.delivery.throttle import PIECE
 from durable_tracker.delivery.transport import ENVELOPE_SIZE
@@ -21,6 +19,7 @@ from durable_tracker.errors import QueueError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from durable_tracker.delivery.poison import Suspect
     from durable_tracker.delivery.state import DeliverySettings
     from durable_tracker.delivery.throttle import Throttle
     from durable_tracker.engines.queue import Queue, Row
@@ -34,24 +33,14 @@ QUESTIONS_MAX = 3
 _LEAP_MAX = 12
 """Doublings of the number of batches that are passed by to find one that the collector takes."""
 
-_KNOWN_SIZE = 8  # numbers that are kept of a suspect
 _SLOW_SIZE_MIN = 8_192  # bytes that any link carries in time
 
 GROWTH_AFTER = 16
 """Batches accepted, at the size to which a 413 or a slow link brought them, after which batches grow by an eighth."""
 
 
-def _remembered(content: bytes | None) -> dict[int, list[int]]:
-    """Return what an earlier process knew of suspects, nothing if it is altered."""
-    try:
-        found = json.loads(content or b"[]")
-        return {int(one[0]): [int(number) for number in one] for one in found if len(one) == _KNOWN_SIZE}
-    except (ValueError, TypeError):
-        return {}
-
-
 class Reader:
-    """Claims batches of events from a queue, oldest first, and decides what a refusal means. Not thread-safe.
+    """Claims batches of events from a queue, oldest first, and halves those that are refused. Not thread-safe.
 
     Args:
         queue: where the events are.
@@ -74,48 +63,25 @@ class Reader:
     ) -> None:
         self.streak = 0
         """Refusals since the last acceptance."""
-        self._evidence = Evidence(settings.max_retry_delay_seconds)
-        self._is_undecidable = False  # whether a suspect waits for long, since nothing else is accepted
-        self._question_at = -math.inf  # meanwhile one question at a time is enough, by the monotonic clock
+        self.court = Court(settings.max_retry_delay_seconds, wall_ms, monotonic)
+        """The suspects, and what is known of them."""
         self._leap = 0
         self._asked = 0  # questions about suspects since anything else was sent
         self._queue = queue
         self._settings = settings
         self._without_old = without_old
         self._wall_ms = wall_ms
-        self._monotonic = monotonic
         self._pace = pace
         self._spans = Spans()
         self._cursor = 0
-        self._size_accepted_min = 0
         self._size_max = settings.byte_limit
         self._batches_at_size_max = 0
         self._rows_expected = 0
-        self._remembered: dict[int, list[int]] = {}  # suspects that an earlier process knew, by key
-
-    def __len__(self) -> int:
-        """Return how many spans are waiting to be sent again."""
-        return len(self._spans)
 
     @property
     def unclear(self) -> bool:
         """Whether it is open what a refusal meant: then one request at a time tells most."""
         return self.streak > 0 or self._spans.refused
-
-    @property
-    def suspects(self) -> int:
-        """How many events were refused alone, and are kept until that is proven to be their own fault."""
-        return self._spans.suspects
-
-    @property
-    def parked(self) -> int:
-        """How many of the suspects are poison for which the dead letters have no room."""
-        return self._spans.parked
-
-    @property
-    def due_at(self) -> float:
-        """When the next suspect is to be asked about, in seconds of the monotonic clock."""
-        return max(self._spans.due_at, self._question_at if self._is_undecidable else -math.inf)
 
     def next(self, *, idle: bool) -> Batch | None:
         """Return the next batch, or None if there is nothing to send now.
@@ -147,28 +113,40 @@ class Reader:
 
     def _question(self) -> Batch | None:
         """Ask about a suspect again, if one is due."""
-        now = self._monotonic()
-        while self.due_at <= now and (span := self._spans.due(now)) is not None:
-            batch = self._again(span)
-            if batch is not None:
+        while (suspect := self.court.due()) is not None:
+            try:
+                rows = self._without_old(self._row_of(suspect))
+            except QueueError:
+                self.court.keep(suspect)
+                raise
+            if rows:
                 self._asked += 1
-                self._question_at = now + self._settings.max_retry_delay_seconds
-                return batch
+                self.court.asked()
+                span = Span(after=suspect.after, last=suspect.key, count=1, refusals=suspect.refusals)
+                return self._batch(rows, span, suspect)
+            self.court.drop(suspect)
         return None
+
+    def _row_of(self, suspect: Suspect) -> list[Row]:
+        """Return the event that is suspect, nothing if it is gone."""
+        after = suspect.after
+        while after < suspect.key:
+            found = self._queue.peek(after, PIECE, self._payload_size_max(1))
+            if not found:
+                break
+            after = found[-1].key
+            mine = [row for row in found if row.key == suspect.key]
+            if mine:
+                return mine
+        return []
 
     def accepted(self, batch: Batch) -> None:
         """Take note that the collector accepted a batch."""
         self.streak = self._leap = 0
-        if batch.span.alone:
-            self._evidence.exonerate(batch.span)
-            self._is_undecidable = False
-            self._spans.hasten(self._monotonic())  # the others may be as innocent
+        if batch.suspect is not None:
+            self.court.acquit(batch.suspect)
         else:
-            self._evidence.accepted += 1
-            if self._is_undecidable:  # one acceptance is what was missing
-                self._is_undecidable = False
-                self._spans.hasten(self._monotonic() + GAP_S)
-        self._size_accepted_min = min(self._size_accepted_min or batch.size, batch.size)
+            self.court.accepted(batch.size)
         # Limits are raised without anybody being told, so batches that a 413 made small become larger again.
         if self._size_max < self._settings.byte_limit and batch.size > self._size_max // 2:
             self._batches_at_size_max += 1
@@ -183,65 +161,25 @@ class Reader:
             Whether it is final: the batch is one event, and its refusals are proven to be its own fault. Else its
             events are kept and will be sent again, in halves if there are several.
         """
-        evidence = self._evidence
-        if batch.span.alone:
-            suspect = self._asked_again(batch.span)
-            # For what is too large, a smaller request that was accepted at any time speaks as well.
-            accepted_min = int(0 < self._size_accepted_min < suspect.too_large)
-            if evidence.is_proof(suspect, accepted_min=accepted_min, now_ms=self._wall_ms()):
-                return True
-            self._wait_for(suspect, accepted_min)
-            return False
+        if batch.suspect is not None:
+            return self.court.judge(batch.suspect)
         self.streak += 1
-        span = evidence.refused(batch.span)
+        span = self.court.refused(batch.span)
         rows = batch.rows
-        if len(rows) > 1:
-            middle = len(rows) // 2
-            between = rows[middle - 1].key
-            self._spans.add(replace(span, last=between, count=middle))
-            self._spans.add(replace(span, after=between, last=rows[-1].key, count=len(rows) - middle))
-            if too_large:
-                self._shrink(batch)
+        if len(rows) == 1:
+            self.court.suspect(span, rows[0].key, batch.size if too_large else 0)
             return False
-        suspect = replace(
-            span,
-            last=rows[0].key,
-            alone=True,
-            too_large=batch.size if too_large else 0,
-            epoch=evidence.epoch,
-            accepted_last=evidence.accepted,
-            refused_ms=self._wall_ms(),
-            accepted_first=evidence.accepted,
-        )
-        evidence.explain(suspect)
-        self._wait_for(suspect, int(0 < self._size_accepted_min < suspect.too_large))
+        middle = len(rows) // 2
+        between = rows[middle - 1].key
+        self._spans.add(replace(span, last=between, count=middle))
+        self._spans.add(replace(span, after=between, last=rows[-1].key, count=len(rows) - middle))
+        if too_large:
+            self._shrink(batch)
         return False
-
-    def _wait_for(self, suspect: Span, accepted_min: int = 0) -> None:
-        """Keep a suspect until it is due again."""
-        gap_s = self._evidence.gap_s(suspect, accepted_min=accepted_min)
-        self._spans.add(replace(suspect, due_at=self._monotonic() + gap_s))
-        self._is_undecidable = self._is_undecidable or (gap_s > GAP_S and not suspect.is_parked)
-
-    def _asked_again(self, suspect: Span) -> Span:
-        """Return a suspect after one more question about it was refused."""
-        evidence = self._evidence
-        if suspect.epoch != evidence.epoch:  # what was refused before proves nothing any more
-            suspect = replace(suspect, epoch=evidence.epoch, repeats=0, repeats_beside=0)
-        return replace(
-            suspect,
-            repeats=suspect.repeats + 1,
-            repeats_beside=suspect.repeats_beside + (evidence.accepted > suspect.accepted_last),
-            accepted_last=evidence.accepted,
-        )
-
-    def park(self, batch: Batch) -> None:
-        """Take note that a batch is poison, and that the dead letters have no room for it."""
-        self._wait_for(replace(batch.span, is_parked=True))
 
     def give_back(self, batch: Batch, *, was_slow: bool = False) -> None:
         """Take note that nothing came of a batch, perhaps since it did not get through a slow link in time."""
-        self._spans.add(batch.span)
+        self._keep(batch)
         if was_slow:
             self._shrink(batch, _SLOW_SIZE_MIN)
 
@@ -255,17 +193,18 @@ class Reader:
         if newest.span.last == self._cursor and not newest.span.refusals:
             self._cursor = newest.span.after  # as if it had not been read
         else:
-            self._spans.add(newest.span)
+            self._keep(newest)
+
+    def _keep(self, batch: Batch) -> None:
+        if batch.suspect is not None:
+            self.court.keep(batch.suspect)
+        else:
+            self._spans.add(batch.span)
 
     @property
     def cursor(self) -> int:
         """The key of the last event that was claimed."""
         return self._cursor
-
-    @property
-    def kept(self) -> set[int]:
-        """The keys of the suspects, of which something is known."""
-        return {span.last for span in self._spans.alone()}
 
     def rewind(self) -> int:
         """Read afresh what came back from an outage, together with what was put meanwhile. Nothing is in flight.
@@ -279,6 +218,7 @@ class Reader:
     def restart(self) -> None:
         """Forget what was claimed, and read from the beginning: an exception may have left events in nobody's hands."""
         self._spans = Spans()
+        self.court.forget()
         self._cursor = 0
 
     def _fresh(self, count_max: int) -> Batch | None:
@@ -293,29 +233,14 @@ class Reader:
             self._rows_expected = len(rows)
             rows = self._without_old(rows)
             self._cursor = last
-            if self._remembered or self._spans.suspects:
+            if not self.court.is_empty:
                 rows = self._without_suspects(rows, after)
             if rows:
                 return self._batch(rows, Span(after=after, last=rows[-1].key, count=len(rows)))
 
-    def recall(self, known: bytes | None) -> None:
-        """Begin with what an earlier process knew; see `known`. Called before anything is claimed."""
-        self._remembered = _remembered(known)
-
-    def known(self) -> bytes:
-        """Return what a later process should know of the suspects, as JSON; b"[]" if there are none."""
-        unread = [known for key, known in self._remembered.items() if key > self._cursor]
-        return json.dumps(self._evidence.known(self._spans.alone()) + unread).encode()
-
     def _without_suspects(self, rows: list[Row], after: int) -> list[Row]:
-        """Take the rows out of which an earlier process knew that they were refused alone."""
-        for row in rows:
-            known = self._remembered.pop(row.key, None)
-            if known is not None:
-                # It is asked about at once: whoever looks after the queue now may have mended the collector.
-                self._spans.add(replace(self._evidence.suspect_of(known, after), due_at=self._monotonic()))
-            after = row.key
-        return [row for row in rows if not self._spans.is_suspect(row.key)]
+        befores = [after, *(row.key for row in rows)]
+        return [row for row, before in zip(rows, befores, strict=False) if not self.court.recognise(row.key, before)]
 
     def _read(self, count_max: int, size_max: int) -> list[Row]:
         pace = self._pace
@@ -361,22 +286,8 @@ class Reader:
 
     def _again(self, span: Span) -> Batch | None:
         """Read a span's events from the queue again; None if none of them is there any more."""
-        rows: list[Row] = []
-        after = span.after
         try:
-            # Suspects may stand in between, which are passed by.
-            while len(rows) < span.count and after < span.last:
-                found = self._queue.peek(after, max(span.count - len(rows), PIECE), self._payload_size_max(span.count))
-                if not found:
-                    after = span.last
-                    break
-                mine = [row for row in found if row.key <= span.last and not self._spans.is_suspect(row.key)]
-                rows += mine[: span.count - len(rows)]
-                after = rows[-1].key if len(rows) == span.count else found[-1].key
-            rows, is_cut = self._fitting(rows)
-            if is_cut:
-                after = rows[-1].key
-            rows = self._without_old(rows)
+            rows, after = self._reread(span)
         except QueueError:
             self._spans.add(span)
             raise
@@ -387,6 +298,24 @@ class Reader:
             return None
         return self._batch(rows, replace(span, last=rows[-1].key, count=len(rows)))
 
+    def _reread(self, span: Span) -> tuple[list[Row], int]:
+        """Return as many of a span's rows as are read at once, and the key behind which to go on."""
+        rows: list[Row] = []
+        after = span.after
+        # Suspects may stand in between, which are passed by.
+        while len(rows) < span.count and after < span.last:
+            found = self._queue.peek(after, max(span.count - len(rows), PIECE), self._payload_size_max(span.count))
+            if not found:
+                after = span.last
+                break
+            mine = [row for row in found if row.key <= span.last and not self.court.is_suspect(row.key)]
+            rows += mine[: span.count - len(rows)]
+            after = rows[-1].key if len(rows) == span.count else found[-1].key
+        rows, is_cut = self._fitting(rows)
+        if is_cut:
+            after = rows[-1].key
+        return self._without_old(rows), after
+
     def still_there(self, batch: Batch) -> Batch | None:
         """Take note that a batch goes out now. Return it without events that were evicted, None if all were."""
         keys = [row.key for row in batch.rows]
@@ -396,11 +325,13 @@ class Reader:
         there = set(held)
         rows = [row for row in batch.rows if row.key in there]
         if not rows:
+            if batch.suspect is not None:
+                self.court.drop(batch.suspect)
             return None
-        return self._batch(rows, replace(batch.span, last=rows[-1].key, count=len(rows)))
+        return self._batch(rows, replace(batch.span, last=rows[-1].key, count=len(rows)), batch.suspect)
 
-    def _batch(self, rows: list[Row], span: Span) -> Batch:
-        return Batch(rows=rows, span=span, size=body_size(rows, ENVELOPE_SIZE), wall_ms=self._wall_ms)
+    def _batch(self, rows: list[Row], span: Span, suspect: Suspect | None = None) -> Batch:
+        return Batch(rows, span, body_size(rows, ENVELOPE_SIZE), self._wall_ms, suspect)
 
     def _payload_size_max(self, count: int) -> int:
         return max(self._size_max - ENVELOPE_SIZE - EVENT_OVERHEAD * count, 1)
