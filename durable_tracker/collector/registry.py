@@ -85,12 +85,26 @@ class Registry:
 
 
 def _compile(document: dict[str, Any]) -> Callable[[Any], Any]:
-    # Here, so that importing the module is light: only a request that is judged pays for the library.
-    import fastjsonschema  # noqa: PLC0415
-
     definition = {**document, "$schema": _DRAFT_4}
-    check: Callable[[Any], Any] = fastjsonschema.compile(definition, use_default=False)
+    check: Callable[[Any], Any] = checker().compile(definition, use_default=False)
     return check
+
+
+def checker() -> Any:
+    """Return the library that compiles schemas. It is of the extra `collector`: nothing but judging events needs it.
+
+    Raises:
+        ConfigurationError: it is not installed.
+    """
+    try:
+        # Here, so that importing the module is light: only a collector that judges pays for the library.
+        import fastjsonschema  # noqa: PLC0415
+    except ImportError as exc:
+        raise ConfigurationError(
+            f"judging events by their schemas needs fastjsonschema ({exc}): "
+            "run pip install 'durable-tracker[collector]', or give --no-validate (validate=False)"
+        ) from None
+    return fastjsonschema
 
 
 @lru_cache(maxsize=256)

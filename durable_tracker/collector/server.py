@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 from durable_tracker.collector.faults import Fault
 from durable_tracker.collector.http_server import Connection, Head, Server
 from durable_tracker.collector.received import Received
-from durable_tracker.collector.registry import Registry
+from durable_tracker.collector.registry import Registry, checker
 from durable_tracker.collector.validation import Request, classify, read_events
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class Collector:
         url: `http://host:port`, or https.
 
     Raises:
-        ConfigurationError: the port is not one.
+        ConfigurationError: the port is not one, or with `validate` the extra `collector` is not installed.
         OSError: the address cannot be bound.
     """
 
@@ -98,6 +98,8 @@ class Collector:
         ssl_context: ssl.SSLContext | None = None,
         up: bool = True,
     ) -> None:
+        if validate:
+            checker()  # a missing library is found here, not by the first request
         self._validate = validate
         self._record = record
         self._unread = not validate and not record and out is None

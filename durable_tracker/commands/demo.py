@@ -25,7 +25,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from durable_tracker.commands.options import Exit
+from durable_tracker.commands.output import complain
 from durable_tracker.emitters import Emitter
+from durable_tracker.errors import ConfigurationError
 from durable_tracker.events import SelfDescribing
 from durable_tracker.self_describing_json import SelfDescribingJson
 from durable_tracker.subject import Subject
@@ -54,6 +56,13 @@ def run(args: argparse.Namespace) -> int:
     """Run the demo. The exit code is 0 only if nothing was lost and the ledger adds up."""
     if args.child:
         return _track_lines(Path(args.child[0]), args.child[1], Path(args.child[2]))
+    from durable_tracker.collector.registry import checker  # noqa: PLC0415 (for this command only)
+
+    try:
+        checker()
+    except ConfigurationError as exc:
+        complain(f"demo: the collector of step 3 judges what arrives; {exc}")
+        return Exit.USAGE
     with tempfile.TemporaryDirectory(prefix="durable-tracker-demo-") as folder, contextlib.ExitStack() as stack:
         try:
             return _show(Path(folder), args, stack)
