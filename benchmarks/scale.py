@@ -1,5 +1,7 @@
 """Whether a backlog's size costs anything: puts, opening, peeking, memory, disk; and what the drain gives back."""
 
+# ruff: noqa: RUF001 (the sign of multiplication is meant)
+
 from __future__ import annotations
 
 import itertools
@@ -26,6 +28,8 @@ BACKLOGS: Final = (0, 10_000, 1_000_000, 10_000_000)
 EMPTY: Final = "an empty queue beside it"
 BY_BACKLOG: Final = "by backlog"
 DRAINED: Final = "after the drain"
+PUT_RATIO: Final = "put p50, × an empty queue's"
+DISK_RATIO: Final = "disk, × the payload bytes"
 _CHUNK: Final = 1000
 _SLICES: Final = 10
 _CALLS: Final = 100
@@ -59,7 +63,7 @@ def run(results: Results, options: Options) -> None:
             results.add(BY_BACKLOG, row(backlog), "memory growth MiB", memory_growth_kib / 1024)
             if backlog:
                 ratio = _disk_bytes(queue_directory) / (pending * len(payload()))
-                results.add(BY_BACKLOG, row(backlog), "disk / payload bytes", ratio)
+                results.add(BY_BACKLOG, row(backlog), DISK_RATIO, ratio)
         queue.close()
         _drain(results, directory, queue_directory, pending, options.backlog_max)
 
@@ -94,7 +98,7 @@ def _measure(results: Results, name: str, queue: SqliteQueue, empty: SqliteQueue
         took = in_turn(timed, slices=_SLICES, calls=_CALLS)
         p50 = {label: percentile(sorted(values), 50) / 1000 for label, values in took.items()}
         results.add(BY_BACKLOG, name, "put p50 µs", p50[name])
-        results.add(BY_BACKLOG, name, "put p50 / an empty queue's", p50[name] / p50[EMPTY])
+        results.add(BY_BACKLOG, name, PUT_RATIO, p50[name] / p50[EMPTY])
         _forget(empty)
         start = perf_counter()
         queue.peek(0, 500, 150_000)

@@ -30,7 +30,7 @@ class Target:
         to: what it is measured against: the best of these, None for the figure itself.
         at_most: the bound, if it is an upper one.
         at_least: the bound, if it is a lower one.
-        unit: of a figure without `to`.
+        unit: of a figure without `to`. No figure is printed without one.
     """
 
     what: str
@@ -40,6 +40,11 @@ class Target:
     at_most: float | None = None
     at_least: float | None = None
     unit: str = ""
+
+    def __post_init__(self) -> None:
+        """See that the figure has a unit."""
+        if not self.to and not self.unit:
+            raise ValueError(f"{self.what}: a figure without a unit")
 
     def values(self, found: Mapping[str, Results]) -> list[float]:
         """Return the figure or ratio, round by round."""
@@ -61,7 +66,7 @@ class Target:
             return "not measured"
         median = statistics.median(values)
         text = f"{median:,.0f}" if median >= 1000 else f"{median:.3g}"
-        return f"{text} ×" if self.to else f"{text} {self.unit}".rstrip()
+        return f"{text} {'×' if self.to else self.unit}"
 
     def verdict(self, found: Mapping[str, Results]) -> str:
         """Return whether the median keeps the bound."""
@@ -106,17 +111,23 @@ def _scale(setting: str, metric: str, backlog: int) -> Figure:
 
 
 def _by_scale(backlog: int) -> tuple[Target, ...]:
-    def one(metric: str, what: str, required: str, **bound: float) -> Target:
+    def one(metric: str, what: str, required: str, unit: str, *, at_most: float) -> Target:
         of = _scale(scale.BY_BACKLOG, metric, backlog)
-        return Target(what=f"{what}, {backlog:,} pending", required=required, of=of, **bound)  # type: ignore[arg-type]
+        return Target(what=f"{what}, {backlog:,} pending", required=required, of=of, unit=unit, at_most=at_most)
 
     given_back = ("scale", scale.DRAINED, scale.row(backlog), "bytes given back %")
     return (
-        one("put p50 / an empty queue's", "put p50", "≤ 1.2 × an empty queue's", at_most=1.2),
-        one("open ms", "open", "≤ 100 ms", at_most=100),
-        one("memory growth MiB", "memory growth", "≤ 30 MB", at_most=30 / 1.048576),
-        one("disk / payload bytes", "disk", "≤ 1.25 × the payload bytes", at_most=1.25),
-        Target(what=f"given back after {backlog:,}", required="≥ 95 % of the bytes", of=given_back, at_least=95),
+        one(scale.PUT_RATIO, "put p50", "≤ 1.2 × an empty queue's", "×", at_most=1.2),
+        one("open ms", "open", "≤ 100 ms", "ms", at_most=100),
+        one("memory growth MiB", "memory growth", "≤ 28.6 MiB (30 MB)", "MiB", at_most=30 / 1.048576),
+        one(scale.DISK_RATIO, "disk", "≤ 1.25 × the payload bytes", "×", at_most=1.25),
+        Target(
+            what=f"given back after {backlog:,}",
+            required="≥ 95 % of the bytes",
+            of=given_back,
+            at_least=95,
+            unit="%",
+        ),
     )
 
 
@@ -258,11 +269,12 @@ TARGETS: Final = (
             required=required,
             of=("footprint", footprint.IDLE, f"{level}, idle", metric),
             at_most=bound,
+            unit=unit,
         )
         for level in put.LEVELS
-        for what, required, metric, bound in (
-            ("wake-ups", "≤ 1 a second", "wake-ups a second", 1.0),
-            ("memory", "≤ 1 MB", "memory KiB", 1e6 / 1024),
+        for what, required, metric, bound, unit in (
+            ("wake-ups", "≤ 1 a second", "wake-ups a second", 1.0, "a second"),
+            ("memory", "≤ 977 KiB (1 MB)", "memory KiB", 1e6 / 1024, "KiB"),
         )
     ),
 )
