@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO, Self
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,12 @@ class Request:
 
 @dataclass
 class Peer:
-    """One connection, as a fault sees it. `over` ends every pause at once when the server closes."""
+    """One connection, as a fault sees it: the server's nth. `over` ends every pause at once when the server closes."""
 
     sock: socket.socket
     over: threading.Event
+    connection: int
+    answered: int = 0
 
     def send(self, data: bytes) -> None:
         self.sock.sendall(data)
@@ -56,6 +58,15 @@ def answer(status: int = 200, body: bytes = b"ok", headers: str = "", reason: st
     """A sound answer."""
     head = f"HTTP/1.1 {status} {reason}\r\nContent-Length: {len(body)}\r\n{headers}\r\n"
     return lambda peer: peer.send(head.encode() + body)
+
+
+def on_each_connection(*scripts: Sequence[Callable[[Peer], object]]) -> Callable[[Peer], object]:
+    """Give the nth connection the nth script: which connection gets which fault is no matter of who comes first."""
+
+    def fault(peer: Peer) -> None:
+        scripts[peer.connection - 1][peer.answered](peer)
+
+    return fault
 
 
 @dataclass
@@ -124,7 +135,7 @@ class FaultyServer:
                 with self._lock:
                     self._socks.append(sock)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            peer = Peer(sock, self._over)
+            peer = Peer(sock, self._over, number)
             if self.before_reading:
                 self.before_reading(peer)
             with sock.makefile("rb") as stream:
@@ -134,6 +145,7 @@ class FaultyServer:
                         fault = self._faults[min(self._served, len(self._faults) - 1)]
                         self._served += 1
                     fault(peer)
+                    peer.answered += 1
 
     def _read(self, stream: BinaryIO, number: int) -> Request | None:
         line = stream.readline().decode().rstrip("\r\n")

@@ -40,6 +40,9 @@ from durable_tracker import Emitter, StructuredEvent, Tracker
 
 ENDPOINT, QUEUE_DIR, JOURNAL = sys.argv[1:4]
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a shell, which the tests may run in
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 def make(**settings):
     return Tracker(Emitter(ENDPOINT, queue_dir=QUEUE_DIR, name="test", **settings))
 

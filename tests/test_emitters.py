@@ -361,8 +361,8 @@ def test_callbacks_get_the_official_arguments_after_the_commit(make: Make) -> No
     pending: list[int] = []
 
     def on_success(events: list[dict[str, Any]]) -> None:
-        succeeded.append(events)
         pending.append(emitter.stats().ledger.pending)
+        succeeded.append(events)  # last: it is what the test waits for
         raise LookupError("of the callback's own")
 
     with Collector() as collector:
@@ -826,6 +826,7 @@ def test_an_event_that_waits_longer_than_max_age_is_dropped_by_the_process_that_
         one.put(event(2))
         collector.up()
         wait_until(lambda: one.stats().ledger.pending == 0, 10)
+        wait_until(lambda: bool(failed), 10)  # the callback comes after the commit
         assert (1, 1) == (one.stats().ledger.expired, one.stats().ledger.delivered)
         assert [eid(1)] == [one["eid"] for one in failed]
         assert [eid(2)] == list(collector.eids())

@@ -187,12 +187,16 @@ def test_a_child_killed_by_the_default_sigterm_keeps_everything(site: Site) -> N
     site.assert_kept()
 
 
-def test_keyboard_interrupt_during_close_leaves_a_sound_slot(site: Site) -> None:
-    """Ctrl-C while the exit waits for a slow collector: the exit goes on, and the events stay."""
+@pytest.mark.parametrize("prefix", [(), ("sh", "-c", 'trap "" INT; exec "$@"', "sh")], ids=["", "ignored-at-start"])
+def test_keyboard_interrupt_during_close_leaves_a_sound_slot(site: Site, prefix: tuple[str, ...]) -> None:
+    """Ctrl-C while the exit waits for a slow collector: the exit goes on, and the events stay.
+
+    Also where the tests run in the background of a shell, which has its children ignore the signal.
+    """
     with Collector(script=lambda _: Fault(hang=True)) as collector:
         site.endpoint = collector.url
         source = "t = make(shutdown_timeout=60.0)\ntrack_some(t, 'main', 5)\nnote('closing')\nt.close()\n"
-        with Child(site, source) as child:
+        with Child(site, source, prefix=prefix) as child:
             wait_until(lambda: site.says("closing"))
             assert collector.wait(requests=1)
             started_at = time.monotonic()

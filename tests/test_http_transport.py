@@ -18,7 +18,7 @@ import jsonschema
 import pytest
 import requests
 from fakes import MemoryQueue, event, rig
-from faulty_server import FaultyServer, Peer, answer
+from faulty_server import FaultyServer, Peer, answer, on_each_connection
 from processes import wait_until
 
 from durable_tracker.delivery import bounded_connection, http_transport
@@ -131,11 +131,11 @@ def test_the_time_until_the_answer_can_be_used(transports: Make, method: str) ->
 def test_it_is_used_once_though_the_request_is_sent_twice(transports: Make) -> None:
     """On a stale connection; and not at all if the request never gets out."""
     calls: list[int] = []
-    with FaultyServer([answer(), Peer.hang_up, answer()]) as server:
+    with FaultyServer([on_each_connection([answer(), Peer.hang_up], [answer()])]) as server:
         transport = transports(server.url)
         assert transport.send(EVENTS).status == 200
         assert transport.send_and(EVENTS, lambda: calls.append(1)).status == 200
-    assert (len(server.requests), calls) == (3, [1])
+    assert ([request.connection for request in server.requests], calls) == ([1, 1, 2], [1])
     assert transport.send_and(EVENTS, lambda: calls.append(2)).status is None
     assert calls == [1]
 
@@ -340,20 +340,29 @@ def test_a_long_body_is_not_read_to_its_end(transports: Make) -> None:
     assert (statuses, server.connections) == ([200, 503, 200], 2)
 
 
-def close_after_answering(peer: Peer) -> None:
-    answer()(peer)
-    peer.hang_up()
-
-
 def test_a_stale_connection_is_not_an_outage(transports: Make) -> None:
     """A server that hangs up on a reused connection gets the request again at once, on a new one."""
-    with FaultyServer([answer(), Peer.hang_up, answer()]) as server:
+    with FaultyServer([on_each_connection([answer(), Peer.hang_up], [answer()])]) as server:
         transport = transports(server.url)
         replies = [transport.send(EVENTS).status for _ in range(2)]
-    assert (replies, len(server.requests), server.connections) == ([200, 200], 3, 2)
-    with FaultyServer([close_after_answering, answer()]) as server:
+    assert (replies, [request.connection for request in server.requests]) == ([200, 200], [1, 1, 2])
+
+
+def test_a_connection_that_was_closed_while_idle_is_not_used(transports: Make) -> None:
+    """Its end is seen before the request goes out, so nothing is sent twice."""
+    closed = threading.Event()
+
+    def close_after_answering(peer: Peer) -> None:
+        answer()(peer)
+        peer.hang_up()
+        closed.set()
+
+    with FaultyServer([on_each_connection([close_after_answering], [answer()])]) as server:
         transport = transports(server.url)
-        assert [transport.send(EVENTS).status for _ in range(2)] == [200, 200]
+        assert transport.send(EVENTS) == Reply(status=200)
+        assert closed.wait(5)  # else the request and the end of the connection would race
+        assert transport.send(EVENTS) == Reply(status=200)
+    assert [request.connection for request in server.requests] == [1, 2]
 
 
 def test_all_idle_connections_of_a_restarted_server_are_stale(
