@@ -5,8 +5,16 @@ The names below are all that there is to it for most users; README.md shows them
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+if sys.platform == "win32":
+    raise ImportError(
+        "durable_tracker does not run on Windows, which has no fork-safe locks: a queue's file belongs to "
+        "whoever holds its flock, which no forked child can take away and which is free when its owner dies. "
+        "It runs on Linux, in WSL or a container too."
+    )
 
 if TYPE_CHECKING:
     from durable_tracker._version import __version__

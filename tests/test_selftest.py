@@ -111,7 +111,9 @@ def test_selftest_says_what_is_promised_and_that_it_holds(tmp_path: Path, capsys
     assert Exit.EMPTY == main(["selftest", "--queue-dir", str(root), "--kills", "2", "--json", "--seed", "1"])
     report = json.loads(capsys.readouterr().out)
     states = {check["name"]: check["state"] for check in report["checks"]}
-    assert {"file system", "sync latency", "SQLite", "lock", "room", "kills", "events", "ledger"} == set(states)
+    assert {"platform", "file system", "sync latency", "SQLite", "lock", "room", "kills", "events", "ledger"} == set(
+        states
+    )
     assert [] == report["failed"]
     assert not root.exists()
 

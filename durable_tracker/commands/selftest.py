@@ -36,6 +36,7 @@ from durable_tracker.engines.sqlite.connection import Connection
 from durable_tracker.engines.sqlite.filesystem import file_system_of
 from durable_tracker.engines.sqlite.queue import SqliteQueue
 from durable_tracker.engines.sqlite.slots import Slot, existing_slots, make_private_directory, queue_root
+from durable_tracker.engines.sqlite.syncing import sync_data, sync_file, untested
 from durable_tracker.errors import ConfigurationError, QueueError
 from durable_tracker.events import StructuredEvent
 from durable_tracker.tracker import Tracker
@@ -132,6 +133,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _checks(folder: Path, args: argparse.Namespace) -> Iterator[Check]:
     for name, check in (
+        ("platform", _platform),
         ("file system", _file_system),
         ("sync latency", _syncs),
         ("SQLite", _sqlite),
@@ -151,6 +153,11 @@ def _checks(folder: Path, args: argparse.Namespace) -> Iterator[Check]:
 # ── what is promised ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+def _platform(_folder: Path) -> Check:
+    reasons = untested()
+    return Check("platform", "warning" if reasons else "ok", "; ".join(reasons) or f"tested on {sys.platform}")
+
+
 def _file_system(folder: Path) -> Check:
     found = file_system_of(folder)
     if found is None:
@@ -166,11 +173,11 @@ def _syncs(folder: Path) -> Check:
     descriptor = os.open(folder / "syncs", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         os.pwrite(descriptor, bytes(1 << 20), 0)
-        os.fsync(descriptor)
+        sync_file(descriptor)
         for number in range(_SYNCS):
             started_at = time.perf_counter()
             os.pwrite(descriptor, b"x" * 4096, 4096 * (number % 256))
-            os.fdatasync(descriptor)
+            sync_data(descriptor)
             times.append(time.perf_counter() - started_at)
     finally:
         os.close(descriptor)

@@ -14,14 +14,13 @@ import os
 from typing import TYPE_CHECKING
 
 from durable_tracker.engines.sqlite.slots import sync_directory
+from durable_tracker.engines.sqlite.syncing import allocate, sync_file
 from durable_tracker.errors import QueueFullError, StorageError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_CANNOT = {errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP}
-_PIECE = 1 << 16
 
 
 class Headroom:
@@ -47,8 +46,8 @@ class Headroom:
             try:
                 status = os.fstat(descriptor)
                 if status.st_size < self.size or status.st_blocks * 512 < self.size:
-                    _allocate(descriptor, self.size)
-                    os.fsync(descriptor)
+                    allocate(descriptor, self.size)
+                    sync_file(descriptor)
                     sync_directory(self.path.parent)
             finally:
                 os.close(descriptor)
@@ -68,21 +67,3 @@ class Headroom:
             self.path.unlink()
             return True
         return False
-
-
-def _allocate(descriptor: int, size: int) -> None:
-    """Have the file system set `size` bytes aside, by writing them where it cannot be asked to (NFS, macOS)."""
-    try:
-        os.posix_fallocate(descriptor, 0, size)
-    except AttributeError:
-        pass
-    except OSError as exc:
-        if exc.errno not in _CANNOT:
-            raise
-    else:
-        return
-    for offset in range(0, size, _PIECE):
-        piece = os.urandom(min(_PIECE, size - offset))  # zeros would take no room on a file system that compresses
-        while piece:
-            written = os.pwrite(descriptor, piece, offset)
-            offset, piece = offset + written, piece[written:]  # noqa: PLW2901 (the rest of the same piece)

@@ -22,6 +22,7 @@ from durable_tracker.engines.queue import DescriptorsLostError
 from durable_tracker.engines.sqlite.descriptors import Held, held_on
 from durable_tracker.engines.sqlite.immortal import give_back, keep_for_ever
 from durable_tracker.engines.sqlite.raw import PAGE_SIZE, open_raw, read_piece
+from durable_tracker.engines.sqlite.syncing import sqlite_pragmas, sync_file
 from durable_tracker.errors import (
     DamagedQueueError,
     QueueClosedError,
@@ -438,7 +439,7 @@ class Connection:
                 self._drop()
             except sqlite3.Error as exc:
                 error = self._failed(exc)
-                if getattr(exc, "sqlite_errorcode", 0) == sqlite3.SQLITE_ERROR:
+                if _code(exc) == sqlite3.SQLITE_ERROR:
                     # These statements are right, so it is the file that they do not fit.
                     error = DamagedQueueError(*error.args)
                 self._drop()
@@ -504,7 +505,7 @@ class Connection:
                 if is_hole:
                     raise DamagedQueueError(f"{self.path}-wal: a piece of it cannot be read")
                 offset += os.pwrite(descriptor, chunk, offset)
-            os.fsync(descriptor)
+            sync_file(descriptor)
         except OSError as exc:
             raise StorageError(f"{self.path}-wal: {exc.strerror}") from None
         finally:
@@ -558,6 +559,9 @@ class Connection:
         pragma("journal_mode=WAL", b"wal")
         pragma(f"synchronous={'FULL' if self._sync_every_commit else 'NORMAL'}")
         pragma("synchronous", 2 if self._sync_every_commit else 1)
+        for name in sqlite_pragmas():
+            pragma(f"{name}=ON")
+            pragma(name, 1)
         pragma("wal_autocheckpoint=0", 0)  # its errors would be swallowed: the queue checkpoints
         # What an earlier process wrote but failed to sync must reach the disk before anything is acknowledged here.
         pragma("wal_checkpoint(TRUNCATE)", 0)
@@ -662,8 +666,15 @@ def _pages(size_max: int) -> int:
     return max(size_max // PAGE_SIZE, 1)
 
 
+def _code(exc: sqlite3.Error) -> int | None:
+    """Return SQLite's extended error code; None if the module sqlite3 raised the error without asking SQLite."""
+    return getattr(exc, "sqlite_errorcode", None)
+
+
 def _mapped(exc: sqlite3.Error, path: Path) -> QueueError:
-    extended = getattr(exc, "sqlite_errorcode", 0)
+    extended = _code(exc)
+    if extended is None:  # not 0, which is SQLITE_OK: what happened is unknown, whatever the class says
+        return StorageError(f"{path}: {exc} ({type(exc).__name__}, without an error code of SQLite)")
     code = extended & 0xFF
     if code == sqlite3.SQLITE_CONSTRAINT:
         return KeyTakenError(f"{path}: {exc}")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from durable_tracker.engines.sqlite.syncing import warn_if_untested
 from durable_tracker.log import logger
 
 _MOUNTS: Final = Path("/proc/self/mountinfo")
@@ -64,7 +65,8 @@ _warned: set[str] = set()
 
 
 def warn_if_weak(directory: Path) -> None:
-    """Log one warning for each directory of this process that cannot keep events."""
+    """Log one warning for each directory of this process that cannot keep events, and for an untested platform."""
+    warn_if_untested()
     file_system = file_system_of(directory)
     if file_system is None or file_system.weakness is None or str(directory) in _warned:
         return

@@ -18,8 +18,12 @@ if TYPE_CHECKING:
 PAGE_SIZE: Final = 4096
 SECTOR_SIZE: Final = 512
 
-UNREADABLE: Final = frozenset({errno.EIO, errno.ENODATA, errno.EBADMSG, errno.EUCLEAN, errno.EREMOTEIO})
-"""What Linux says of a piece of a medium that is lost. Any other error says nothing about what is in the file."""
+UNREADABLE: Final = frozenset(
+    getattr(errno, name)
+    for name in ("EIO", "ENODATA", "EBADMSG", "EUCLEAN", "EREMOTEIO")
+    if hasattr(errno, name)  # Linux has them all
+)
+"""What the system says of a piece of a medium that is lost. Any other error says nothing about what is in the file."""
 
 _CHUNK: Final = 1 << 16
 

@@ -25,6 +25,7 @@ from durable_tracker.engines.sqlite.raw import PAGE_SIZE
 from durable_tracker.engines.sqlite.restore import TakingOver, insert_beyond
 from durable_tracker.engines.sqlite.row_codec import KEY_MAX, payload_of
 from durable_tracker.engines.sqlite.slots import sync_directory, sync_path
+from durable_tracker.engines.sqlite.syncing import sync_data
 from durable_tracker.errors import DamagedQueueError, QueueError, QueueFullError, StorageError
 from durable_tracker.log import logger
 
@@ -309,7 +310,7 @@ class SlotFile:
             return
         self.books.is_dirty = False
         try:
-            os.fdatasync(held.number)
+            sync_data(held.number)
         except OSError as exc:
             if self._wal_held is not held:
                 return  # the connection was opened again meanwhile, and has written everything anew
@@ -343,7 +344,7 @@ class SlotFile:
         with contextlib.suppress(OSError):
             descriptor = os.open(self.slot.wal, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
             try:
-                os.fdatasync(descriptor)
+                sync_data(descriptor)
             finally:
                 os.close(descriptor)
         self.forget()

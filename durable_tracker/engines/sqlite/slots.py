@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Final
 import platformdirs
 
 from durable_tracker.engines.sqlite.descriptors import Held
+from durable_tracker.engines.sqlite.syncing import sync_file
 from durable_tracker.errors import ConfigurationError, SlotBusyError, StorageError
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def sync_directory(path: Path) -> None:
     """Make the names in a directory durable."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(descriptor)
+        sync_file(descriptor)
     finally:
         os.close(descriptor)
 
