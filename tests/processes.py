@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from durable_tracker.engines.engine import QueueSettings
@@ -27,61 +28,27 @@ from durable_tracker.protocol.endpoint import Endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 TIMEOUT_S = 30.0
 POLL_S = 0.005
 NOBODY = "http://127.0.0.1:9"
 """Refuses connections: nothing listens on the discard port."""
 
-PRELUDE = """
-import atexit, ctypes, os, signal, sys, threading, time
-from durable_tracker import Emitter, StructuredEvent, Tracker
+PROGRAMS = Path(__file__).parent / "programs"
+PRELUDE = (
+    (PROGRAMS / "prelude.py")
+    .read_text(encoding="utf-8")
+    .replace("from __future__ import annotations", "import atexit, ctypes, threading")
+)
+"""What a program of a few lines, given as text, starts with: a longer one is a file in tests/programs/."""
 
-ENDPOINT, QUEUE_DIR, JOURNAL = sys.argv[1:4]
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a shell, which the tests may run in
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+class Program:
+    """A file in tests/programs/, and what the test has to say to it: the file finds it in `GIVEN`."""
 
-def make(**settings):
-    return Tracker(Emitter(ENDPOINT, queue_dir=QUEUE_DIR, name="test", **settings))
-
-def note(text):
-    os.write(journal, (text + "\\n").encode())
-
-def track(tracker, label, size=0):
-    note(f"try {label}")
-    tracker.track(StructuredEvent("test", "tracked", label, "x" * size or None))
-    note(f"ack {label}")
-
-def track_some(tracker, name, count):
-    for n in range(count):
-        track(tracker, f"{name}-{n}")
-
-def wait_until(predicate, timeout_s=20.0):
-    deadline = time.monotonic() + timeout_s
-    while not predicate():
-        if time.monotonic() > deadline:
-            note("timed out")
-            os._exit(99)
-        time.sleep(0.002)
-
-def reap(pid, timeout_s=20.0):
-    # The exit status of a child, which is killed if it hangs.
-    deadline = time.monotonic() + timeout_s
-    while True:
-        found, status = os.waitpid(pid, os.WNOHANG)
-        if found:
-            return os.waitstatus_to_exitcode(status)
-        if time.monotonic() > deadline:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-            note("hung")
-            return -signal.SIGKILL
-        time.sleep(0.002)
-
-journal = os.open(JOURNAL, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-"""
+    def __init__(self, name: str, **given: object) -> None:
+        self.path = PROGRAMS / f"{name}.py"
+        self.given = given
 
 
 @dataclass
@@ -104,17 +71,25 @@ class Site:
     def journal(self) -> Path:
         return self.folder / "journal"
 
-    def command(self, source: str, *, first: str = "") -> list[str]:
-        """Return the command line of a child that runs `source`, and `first` before it imports the package."""
+    def command(self, source: str | Program, *, first: str = "") -> list[str]:
+        """Return the command line of a child that runs a program; `first` is run before it imports the package."""
         arguments = [self.endpoint, str(self.queue_dir), str(self.journal)]
         # That a fork beside threads is dangerous is what Python 3.12 warns of, and what some tests are about.
         options = ["-W", "error", "-W", "ignore:This process:DeprecationWarning"]
         # From 3.13 on a connection that is dropped says so; a broken variant of a test drops one on purpose.
         options += ["-W", "ignore:unclosed database:ResourceWarning"]
+        if isinstance(source, Program):
+            assert not first
+            return [sys.executable, *options, str(source.path), *arguments]
         return [sys.executable, *options, "-c", first + PRELUDE + source, *arguments]
 
     def run(
-        self, source: str, *, timeout_s: float = TIMEOUT_S, expected: int | None = 0, prefix: tuple[str, ...] = ()
+        self,
+        source: str | Program,
+        *,
+        timeout_s: float = TIMEOUT_S,
+        expected: int | None = 0,
+        prefix: tuple[str, ...] = (),
     ) -> float:
         """Run a child to its end and return how many seconds it took. It must be silent and end as expected."""
         started_at = time.monotonic()
@@ -162,8 +137,10 @@ class Site:
 class Child:
     """A child process that ends with the `with` block, at the latest."""
 
-    def __init__(self, site: Site, source: str, *, prefix: tuple[str, ...] = (), **settings: Any) -> None:
+    def __init__(self, site: Site, source: str | Program, *, prefix: tuple[str, ...] = (), **settings: Any) -> None:
         environment = {**os.environ, "PYTHONUNBUFFERED": "1", **site.environment}
+        if isinstance(source, Program):
+            environment["GIVEN"] = json.dumps(source.given)
         # A file, not a pipe: what the child forked may outlive it, and would keep a pipe open.
         self.output = tempfile.TemporaryFile()
         self.process = subprocess.Popen(

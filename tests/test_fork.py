@@ -10,7 +10,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
-from processes import Child, Site, label, wait_until
+from processes import Child, Program, Site, label, wait_until
 
 from durable_tracker.collector import Collector
 
@@ -104,21 +104,7 @@ def test_parent_and_child_deliver_their_own_events(site: Site, fork: str) -> Non
     """With a collector that is up, each event arrives once, and both flushes succeed."""
     with Collector() as collector:
         site.endpoint = collector.url
-        source = """
-t = make(linger=0.01)
-track_some(t, "parent", 10)
-t.flush(timeout=10)
-pid = FORK()
-track_some(t, "both" + str(pid), 10)
-empty = t.flush(timeout=10)
-if pid == 0:
-    sys.exit(0 if empty else 5)
-assert empty
-assert reap(pid) == 0
-track_some(t, "after", 5)
-assert t.close()
-"""
-        site.run(HOOKLESS_FORK + source.replace("FORK", fork))
+        site.run(Program("fork_and_deliver", fork=fork))
         site.assert_kept(received(collector))
         assert 35 == len(collector.events)
         assert [] == collector.anomalies
@@ -127,18 +113,7 @@ assert t.close()
 @pytest.mark.parametrize("fork", ["os.fork", "hookless_fork"])
 def test_a_child_outlives_a_killed_parent(site: Site, fork: str) -> None:
     """It goes on in its own slot, and what the parent left is delivered by whoever is next, at the latest."""
-    source = """
-t = make()
-track_some(t, "parent", 10)
-pid = FORK()
-if pid == 0:
-    wait_until(lambda: os.getppid() != parent)
-    track_some(t, "child", 10)
-    note("child done")
-    sys.exit(0)
-os.kill(os.getpid(), signal.SIGKILL)
-"""
-    site.run(HOOKLESS_FORK + "parent = os.getpid()\n" + source.replace("FORK", fork), expected=-signal.SIGKILL)
+    site.run(Program("fork_and_be_killed", fork=fork), expected=-signal.SIGKILL)
     wait_until(lambda: site.says("child done"))
     wait_until(lambda: _is_free(site, 0) and _is_free(site, 1))
     site.assert_kept()
@@ -150,30 +125,11 @@ def test_what_a_killed_parent_left_is_delivered_while_its_child_lives(site: Site
 
     The child itself cannot: the SQLite that it inherited takes its parent's file to be open in this process.
     """
-    source = """
-parent = os.getpid()
-import logging
-class Handler(logging.Handler):
-    def emit(self, record):
-        note(vars(record)["event"])
-logging.getLogger("durable_tracker").addHandler(Handler())
-t = make(max_retry_delay_seconds=0.1)
-track_some(t, "parent", 10)
-pid = os.fork()
-if pid == 0:
-    wait_until(lambda: os.getppid() != parent)
-    track_some(t, "child", 1)
-    wait_until(lambda: os.path.exists(JOURNAL + ".over"))
-    t.close()
-    note("child done")
-    os._exit(0)
-os.kill(os.getpid(), signal.SIGKILL)
-"""
     with Collector() as collector:
         collector.down()
         site.endpoint = collector.url
         try:
-            site.run(source, expected=-signal.SIGKILL)
+            site.run(Program("fork_and_leave_a_backlog"), expected=-signal.SIGKILL)
             wait_until(lambda: "child-0" in site.noted("ack"))
             collector.up()
             assert collector.wait(distinct=1)
@@ -190,64 +146,18 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 def test_a_grandchild_takes_a_slot_of_its_own(site: Site) -> None:
     """Three generations, three slots."""
-    source = """
-t = make()
-track_some(t, "first", 3)
-first = os.getpid()
-pid = os.fork()
-if pid == 0:
-    track_some(t, "second", 3)
-    pid = os.fork()
-    if pid == 0:
-        track_some(t, "third", 3)
-        sys.exit(0)
-    track_some(t, "second-again", 3)
-    sys.exit(reap(pid))
-track_some(t, "first-again", 3)
-sys.exit(reap(pid))
-"""
-    site.run(source)
+    site.run(Program("fork_twice"))
     site.assert_kept()
     assert {"0.sqlite3", "1.sqlite3", "2.sqlite3"} == {path.name for path in site.slots.glob("*.sqlite3")}
 
 
 # ── forks beside other threads ───────────────────────────────────────────────────────────────────────────────────────
 
-PRODUCERS = """
-over = threading.Event()
-def produce(name):
-    n = 0
-    while not over.is_set():
-        track(t, f"{name}-{n}")
-        n += 1
-threads = [threading.Thread(target=produce, args=(f"thread{n}",), daemon=True) for n in range(3)]
-for thread in threads:
-    thread.start()
-def stop():
-    over.set()
-    for thread in threads:
-        thread.join(20)
-"""
-
 
 @pytest.mark.parametrize("durability", ["always", pytest.param("interval", marks=pytest.mark.slow)])
 def test_forks_while_other_threads_put(site: Site, durability: str) -> None:
     """In the middle of their writes; the children track, and exit in both ways."""
-    source = f"""
-t = make(durability="{durability}")
-track(t, "first")
-{PRODUCERS}
-for n in range(16):
-    pid = os.fork()
-    if pid == 0:
-        track_some(t, f"child{{n}}", 3)
-        if n % 2:
-            os._exit(0)
-        sys.exit(0)
-    assert reap(pid) == 0
-stop()
-"""
-    site.run(source)
+    site.run(Program("fork_beside_producers", durability=durability))
     site.assert_kept()
 
 
@@ -314,120 +224,33 @@ note("ack holder")
 
 def test_several_threads_fork_at_once(site: Site) -> None:
     """Each gives back the locks that it took, and no others."""
-    source = """
-t = make()
-track(t, "first")
-def fork_often(name):
-    for n in range(15):
-        pid = os.fork()
-        if pid == 0:
-            if n % 5 == 0:
-                track(t, f"{name}-child{n}")
-            os._exit(0)
-        assert reap(pid) == 0
-        track(t, f"{name}-{n}")
-threads = [threading.Thread(target=fork_often, args=(f"thread{n}",)) for n in range(3)]
-for thread in threads:
-    thread.start()
-for thread in threads:
-    thread.join()
-"""
-    site.run(source)
+    site.run(Program("fork_in_several_threads"))
     site.assert_kept()
 
 
 def test_a_fork_while_another_thread_opens_the_first_slot(site: Site) -> None:
     """The child finds a lock held by a thread that it does not have."""
-    source = """
-for n in range(10):
-    t = Tracker(Emitter(ENDPOINT, queue_dir=QUEUE_DIR, name="test"))
-    opener = threading.Thread(target=track, args=(t, f"opener{n}"), daemon=True)
-    opener.start()
-    pid = os.fork()
-    if pid == 0:
-        track(t, f"child{n}")
-        sys.exit(0)
-    assert reap(pid) == 0
-    opener.join()
-    t.close()
-"""
-    site.run(source)
+    site.run(Program("fork_while_opening"))
     site.assert_kept()
 
 
 @pytest.mark.parametrize("fork", ["os.fork", pytest.param("hookless_fork", marks=pytest.mark.slow)])
 def test_many_threads_of_a_child_find_out_at_once(site: Site, fork: str) -> None:
     """They share one slot, which stays locked."""
-    source = """
-t = make()
-track(t, "first")
-pid = FORK()
-if pid == 0:
-    sys.setswitchinterval(1e-6)
-    barrier = threading.Barrier(8)
-    def work(name):
-        barrier.wait()
-        track_some(t, name, 5)
-    threads = [threading.Thread(target=work, args=(f"child{n}",)) for n in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    from durable_tracker.engines.sqlite.slots import Slot, existing_slots
-    from pathlib import Path
-    slots = list(existing_slots(Path(QUEUE_DIR) / "test"))
-    note("slots " + str([slot.acquire() for slot in slots]))
-    sys.exit(0)
-assert reap(pid) == 0
-"""
-    site.run(HOOKLESS_FORK + source.replace("FORK", fork))
+    site.run(Program("fork_and_find_out_in_threads", fork=fork))
     site.assert_kept()
     assert site.says("slots [False, False]")
 
 
 def test_a_fork_in_a_signal_handler_that_interrupted_a_put(site: Site) -> None:
     """The handler's thread holds the lock already; both sides go on."""
-    source = """
-t = make()
-track(t, "first")
-forked = []
-def handler(number, frame):
-    pid = os.fork()
-    if pid == 0:
-        track(t, f"child{os.getpid()}")
-        os._exit(0)
-    forked.append(pid)
-signal.signal(signal.SIGALRM, handler)
-signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
-n = 0
-while len(forked) < 20:
-    track(t, f"main{n}")
-    n += 1
-signal.signal(signal.SIGALRM, lambda *_: None)
-signal.setitimer(signal.ITIMER_REAL, 0)
-assert [0] * len(forked) == [reap(pid) for pid in forked]
-"""
-    site.run(source)
+    site.run(Program("fork_in_a_handler"))
     site.assert_kept()
 
 
 def test_a_broken_hook_is_seen_as_a_hang_or_a_loss(site: Site) -> None:
     """The tests above can fail: without the pid check a child puts into its parent's queue."""
-    source = """
-from durable_tracker.engines.sqlite.queue import SqliteQueue
-real_pid = os.getpid()
-t = make(drain=False)
-track(t, "first")
-pid = hookless_fork()
-if pid == 0:
-    os.getpid = lambda: real_pid
-    track_some(t, "child", 20)
-    os._exit(0)
-reap(pid)
-track_some(t, "parent", 20)
-os.kill(os.getpid(), signal.SIGKILL)
-"""
-    site.run(HOOKLESS_FORK + source, expected=-signal.SIGKILL)
+    site.run(Program("fork_without_a_pid_check"), expected=-signal.SIGKILL)
     with pytest.raises(AssertionError):
         site.assert_kept()
 

@@ -10,7 +10,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
-from processes import Child, Site, label, open_slots, wait_until
+from processes import Child, Program, Site, label, open_slots, wait_until
 
 from durable_tracker.collector import Collector, Fault, Faults
 
@@ -21,28 +21,13 @@ if TYPE_CHECKING:
 
 REQUEST_COUNT = 20
 
-PRODUCERS = """
-t = make(linger=0.005, batch_size=BATCH, max_retry_delay_seconds=0.02)
-def produce(name):
-    n = 0
-    while True:
-        track(t, f"{os.getpid()}-{name}-{n}")
-        n += 1
-        time.sleep(0.001)
-threads = [threading.Thread(target=produce, args=(str(n),), daemon=True) for n in range(3)]
-for thread in threads:
-    thread.start()
-for thread in threads:
-    thread.join()
-"""
-
 
 def campaign(site: Site, *, kills: int, seed: int) -> tuple[int, int]:
     """Kill so many processes. Returns how many events were acknowledged, and how many arrived more than once."""
     print(f"seed {seed}")
     dice = random.Random(seed)
     faults = Faults(fail=((503, 0.15),), lose_answer=0.15, reset=0.05, latency_s=(0.0, 0.004), seed=seed)
-    source = PRODUCERS.replace("BATCH", str(REQUEST_COUNT))
+    producers = Program("producers", batch_size=REQUEST_COUNT)
     lost: list[Fault] = []
 
     def draw(request: Request) -> Fault | None:
@@ -56,7 +41,7 @@ def campaign(site: Site, *, kills: int, seed: int) -> tuple[int, int]:
         killed = 0
         while killed < kills:
             before = len(site.noted("ack"))
-            with Child(site, source) as one, Child(site, source) as two:
+            with Child(site, producers) as one, Child(site, producers) as two:
                 # Some are killed while they start, and take over what the last ones left.
                 wait_for_progress(site, before + dice.choice((0, 0, 1, 30, 100)), dice.random() * 0.4)
                 one.kill()
@@ -120,19 +105,10 @@ def test_a_campaign_of_kills_loses_nothing(site: Site, seed: int) -> None:
 
 def test_an_ack_before_the_answer_is_seen_to_lose_events(site: Site) -> None:
     """The campaign can fail: with rows that are removed before they are sent."""
-    broken = """
-from durable_tracker.delivery.reader import Reader
-real = Reader.next
-def removed_first(self, **arguments):
-    batch = real(self, **arguments)
-    if batch is not None:
-        self._queue.ack([row.key for row in batch.rows])
-    return batch
-Reader.next = removed_first
-"""
+    broken = Program("producers_that_remove_first", batch_size=20)
     with Collector(script=lambda _: Fault(reset_before=True)) as collector:
         site.endpoint = collector.url
-        with Child(site, broken + PRODUCERS.replace("BATCH", "20")) as child:
+        with Child(site, broken) as child:
             assert collector.wait(requests=2)
             child.kill()
         collector.script = lambda _: None

@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
-from processes import Site, label
+from processes import Program, Site, label
 
 from durable_tracker.collector import Collector
 
@@ -123,63 +123,16 @@ connection._INSERT_ONE = connection._INSERT_ONE.replace("INSERT", "INSERT OR REP
 
 def test_handlers_during_flush_close_and_the_first_put(site: Site) -> None:
     """Whatever the main thread is in, a handler's event is delivered or stored."""
-    source = """
-handled = 0
-t = None
-def handler(number, frame):
-    global handled
-    if t is not None:
-        handled += 1
-        try:
-            track(t, f"handler-{handled}")
-        except Exception as error:
-            # What is tracked after the close is refused, and said to be.
-            assert type(error).__name__ == "QueueClosedError", error
-    signal.setitimer(signal.ITIMER_REAL, 0.0003)
-signal.signal(signal.SIGALRM, handler)
-signal.setitimer(signal.ITIMER_REAL, 0.0003)
-for n in range(15):
-    t = make(linger=0.001)
-    track_some(t, f"main{n}", 3)
-    t.flush(timeout=10)
-    t.emitters[0].stats()
-    t.close()
-signal.signal(signal.SIGALRM, lambda *_: None)
-signal.setitimer(signal.ITIMER_REAL, 0)  # an alarm amid the interpreter's end would end it otherwise
-assert handled > 50
-"""
+    program = Program("handlers_that_track")
     with Collector() as collector:
         site.endpoint = collector.url
-        site.run(source)
+        site.run(program)
         site.assert_kept(Counter(label(event) for event in collector.events))
 
 
 def test_an_exception_out_of_a_handler_during_the_first_put(site: Site) -> None:
     """An opening that was interrupted anywhere gives its slot back, and the next put opens it."""
-    source = """
-import warnings
-warnings.simplefilter("ignore", ResourceWarning)  # of a file that io.open was about to return
-armed = False
-def handler(number, frame):
-    if armed:
-        raise KeyboardInterrupt
-signal.signal(signal.SIGALRM, handler)
-interrupted = 0
-for n in range(80):
-    t = make(drain=False)
-    try:
-        armed = True
-        signal.setitimer(signal.ITIMER_REAL, 0.00004 * (n + 1))
-        track(t, f"first-{n}")
-        armed = False
-    except KeyboardInterrupt:
-        armed = False
-        interrupted += 1
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    track(t, f"second-{n}")
-    t.close()
-assert interrupted > 10, interrupted
-"""
-    site.run(source)
+    program = Program("handlers_that_raise")
+    site.run(program)
     site.assert_kept()
     assert len(list(site.slots.glob("*.sqlite3"))) <= 5
