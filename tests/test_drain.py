@@ -15,7 +15,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from processes import Child, Site, wait_until
+from processes import PROGRAMS, Child, Site, wait_until
 
 from durable_tracker import drain
 from durable_tracker.collector import Collector, Fault
@@ -518,17 +518,7 @@ def test_the_patience_is_for_a_collector_and_not_for_each_of_its_slots(
         assert dead.requests < 20
 
 
-RESOLVING = """
-import socket, sys, time
-from durable_tracker.drain import main
-sound = socket.getaddrinfo
-def getaddrinfo(host, *args, **kwargs):
-    if "hung" in str(host):
-        time.sleep(600)
-    return sound(host, *args, **kwargs)
-socket.getaddrinfo = getaddrinfo
-sys.exit(main(sys.argv[1:]))
-"""
+RESOLVING = PROGRAMS / "drain_with_a_resolver_that_hangs.py"
 
 
 @pytest.mark.parametrize("is_signalled", [False, True])
@@ -537,7 +527,7 @@ def test_a_resolver_that_hangs_holds_up_neither_the_others_nor_the_end(root: Pat
     with Collector() as healthy:
         leave(root, "a", 0, 0, 20, url="http://hung.invalid/com.snowplowanalytics.snowplow/tp2", method="post")
         leave(root, "b", 0, 100, 20, url=healthy.url, method="post")
-        command = [sys.executable, "-c", RESOLVING, "--queue-dir", str(root)]
+        command = [sys.executable, str(RESOLVING), "--queue-dir", str(root)]
         command += [] if is_signalled else ["--timeout", "4"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
             try:
@@ -575,7 +565,7 @@ def test_a_refused_event_is_not_asked_about_without_a_pause(run: Run, queues: Qu
 def test_a_visit_that_was_left_behind_is_not_asked_for_again_and_again(root: Path) -> None:
     """The drain sleeps meanwhile."""
     leave(root, "a", 0, 0, 20, url="http://hung.invalid/com.snowplowanalytics.snowplow/tp2", method="post")
-    command = [sys.executable, "-c", RESOLVING, "--queue-dir", str(root), "--timeout", "8"]
+    command = [sys.executable, str(RESOLVING), "--queue-dir", str(root), "--timeout", "8"]
     before = os.times()
     assert Exit.BACKLOG == subprocess.run(command, stdout=subprocess.DEVNULL, timeout=30, check=False).returncode
     after = os.times()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from damage import copy_slot, drained, healthy, payload
-from processes import Child, Site, label, wait_until
+from processes import PROGRAMS, Child, Program, Site, label, wait_until
 
 from durable_tracker.collector import Collector
 from durable_tracker.engines.sqlite import slot_file
@@ -21,28 +21,6 @@ from durable_tracker.engines.sqlite.verification import verify
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-DAEMONIZES = """
-t = make(drain={drain}, durability={durability!r})
-track_some(t, "before", 5)
-os.closerange(3, 1024)
-journal = os.open(JOURNAL, os.O_WRONLY | os.O_APPEND)
-# The application's own files get the numbers.
-files = [open(os.path.join(os.environ["OWN_FILES"], str(n)), "w+b", buffering=0) for n in range(40)]
-for file in files:
-    file.write(b"mine")
-track_some(t, "after", 20)
-assert t.emitters[0].stats().ledger.accepted == 20
-for file in files:
-    assert os.path.samestat(os.fstat(file.fileno()), os.stat(file.name)), file
-    file.seek(0)
-    assert file.read() == b"mine", file
-{end}
-for file in files:
-    assert os.path.samestat(os.fstat(file.fileno()), os.stat(file.name)), file
-    file.seek(0)
-    assert file.read() == b"mine", file
-"""
 
 
 @pytest.fixture
@@ -55,13 +33,13 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
 
 @pytest.mark.parametrize("durability", ["always", "interval"])
 @pytest.mark.parametrize("drain", [False, True])
-@pytest.mark.parametrize("end", ["t.close()", "os.kill(os.getpid(), signal.SIGKILL)"])
+@pytest.mark.parametrize("is_killed", [False, True])
 def test_descriptors_that_are_closed_under_us_cost_no_event_and_touch_no_file_of_others(
-    site: Site, durability: str, drain: bool, end: str
+    site: Site, durability: str, drain: bool, is_killed: bool
 ) -> None:
     """Every event is stored, in the old place or in a new one, and files that got the numbers stay as they are."""
-    source = DAEMONIZES.format(drain=drain, durability=durability, end=end)
-    site.run(source, expected=-signal.SIGKILL if "SIGKILL" in end else 0)
+    program = Program("daemonize", drain=drain, durability=durability, is_killed=is_killed)
+    site.run(program, expected=-signal.SIGKILL if is_killed else 0)
     site.assert_kept()
 
 
@@ -128,20 +106,12 @@ track_some(t, "after", 10)
 
 # ── SQLite's own lock ────────────────────────────────────────────────────────────────────────────────────────────────
 
-OUTSIDE = """
-import sqlite3, sys
-try:
-    raw = sqlite3.connect(sys.argv[1], timeout=0, isolation_level=None)
-    raw.execute("SELECT count(*) FROM sqlite_schema").fetchall()
-except sqlite3.OperationalError as exc:
-    sys.exit(0 if "locked" in str(exc) else str(exc))
-sys.exit("it was let in")
-"""
-
 
 def assert_locked(path: Path) -> None:
     """See that another process finds the database locked."""
-    done = subprocess.run([sys.executable, "-c", OUTSIDE, str(path)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, str(PROGRAMS / "open_database.py"), str(path)], capture_output=True, text=True, check=False
+    )
     assert "" == done.stderr
     assert 0 == done.returncode
 
@@ -221,7 +191,7 @@ def test_a_lock_of_sqlites_is_seen_before_the_file_is_touched(tmp_path: Path) ->
 
 def test_events_of_a_slot_that_was_closed_under_us_are_delivered_by_the_next_process(site: Site) -> None:
     """Each once."""
-    site.run(DAEMONIZES.format(drain=False, durability="always", end="t.close()"))
+    site.run(Program("daemonize", drain=False, durability="always", is_killed=False))
     with Collector() as collector:
         site.endpoint = collector.url
         with Child(site, "t = make(replaces='http://127.0.0.1:9')\nt.flush()\ntime.sleep(60)") as child:

@@ -15,71 +15,11 @@ if TYPE_CHECKING:
 
 HANDLED = 20_000
 
-STORM = """
-sys.setswitchinterval(1e-4)
-t = make(durability={durability!r}, drain={drain})
-over = threading.Event()
 
-def produce(name):
-    n = 0
-    while not over.is_set():
-        track(t, f"{{name}}-{{n}}")
-        n += 1
-        time.sleep(0.0005)
-
-producers = [threading.Thread(target=produce, args=(f"thread{{n}}",), daemon=True) for n in range(2)]
-for producer in producers:
-    producer.start()
-
-handled = depth = 0
-armed = False
-
-def handler(number, frame):
-    global handled, armed, depth
-    handled += 1
-    mine = handled
-    depth += 1
-    try:
-        if depth < 3 and mine % 3 == 0:
-            signal.setitimer(signal.ITIMER_REAL, 0.00005)  # the next one interrupts this one
-        track(t, f"handler-{{mine}}")
-    finally:
-        depth -= 1
-        if depth == 0:
-            signal.setitimer(signal.ITIMER_REAL, 0.00002 + mine % 50 * 0.000002)
-    if armed and {raises} and depth == 0 and mine % 3 == 0:
-        armed = False
-        raise KeyboardInterrupt
-
-signal.signal(signal.SIGALRM, handler)
-signal.setitimer(signal.ITIMER_REAL, 0.001)
-main = interrupted = 0
-
-def track_on():
-    global main, armed
-    armed = True
-    while handled < {count}:
-        main += 1
-        track(t, f"main-{{main}}")
-    armed = False
-
-while handled < {count}:
-    try:
-        track_on()  # a frame of its own: from 3.13 on a loop's jump is not always within the `try` around it
-    except KeyboardInterrupt:
-        interrupted += 1
-signal.signal(signal.SIGALRM, lambda *_: None)
-over.set()
-for producer in producers:
-    producer.join(20)
-    assert not producer.is_alive()
-note(f"interrupted {{interrupted}}")
-t.close()
-"""
-
-
-def storm(durability: str, *, raises: bool, count: int, drain: bool = False) -> str:
-    return STORM.format(durability=durability, raises=raises, count=count, drain=drain)
+def storm(durability: str, *, raises: bool, count: int, drain: bool = False, replaces_rows: bool = False) -> Program:
+    return Program(
+        "signal_storm", durability=durability, raises=raises, count=count, drain=drain, replaces_rows=replaces_rows
+    )
 
 
 @pytest.fixture
@@ -112,11 +52,7 @@ def test_tracking_from_a_handler_with_background_producers(
 
 def test_a_store_that_replaces_rows_is_seen_to_lose_events(site: Site) -> None:
     """The test above can fail: a handler overtakes the key counter, and REPLACE overwrites what was acknowledged."""
-    broken = """
-import durable_tracker.engines.sqlite.connection as connection
-connection._INSERT_ONE = connection._INSERT_ONE.replace("INSERT", "INSERT OR REPLACE")
-"""
-    site.run(broken + storm("interval", raises=False, count=5_000))
+    site.run(storm("interval", raises=False, count=5_000, replaces_rows=True))
     with pytest.raises(AssertionError):
         site.assert_kept()
 
