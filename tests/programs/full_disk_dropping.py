@@ -21,6 +21,6 @@ assert ledger.accepted + stats.dropped == count, stats
 assert ledger.accepted == ledger.pending + ledger.evicted, stats
 assert 0 < ledger.pending < count, stats
 assert stats.dropped > 0 if GIVEN["on_full"] == "drop_newest" else ledger.evicted > 0
-pair = emitter_of(t)._pair
+pair = emitter_of(t)._opened
 assert pair is not None
-assert len(pair[0].events) == ledger.pending
+assert len(pair.queue.events) == ledger.pending  # type: ignore[attr-defined]
