@@ -97,7 +97,7 @@ class Site:
             code, errors = child.end(timeout_s)
         took_s = time.monotonic() - started_at
         if expected is not None:
-            assert expected == code, errors
+            assert code == expected, errors
             assert "Traceback" not in errors, errors
             assert "Fatal" not in errors, errors
         return took_s
@@ -127,8 +127,8 @@ class Site:
         """Compare what was acknowledged, what is stored and what was received: nothing lost, little doubled."""
         kept = self.stored() + (received or Counter())
         acknowledged, tried = set(self.noted("ack")), set(self.noted("try"))
-        assert set() == acknowledged - set(kept)
-        assert set() == set(kept) - tried
+        assert acknowledged - set(kept) == set()
+        assert set(kept) - tried == set()
         assert doubled_max >= sum(kept.values()) - len(kept), {k: n for k, n in kept.items() if n > 1}
         assert not self.says("hung")
         assert not self.says("timed out")

@@ -60,16 +60,16 @@ def test_emitters_of_one_name_and_two_addresses_keep_their_backlogs_apart(
         assert second.flush(10)
         slot = second.stats().slot
         assert slot is not None
-        assert "1.sqlite3" == slot.name
+        assert slot.name == "1.sqlite3"
         assert {old.url: 5} == dict(second.stats().elsewhere)
-    assert {10, 11, 12, 13, 14} == numbers(new)
-    assert ["emitter.events_elsewhere", "emitter.events_elsewhere"] == lines.lines  # found, and at the end
+    assert numbers(new) == {10, 11, 12, 13, 14}
+    assert lines.lines == ["emitter.events_elsewhere", "emitter.events_elsewhere"]  # found, and at the end
     old.up()
     with Emitter(old.url, name="shop", queue_dir=tmp_path, linger=0) as first:
         assert first.flush(10)
-        assert {} == dict(first.stats().elsewhere)
-    assert {0, 1, 2, 3, 4} == numbers(old)
-    assert {10, 11, 12, 13, 14} == numbers(new)
+        assert dict(first.stats().elsewhere) == {}
+    assert numbers(old) == {0, 1, 2, 3, 4}
+    assert numbers(new) == {10, 11, 12, 13, 14}
 
 
 def test_an_orphan_of_another_address_is_not_adopted(tmp_path: Path, pair: tuple[Collector, Collector]) -> None:
@@ -82,7 +82,7 @@ def test_an_orphan_of_another_address_is_not_adopted(tmp_path: Path, pair: tuple
         assert new.wait(distinct=4)
         assert emitter.flush(10)
         assert {old.url: 3} == dict(emitter.stats().elsewhere)
-    assert {10, 11, 12, 20} == numbers(new)
+    assert numbers(new) == {10, 11, 12, 20}
 
 
 def test_an_empty_slot_is_anybodys_and_gets_the_new_address_before_the_first_event(tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_an_empty_slot_is_anybodys_and_gets_the_new_address_before_the_first_eve
     leave(tmp_path / "shop", 0, "http://127.0.0.1:9", 0, 0)
     emitter = Emitter("http://127.0.0.1:8", name="shop", queue_dir=tmp_path, drain=False)
     pair = emitter._open()
-    assert "http://127.0.0.1:8/com.snowplowanalytics.snowplow/tp2" == pair.queue.origin["url"]
+    assert pair.queue.origin["url"] == "http://127.0.0.1:8/com.snowplowanalytics.snowplow/tp2"
     emitter.close()
 
 
@@ -108,7 +108,7 @@ def test_an_event_is_not_put_under_an_address_that_cannot_be_recorded(
     with emitter, pytest.raises(QueueFullError):
         emitter.put(event(1))
     with SqliteQueue.take(Slot(tmp_path / "shop", 0)) as queue:
-        assert 0 == queue.pending()
+        assert queue.pending() == 0
 
 
 @pytest.mark.parametrize("directory", ["derived", "former", "named"])
@@ -126,7 +126,7 @@ def test_a_collector_is_replaced_by_the_operators_word(
     ) as emitter:
         emitter.put(event(9))
         assert new.wait(distinct=5)
-    assert {0, 1, 2, 3, 9} == numbers(new)
+    assert numbers(new) == {0, 1, 2, 3, 9}
 
 
 def test_a_replacement_that_matches_nothing_says_so(tmp_path: Path, pair: tuple[Collector, Collector]) -> None:
@@ -136,7 +136,7 @@ def test_a_replacement_that_matches_nothing_says_so(tmp_path: Path, pair: tuple[
         emitter.put(event(1))
         assert emitter.flush(10)
         wait_until(lambda: "emitter.nothing_to_replace" in lines.lines)
-    assert ["emitter.nothing_to_replace"] == [line for line in lines.lines if "replace" in line]
+    assert [line for line in lines.lines if "replace" in line] == ["emitter.nothing_to_replace"]
 
 
 @pytest.mark.parametrize("replaces", [7, "ftp://old.example", ["ok.example", ""], {"a": 1}])
@@ -172,13 +172,13 @@ def test_a_directory_that_an_earlier_release_named_is_adopted_by_its_own_address
         other.put(event(7))
         wait_until(lambda: bool(other.stats().elsewhere))
         assert other.flush(10)
-        assert {"https://h/tenant/a": 2} == dict(other.stats().elsewhere)
-    assert {7} == sent.numbers
+        assert dict(other.stats().elsewhere) == {"https://h/tenant/a": 2}
+    assert sent.numbers == {7}
     sent = Recording()
     with Emitter("alice:secret@h/tenant/a", queue_dir=tmp_path, linger=0, transport=sent) as own:
         own.put(event(8))
         wait_until(lambda: {0, 1, 8} <= sent.numbers)
-    assert {0, 1, 8} == sent.numbers
+    assert sent.numbers == {0, 1, 8}
 
 
 def test_the_drain_sends_each_backlog_to_its_own_address_unless_it_is_told(
@@ -188,9 +188,9 @@ def test_the_drain_sends_each_backlog_to_its_own_address_unless_it_is_told(
     old, new = pair
     leave(tmp_path / "shop", 0, new.url, 10, 2)
     leave(tmp_path / "shop", 1, old.url, 0, 2)
-    assert Exit.BACKLOG == drain([str(tmp_path), "--timeout", "1", "--quiet"])
-    assert {10, 11} == numbers(new)
-    assert Exit.EMPTY == drain([str(tmp_path), "--to", new.url, "--quiet"])
-    assert {0, 1, 10, 11} == numbers(new)
-    assert 2 == len(list(existing_slots(tmp_path / "shop")))
+    assert drain([str(tmp_path), "--timeout", "1", "--quiet"]) == Exit.BACKLOG
+    assert numbers(new) == {10, 11}
+    assert drain([str(tmp_path), "--to", new.url, "--quiet"]) == Exit.EMPTY
+    assert numbers(new) == {0, 1, 10, 11}
+    assert len(list(existing_slots(tmp_path / "shop"))) == 2
     assert "delivered 2" in capsys.readouterr().out

@@ -69,8 +69,8 @@ def test_the_next_emitter_takes_over_the_lowest_slot_and_its_backlog(make: Make,
     with Collector() as collector:
         emitter = make(collector.url)
         assert emitter.flush(10)
-        assert "0.sqlite3" == slot_of(emitter)
-        assert 10 == len(collector.eids())
+        assert slot_of(emitter) == "0.sqlite3"
+        assert len(collector.eids()) == 10
 
 
 def test_a_worker_delivers_what_others_of_its_name_left(make: Make, tmp_path: Path) -> None:
@@ -80,10 +80,10 @@ def test_a_worker_delivers_what_others_of_its_name_left(make: Make, tmp_path: Pa
         emitter = make(collector.url)
         emitter.put(event(100))
         assert collector.wait(distinct=16)
-        assert [] == collector.anomalies
+        assert collector.anomalies == []
         emitter.close()
-        assert [Ledger(accepted=n, delivered=n) for n in (6, 5, 0, 5)] == [
-            queue.ledger() for queue in open_slots(tmp_path / "queues")
+        assert [queue.ledger() for queue in open_slots(tmp_path / "queues")] == [
+            Ledger(accepted=n, delivered=n) for n in (6, 5, 0, 5)
         ]
 
 
@@ -94,7 +94,7 @@ def test_a_slot_of_another_name_is_left_alone(make: Make, tmp_path: Path) -> Non
         emitter = make(collector.url, name="other")
         emitter.put(event(100))
         assert emitter.flush(10)
-        assert [eid(100)] == list(collector.eids())
+        assert list(collector.eids()) == [eid(100)]
 
 
 def test_orphans_are_looked_for_from_time_to_time(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,7 +107,7 @@ def test_orphans_are_looked_for_from_time_to_time(make: Make, tmp_path: Path, mo
         assert emitter.flush(10)
         with Child(site, "t = make(drain=False)\ntrack_some(t, 'killed', 7)\ntime.sleep(60)") as child:
             wait_until(lambda: len(site.noted("ack")) == 7)
-            assert 1 == len(collector.eids())
+            assert len(collector.eids()) == 1
             child.kill()
             assert collector.wait(distinct=8)
 
@@ -121,14 +121,14 @@ def test_a_slot_in_use_is_never_adopted(make: Make, tmp_path: Path, monkeypatch:
         other = make(collector.url, replaces=owner.endpoint)
         other.put(event(2))
         assert other.flush(10)
-        assert ("0.sqlite3", "1.sqlite3") == (slot_of(owner), slot_of(other))
+        assert (slot_of(owner), slot_of(other)) == ("0.sqlite3", "1.sqlite3")
         for number in range(3, 30):
             other.put(event(number))
             assert other.flush(10)
-        assert 0 == collector.eids()[eid(1)]
+        assert collector.eids()[eid(1)] == 0
         owner.close()
         assert collector.wait(distinct=29)
-        assert 1 == collector.eids()[eid(1)]
+        assert collector.eids()[eid(1)] == 1
 
 
 def test_ones_own_events_do_not_wait_behind_a_long_orphan(
@@ -146,7 +146,7 @@ def test_ones_own_events_do_not_wait_behind_a_long_orphan(
         assert emitter.flush(10)
         assert len(collector.eids()) < 350
         assert collector.wait(distinct=402, timeout_s=20)
-        assert 402 == sum(collector.eids().values())
+        assert sum(collector.eids().values()) == 402
 
 
 def test_a_stop_interrupts_the_adoption(make: Make, tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ def test_a_stop_interrupts_the_adoption(make: Make, tmp_path: Path) -> None:
         assert collector.wait(distinct=10)
         emitter.close(5)
         left = sum(queue.ledger().pending for queue in open_slots(tmp_path / "queues"))
-        assert 401 == left + len(collector.eids())
+        assert left + len(collector.eids()) == 401
         assert left > 100
 
 
@@ -194,7 +194,7 @@ def test_several_workers_share_the_orphans_and_none_is_sent_twice(
         assert collector.wait(distinct=404, timeout_s=20)
         for thread in threads:
             thread.join()
-        assert 404 == sum(collector.eids().values())
+        assert sum(collector.eids().values()) == 404
 
 
 @pytest.mark.slow
@@ -244,11 +244,11 @@ while not os.path.exists(JOURNAL + ".over"):
                 one.kill()
                 one.wait(10)
         done = subprocess.run(command, capture_output=True, timeout=60, check=False)
-        assert 0 == done.returncode, (seed, done)
+        assert done.returncode == 0, (seed, done)
         received = {one["se_la"] for one in collector.events}
-        assert set() == set(site.noted("ack")) - received, seed
-        assert set() == received - set(site.noted("try")), seed
-        assert 0 == site.ledger().pending
+        assert set(site.noted("ack")) - received == set(), seed
+        assert received - set(site.noted("try")) == set(), seed
+        assert site.ledger().pending == 0
 
 
 class SlowTransport:
@@ -300,5 +300,5 @@ def test_what_a_collector_said_holds_for_all_slots(make: Make, tmp_path: Path) -
         time.sleep(0.5)
         two.put(event(2))
         two.flush(1)
-        assert 1 == collector.requests
-        assert "backing_off" == one.stats().state
+        assert collector.requests == 1
+        assert one.stats().state == "backing_off"

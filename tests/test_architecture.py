@@ -175,7 +175,7 @@ def test_the_library_does_not_know_its_command_line() -> None:
     shells = {name for name in modules() if name.startswith(("commands", "collector", "drain", "__main__"))}
     for name, path in modules().items():
         if name not in shells:
-            assert set() == own_imports(name, path, with_types=True) & shells, name
+            assert own_imports(name, path, with_types=True) & shells == set(), name
 
 
 def test_nobody_imports_from_the_packages_root() -> None:
@@ -198,7 +198,7 @@ def test_each_third_party_package_has_one_home() -> None:
 
 def test_the_exported_names_are_these() -> None:
     """A name that goes is a broken promise, and one that comes is a new one."""
-    assert EXPORTED == set(durable_tracker.__all__)
+    assert set(durable_tracker.__all__) == EXPORTED
     for name in EXPORTED:
         assert getattr(durable_tracker, name) is not None
 
@@ -214,7 +214,7 @@ def test_importing_the_package_starts_nothing() -> None:
     """No thread, no file, no handler of log or signal, and neither the command line's packages nor the collector's."""
     program = Path(__file__).parent / "programs" / "import_the_package.py"
     done = subprocess.run([sys.executable, str(program)], capture_output=True, text=True, timeout=30, check=False)
-    assert 0 == done.returncode, done.stderr
+    assert done.returncode == 0, done.stderr
 
 
 def test_every_module_says_what_it_is_for_and_stays_small_enough_to_read() -> None:

@@ -62,7 +62,7 @@ def test_events_are_delivered_while_the_clock_jumps(site: Site, settings: str) -
         site.endpoint = collector.url
         took_s = site.run(source)
         received = {label(one): one for one in collector.events}
-    assert {f"at-{days}" for days in DAYS} == set(received)
+    assert set(received) == {f"at-{days}" for days in DAYS}
     assert took_s < 20
     now_ms = time.time() * 1000
     for days in DAYS:
@@ -88,8 +88,8 @@ def test_an_outage_during_which_the_clock_jumps_ends_in_time(site: Site) -> None
             wait_until(lambda: site.says("waiting"))
             collector.up()
             code, errors = child.end()
-        assert 0 == code, errors
-        assert {f"at-{days}" for days in DAYS} == {label(one) for one in collector.events}
+        assert code == 0, errors
+        assert {label(one) for one in collector.events} == {f"at-{days}" for days in DAYS}
 
 
 def test_the_interval_sync_goes_on_when_the_clock_goes_back(site: Site) -> None:
@@ -134,7 +134,7 @@ def test_events_whose_own_time_is_anything_are_sent(open_queue: OpenQueue) -> No
         queue.put(event(number, dtm=dtm))
     collector = ScriptedCollector()
     assert Result.EMPTY is deliver(queue, collector, VirtualClock(), max_age=3600)
-    assert [1, 2, 3] == collector.received
+    assert collector.received == [1, 2, 3]
 
 
 class Machine:
@@ -205,7 +205,7 @@ def test_an_event_that_a_running_process_put_expires(open_queue: OpenQueue, monk
     clock.on_wait = waits
     collector = ScriptedCollector(lambda request, _: NO_ANSWER if request < 3 else OK)
     assert Result.EMPTY is deliver(queue, collector, clock, max_age=3600)
-    assert ([2], 1) == (collector.received, queue.ledger().expired)
+    assert (collector.received, queue.ledger().expired) == ([2], 1)
 
 
 def test_a_retry_after_is_waited_for_once_though_the_clock_jumps(open_queue: OpenQueue) -> None:
@@ -221,7 +221,7 @@ def test_a_retry_after_is_waited_for_once_though_the_clock_jumps(open_queue: Ope
     collector = ScriptedCollector(lambda request, _: refusal(503, retry_after_s=30) if request == 0 else OK)
     assert Result.EMPTY is deliver(queue, collector, clock, max_retry_delay_seconds=60)
     assert 30 <= clock.elapsed_s < 100
-    assert [1] == collector.received
+    assert collector.received == [1]
 
 
 def test_files_that_are_set_aside_never_replace_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,8 +230,8 @@ def test_files_that_are_set_aside_never_replace_each_other(tmp_path: Path, monke
     monkeypatch.setattr(salvage.time, "time_ns", lambda: 1_000_000_000 * 10**9)  # type: ignore[attr-defined]
     monkeypatch.setattr(salvage.time, "gmtime", lambda: time.struct_time((2001, 9, 9, 1, 46, 40, 6, 252, 0)))  # type: ignore[attr-defined]
     slot = replace(files, database=bytes(100) + files.database[100:]).write(tmp_path / "slot")
-    assert [] == judge(files, observe(slot), lost_max=0)
+    assert judge(files, observe(slot), lost_max=0) == []
     content = slot.database.read_bytes()
     slot.database.write_bytes(bytes(100) + content[100:])
     observe(slot)
-    assert 2 == len(list(slot.directory.glob("0.salvaged-*.sqlite3")))
+    assert len(list(slot.directory.glob("0.salvaged-*.sqlite3"))) == 2

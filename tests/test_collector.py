@@ -138,7 +138,7 @@ def test_one_connection_serves_many_requests_quickly(collector: Collector) -> No
     for _ in range(200):
         connection.request("GET", "/i?e=pv&p=pc&tv=x")
         assert connection.getresponse().read()
-    assert ours == connection.sock.getsockname()
+    assert connection.sock.getsockname() == ours
     connection.close()
     assert collector.counts()["good"] == 200
 
@@ -153,13 +153,13 @@ def test_good_and_bad_are_told_apart_and_shown_as_micro_shows_them(collector: Co
     post(collector, {"nope": "1"})
     assert get(collector, "/micro/all").json() == {"total": 4, "good": 2, "bad": 2}
     good = get(collector, "/micro/good").json()
-    assert [second, first] == [entry["rawEvent"]["parameters"] for entry in good]
-    assert {"rawEvent", "eventType", "schema", "contexts", "event", "incomplete"} == set(good[0])
+    assert [entry["rawEvent"]["parameters"] for entry in good] == [second, first]
+    assert set(good[0]) == {"rawEvent", "eventType", "schema", "contexts", "event", "incomplete"}
     assert good[0]["rawEvent"]["api"] == {"vendor": SNOWPLOW, "version": "tp2"}
     assert (second["eid"], "page_ping", 5) == tuple(
         good[0]["event"][key] for key in ("event_id", "event", "dvce_created_tstamp")
     )
-    assert good == collector.good()
+    assert collector.good() == good
 
     whole, single = get(collector, "/micro/bad").json()
     assert whole["rawEvent"] is None
@@ -203,7 +203,7 @@ def test_resends_are_counted_and_a_changed_one_is_reported(collector: Collector)
     eid = str(uuid.uuid4())
     post(collector, event(eid, stm="10"))
     post(collector, event(eid, stm="11"))
-    assert ({eid: 2}, []) == (dict(collector.eids()), collector.anomalies)
+    assert (dict(collector.eids()), collector.anomalies) == ({eid: 2}, [])
     assert [str(ms) for ms in (10, 11)] == [kept["stm"] for kept in collector.events]
     post(collector, event(eid, stm="12", uid="other"))
     post(collector, event(eid, stm="9"))
@@ -239,7 +239,7 @@ def test_every_good_event_is_written_out_before_its_answer() -> None:
     with Collector(out=out, record=False) as collector:
         sent = event(page="ü\n")
         post(collector, sent, sent, event(eid="1"))
-        assert [sent, sent] == [json.loads(line) for line in out.getvalue().splitlines()]
+        assert [json.loads(line) for line in out.getvalue().splitlines()] == [sent, sent]
 
 
 @pytest.mark.parametrize(("record", "kept"), [(True, 3), (False, 0)])
@@ -248,8 +248,8 @@ def test_without_validation_it_only_reads_or_only_counts(record: bool, kept: int
     with Collector(validate=False, record=record) as collector:
         post(collector, event(), event(co='{"eid": "x"}'))
         get(collector, f"/i?eid={uuid.uuid4()}&e=nonsense")
-        assert (3, kept) == (collector.counts()["good"], len(collector.events))
-        assert kept == sum(collector.eids().values())
+        assert (collector.counts()["good"], len(collector.events)) == (3, kept)
+        assert sum(collector.eids().values()) == kept
 
 
 def test_many_clients_at_once_lose_no_count(collector: Collector) -> None:
@@ -328,7 +328,7 @@ def test_an_answer_that_does_not_come_is_seen_as_such(collector: Collector, faul
     with pytest.raises((OSError, http.client.HTTPException)):
         exchange()
     connection.close()
-    assert stored == collector.counts()["good"]
+    assert collector.counts()["good"] == stored
 
 
 def test_a_dripping_answer_outlives_the_deadline_of_each_read(collector: Collector) -> None:
@@ -554,8 +554,13 @@ def test_the_official_trackers_events_pass(collector: Collector) -> None:
         tracker.track_struct_event("c", "a", "l", "p", 1e16)
     assert [row["errors"][0] for row in collector.bad()] == []
     assert collector.counts()["good"] == 13
-    assert {"page_view", "page_ping", "unstruct", "struct", "transaction", "transaction_item"} == {
-        entry["eventType"] for entry in collector.good()
+    assert {entry["eventType"] for entry in collector.good()} == {
+        "page_view",
+        "page_ping",
+        "unstruct",
+        "struct",
+        "transaction",
+        "transaction_item",
     }
 
 

@@ -70,7 +70,7 @@ def test_events_go_to_a_file_line_by_line(tmp_path: Path) -> None:
         with command("--out", str(file), "--quiet", "--count-only") as running:
             running.get(EVENT)
             lines = file.read_text().splitlines()
-            assert (expected, "pv") == (len(lines), json.loads(lines[-1])["e"])
+            assert (len(lines), json.loads(lines[-1])["e"]) == (expected, "pv")
             assert running.get("/micro/good").json() == []
             assert len(running.stop()[1].splitlines()) == 1
 

@@ -78,13 +78,13 @@ def test_a_sound_batch_passes_and_is_named_by_its_schemas() -> None:
     codes = ["pv", "pp", "se", "tr", "ti"]
     verdict = post(*({**EVENT, "e": code} for code in codes))
     assert verdict.bad == ()
-    assert [
+    assert [(event.event_type, event.schema) for event in verdict.good] == [
         ("page_view", f"{SNOWPLOW}/page_view/jsonschema/1-0-0"),
         ("page_ping", f"{SNOWPLOW}/page_ping/jsonschema/1-0-0"),
         ("struct", "iglu:com.google.analytics/event/jsonschema/1-0-0"),
         ("transaction", f"{SNOWPLOW}/transaction/jsonschema/1-0-0"),
         ("transaction_item", f"{SNOWPLOW}/transaction_item/jsonschema/1-0-0"),
-    ] == [(event.event_type, event.schema) for event in verdict.good]
+    ]
 
 
 @pytest.mark.parametrize("base64_on", [True, False])
@@ -124,7 +124,7 @@ def test_a_self_describing_event_with_contexts_reports_what_is_inside(base64_on:
 def test_a_request_that_is_wrong_as_a_whole_is_one_bad_row(kind: str, made: Request) -> None:
     """One malformed event, or a wrong header, takes every other event of the request with it."""
     verdict = classify(made, Registry())
-    assert ([kind], ()) == (kinds(verdict), verdict.good)
+    assert (kinds(verdict), verdict.good) == ([kind], ())
     assert verdict.bad[0].parameters is None
     assert verdict.bad[0].as_json()["schema"].startswith(f"iglu:com.snowplowanalytics.snowplow.badrows/{kind}/")
 
@@ -217,7 +217,7 @@ def test_base64_is_read_in_both_alphabets_with_and_without_padding() -> None:
     text = "ÿþýü>>>???"
     for variant in (base64.b64encode, base64.urlsafe_b64encode):
         code = variant(text.encode()).decode()
-        assert [text, text] == [decode_base64(code), decode_base64(code.rstrip("="))]
+        assert [decode_base64(code), decode_base64(code.rstrip("="))] == [text, text]
 
 
 def test_an_unknown_schema_passes_unless_the_registry_is_strict() -> None:
@@ -225,7 +225,7 @@ def test_an_unknown_schema_passes_unless_the_registry_is_strict() -> None:
     event = {**EVENT, "e": "ue", "ue_pr": self_describing({}, OWN)}
     assert kinds(classify(request(batch(event)), Registry())) == []
     (row,) = classify(request(batch(event)), Registry(strict=True)).bad
-    assert (f"ue_pr: {OWN}: no such schema",) == row.messages
+    assert row.messages == (f"ue_pr: {OWN}: no such schema",)
 
 
 def test_a_users_own_schema_is_found_and_used(tmp_path: Path) -> None:

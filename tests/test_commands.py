@@ -72,12 +72,12 @@ def test_one_event_from_arguments_is_on_disk_when_the_exit_code_is_0(run: Run, r
     entity = json.dumps({"schema": SCHEMA, "data": {"as": "context"}})
     more = ("--namespace", "ns", "--app-id", "shop", "--platform", "iot", "--user-id", "u1", "--context", entity)
     code, out, err = run(*TRACK, "--schema", SCHEMA, "--data", '{"level": 3}', *more)
-    assert (Exit.EMPTY, "") == (code, err)
+    assert (code, err) == (Exit.EMPTY, "")
     (event,) = tracked(root)
     assert event.eid == out.strip()
-    assert (SCHEMA, {"level": 3}) == (event.schema, event.data)
-    assert [{"as": "context"}] == [one.data for one in event.contexts]
-    assert ("ns", "shop", "iot", "u1") == tuple(event.wire[name] for name in ("tna", "aid", "p", "uid"))
+    assert (event.schema, event.data) == (SCHEMA, {"level": 3})
+    assert [one.data for one in event.contexts] == [{"as": "context"}]
+    assert tuple(event.wire[name] for name in ("tna", "aid", "p", "uid")) == ("ns", "shop", "iot", "u1")
 
 
 def test_lines_of_standard_input_are_events(run: Run, root: Path) -> None:
@@ -85,12 +85,12 @@ def test_lines_of_standard_input_are_events(run: Run, root: Path) -> None:
     context = [{"schema": SCHEMA, "data": {"as": "context"}}]
     text = line() + b"\n  \n" + line(context=context, true_timestamp=1_700_000_000_000) + line().rstrip()
     code, out, err = run(*TRACK, "--no-base64", stdin=text)
-    assert (Exit.EMPTY, "", "stored 3, refused 0\n") == (code, out, err)
+    assert (code, out, err) == (Exit.EMPTY, "", "stored 3, refused 0\n")
     events = tracked(root)
-    assert 3 == len({one.eid for one in events})
-    assert "1700000000000" == events[1].wire["ttm"]
+    assert len({one.eid for one in events}) == 3
+    assert events[1].wire["ttm"] == "1700000000000"
     assert "ue_pr" in events[0].wire
-    assert 1 == len(events[1].contexts)
+    assert len(events[1].contexts) == 1
 
 
 @pytest.mark.parametrize(
@@ -118,11 +118,11 @@ def test_lines_of_standard_input_are_events(run: Run, root: Path) -> None:
 def test_a_bad_line_is_refused_by_number_and_the_others_are_stored(run: Run, root: Path, bad: bytes) -> None:
     """The exit code says that something was refused."""
     code, _, err = run(*TRACK, stdin=line() + bad + line())
-    assert Exit.USAGE == code
+    assert code == Exit.USAGE
     assert "line 2: " in err
     assert "stored 2, refused 1" in err
     assert "Traceback" not in err
-    assert 2 == len(tracked(root))
+    assert len(tracked(root)) == 2
 
 
 def test_a_slow_producers_events_are_stored_when_they_come(root: Path) -> None:
@@ -137,18 +137,18 @@ def test_a_slow_producers_events_are_stored_when_they_come(root: Path) -> None:
             wait_until(lambda: path.exists() and b'"e": "ue"' in path.read_bytes())
         finally:
             process.kill()
-    assert 1 == len(tracked(root))
+    assert len(tracked(root)) == 1
 
 
 def test_an_event_is_delivered_before_the_command_ends_if_the_collector_is_there(run: Run, root: Path) -> None:
     """And if it is not, the command does not wait: the exit code is 0 all the same, since the event is on disk."""
     with Collector() as collector:
         arguments = ("track", "--endpoint", collector.url, "--name", "shell", "--schema", SCHEMA)
-        assert Exit.EMPTY == run(*arguments)[0]
-        assert 1 == len(collector.eids())
+        assert run(*arguments)[0] == Exit.EMPTY
+        assert len(collector.eids()) == 1
         collector.down()
-        assert Exit.EMPTY == run(*arguments, "--timeout", "0.5")[0]
-        assert 1 == len(tracked(root))
+        assert run(*arguments, "--timeout", "0.5")[0] == Exit.EMPTY
+        assert len(tracked(root)) == 1
 
 
 @pytest.mark.parametrize(
@@ -177,8 +177,8 @@ def test_an_event_is_delivered_before_the_command_ends_if_the_collector_is_there
 def test_what_is_wrong_with_the_command_line_is_said_with_exit_code_2(run: Run, arguments: tuple[str, ...]) -> None:
     """And no traceback."""
     code, out, err = run(*arguments)
-    assert Exit.USAGE == code
-    assert "" == out
+    assert code == Exit.USAGE
+    assert out == ""
     assert err
     assert "Traceback" not in err
 
@@ -187,7 +187,7 @@ def test_a_queue_that_cannot_be_written_is_exit_code_4(run: Run, tmp_path: Path)
     """An event that was not stored is never a success."""
     (tmp_path / "file").write_text("in the way")
     code, _, err = run(*TRACK, "--queue-dir", tmp_path / "file" / "queues", "--schema", SCHEMA)
-    assert Exit.UNREADABLE == code
+    assert code == Exit.UNREADABLE
     assert "track: " in err
     assert "Traceback" not in err
 
@@ -210,10 +210,10 @@ def test_status_prints_the_ledger_as_json(run: Run, filled: Path) -> None:
     """One line for each slot."""
     code, out, _ = run("status")
     report = json.loads(out)
-    assert Exit.EMPTY == code
+    assert code == Exit.EMPTY
     assert str(filled) == report["slot"]
-    assert (10, 7, 3) == tuple(report["ledger"][name] for name in ("accepted", "pending", "dead"))
-    assert "https://c.example/i" == report["origin"]["url"]
+    assert tuple(report["ledger"][name] for name in ("accepted", "pending", "dead")) == (10, 7, 3)
+    assert report["origin"]["url"] == "https://c.example/i"
     assert report["used_bytes"] > 0
 
 
@@ -222,9 +222,9 @@ def test_a_queue_dir_without_queues_is_named(run: Run, tmp_path: Path, command: 
     """Nothing to show may be a mistyped directory."""
     typo = tmp_path / "typo"
     reason = f"--queue-dir {typo}: there is no such directory\n"
-    assert (Exit.USAGE, "", reason) == run(command, "--queue-dir", typo)
+    assert run(command, "--queue-dir", typo) == (Exit.USAGE, "", reason)
     typo.mkdir()
-    assert (Exit.EMPTY, "", f"no queue is in {typo}\n") == run(command, "--queue-dir", typo)
+    assert run(command, "--queue-dir", typo) == (Exit.EMPTY, "", f"no queue is in {typo}\n")
 
 
 def test_without_a_home_directory_the_error_says_what_to_give(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,7 +236,7 @@ def test_without_a_home_directory_the_error_says_what_to_give(run: Run, monkeypa
     monkeypatch.delenv("DURABLE_TRACKER_DIR")
     monkeypatch.setattr("platformdirs.user_state_dir", homeless)
     code, _, err = run("status")
-    assert Exit.USAGE == code
+    assert code == Exit.USAGE
     assert "DURABLE_TRACKER_DIR" in err
     with pytest.raises(ConfigurationError, match="DURABLE_TRACKER_DIR"):
         Emitter("c.example")
@@ -251,9 +251,9 @@ def test_peek_lets_nothing_reach_a_terminal_but_what_can_be_seen(root: Path, enc
         queue.put(json.dumps({"e": "pv", "page": text}, ensure_ascii=False).encode())
     command = [sys.executable, "-m", "durable_tracker", "peek"]
     done = subprocess.run(command, env={**os.environ, "PYTHONIOENCODING": encoding}, capture_output=True, check=False)
-    assert (0, b"") == (done.returncode, done.stderr)
+    assert (done.returncode, done.stderr) == (0, b"")
     out = done.stdout.decode(encoding)
-    assert text == json.loads(out)["event"]["page"]
+    assert json.loads(out)["event"]["page"] == text
     assert all(character.isprintable() for character in out.strip("\n"))
     assert ("caf\u00e9" in out) == (encoding != "ascii")
 
@@ -263,30 +263,30 @@ def test_what_cannot_be_printed_is_an_error_of_the_commands_that_print(root: Pat
     with open("/dev/full", "w") as full:
         command = [sys.executable, "-m", "durable_tracker", "peek", str(filled)]
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
-    assert Exit.OUTPUT == done.returncode
-    assert "peek: cannot write to stdout: No space left on device\n" == done.stderr
+    assert done.returncode == Exit.OUTPUT
+    assert done.stderr == "peek: cannot write to stdout: No space left on device\n"
 
 
 def test_peek_prints_the_oldest_events(run: Run, filled: Path) -> None:
     """Without taking them."""
     code, out, _ = run("peek", "--limit", "2", filled)
-    assert Exit.EMPTY == code
-    assert [(4, "3"), (5, "4")] == [(one["key"], one["event"]["n"]) for one in map(json.loads, out.splitlines())]
-    assert 7 == json.loads(run("status")[1])["ledger"]["pending"]
+    assert code == Exit.EMPTY
+    assert [(one["key"], one["event"]["n"]) for one in map(json.loads, out.splitlines())] == [(4, "3"), (5, "4")]
+    assert json.loads(run("status")[1])["ledger"]["pending"] == 7
 
 
 def test_dead_letters_tell_why_and_can_be_queued_again(run: Run, filled: Path) -> None:
     """One by its key, then all."""
     out = run("dead-letters", "--name", "a")[1]
     letters = [json.loads(one) for one in out.splitlines()]
-    assert [1, 2, 3] == [letter["key"] for letter in letters]
-    assert [(400, "refused")] * 3 == [(letter["status"], letter["reason"]) for letter in letters]
-    assert '{"e":"pv","n":"0"}' == letters[0]["payload"]
+    assert [letter["key"] for letter in letters] == [1, 2, 3]
+    assert [(letter["status"], letter["reason"]) for letter in letters] == [(400, "refused")] * 3
+    assert letters[0]["payload"] == '{"e":"pv","n":"0"}'
     assert "requeued 1" in run("requeue", "--key", "2", "--key", "99")[1]
     assert "requeued 2" in run("requeue")[1]
     assert "requeued 0" in run("requeue")[1]
     ledger = json.loads(run("status")[1])["ledger"]
-    assert (10, 10, 0) == tuple(ledger[name] for name in ("accepted", "pending", "dead"))
+    assert tuple(ledger[name] for name in ("accepted", "pending", "dead")) == (10, 10, 0)
 
 
 def test_the_commands_know_no_engine(run: Run) -> None:
@@ -296,14 +296,14 @@ def test_the_commands_know_no_engine(run: Run) -> None:
         queue.put_many([b'{"e":"pv","n":"%d"}' % number for number in range(10)])
         queue.reject([row.key for row in queue.peek(0, 3, 1 << 20)], 400, "refused")
     report = json.loads(run("status", "memory:shown")[1])
-    assert (10, 7, 3) == tuple(report["ledger"][name] for name in ("accepted", "pending", "dead"))
+    assert tuple(report["ledger"][name] for name in ("accepted", "pending", "dead")) == (10, 7, 3)
     shown = [json.loads(one)["event"]["n"] for one in run("peek", "--limit", "2", "memory:shown")[1].splitlines()]
-    assert ["3", "4"] == shown
+    assert shown == ["3", "4"]
     letters = [json.loads(one) for one in run("dead-letters", "memory:shown")[1].splitlines()]
-    assert [(400, "refused")] * 3 == [(letter["status"], letter["reason"]) for letter in letters]
+    assert [(letter["status"], letter["reason"]) for letter in letters] == [(400, "refused")] * 3
     assert "requeued 3" in run("requeue", "memory:shown", "--name", "a")[1]
-    assert Exit.USAGE == run("status", "memory:shown", "--name", "b")[0]
-    assert Exit.USAGE == run("verify", "memory:shown")[0]
+    assert run("status", "memory:shown", "--name", "b")[0] == Exit.USAGE
+    assert run("verify", "memory:shown")[0] == Exit.USAGE
 
 
 @pytest.mark.parametrize("command", ["status", "peek", "dead-letters", "requeue"])
@@ -312,7 +312,7 @@ def test_a_busy_slot_is_exit_code_3_and_names_its_owner(run: Run, filled: Path, 
     with SqliteQueue.take(Slot(filled.parent, 1)) as queue:
         queue.put(b"{}")
         code, out, err = run(command)
-    assert Exit.BUSY == code
+    assert code == Exit.BUSY
     assert str(os.getpid()) in err
     assert out
 
@@ -326,19 +326,19 @@ def test_an_unreadable_slot_is_exit_code_4(run: Run, filled: Path, command: str)
     raw.execute("PRAGMA user_version=98")
     raw.close()
     code, out, err = run(command)
-    assert (Exit.UNREADABLE, "") == (code, out)
+    assert (code, out) == (Exit.UNREADABLE, "")
     assert "newer" in err or "98" in err
 
 
 def test_the_help_lists_the_commands_and_the_exit_codes(run: Run) -> None:
     """For every command."""
     code, out, _ = run("--help")
-    assert 0 == code
+    assert code == 0
     for command in ("track", "drain", "status", "peek", "dead-letters", "requeue", "demo", "collector"):
         assert command in out
     for command in ("track", "drain", "status", "peek", "dead-letters", "requeue"):
         code, out, _ = run(command, "--help")
-        assert 0 == code
+        assert code == 0
         assert "exit codes" in out
 
 
@@ -346,7 +346,7 @@ def test_the_help_lists_the_commands_and_the_exit_codes(run: Run) -> None:
 def test_the_help_states_the_commands_own_exit_codes_once(run: Run, command: str) -> None:
     """A backlog is an exit code of the drain alone."""
     _, out, _ = run(command, "--help")
-    assert (1, False) == (out.count("exit codes:"), "1 backlog remains" in out)
+    assert (out.count("exit codes:"), "1 backlog remains" in out) == (1, False)
 
 
 def test_a_closed_pipe_is_no_traceback(filled: Path) -> None:
@@ -355,5 +355,5 @@ def test_a_closed_pipe_is_no_traceback(filled: Path) -> None:
         queue.put_many([b'{"n":"%d"}' % number for number in range(20_000)])
     command = f"{sys.executable} -m durable_tracker peek --limit 20000 | head -1"
     done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)  # noqa: S602
-    assert 1 == len(done.stdout.splitlines())
+    assert len(done.stdout.splitlines()) == 1
     assert "Traceback" not in done.stderr

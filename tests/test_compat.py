@@ -108,7 +108,7 @@ def test_the_older_generations_way_of_working_arrives(collector: Collector) -> N
     assert result is tracker
     events = good(collector, 16)
     kinds = ["pv", "pp", "se", *["ue"] * 9, "tr", "ti", "ti", "pv"]
-    assert kinds == [event["e"] for event in events]
+    assert [event["e"] for event in events] == kinds
     assert [(event["p"], event["uid"], event["tna"], event["aid"]) for event in events[:15]] == [
         ("srv", "alice", "cf", "shop")
     ] * 15
@@ -140,10 +140,10 @@ def test_the_newer_generations_way_of_working_arrives(collector: Collector) -> N
     eids = [tracker.track(event) for event in events]
     assert tracker.flush(timeout=10) is True
     arrived = good(collector, 5)
-    assert eids == [event["eid"] for event in arrived]
+    assert [event["eid"] for event in arrived] == eids
     assert [(event["tna"], event["uid"], event["p"]) for event in arrived] == [("ns", "alice", "pc")] * 5
     tracker.close()
-    assert eids == [event["eid"] for event in delivered]
+    assert [event["eid"] for event in delivered] == eids
 
 
 def test_several_emitters_have_the_same_event(collector: Collector) -> None:
@@ -154,7 +154,7 @@ def test_several_emitters_have_the_same_event(collector: Collector) -> None:
     tracker = Tracker([first, second], namespace="cf")
     eid = tracker.track(PageView("https://acme.com"))
     tracker.flush()
-    assert [eid, eid] == [event["eid"] for event in good(collector, 2)]
+    assert [event["eid"] for event in good(collector, 2)] == [eid, eid]
     tracker.close()
 
 
@@ -163,7 +163,7 @@ def test_every_public_name_of_the_official_tracker_can_be_imported() -> None:
     older = {"CeleryEmitter", "RedisEmitter", "RedisWorker", "disable_contracts", "enable_contracts"}
     modules = {name for name in dir(official) if inspect.ismodule(getattr(official, name))}
     newer = {name for name in dir(official) if not name.startswith("_")} - modules
-    assert set() == {name for name in older | newer if not hasattr(durable_tracker, name)}
+    assert {name for name in older | newer if not hasattr(durable_tracker, name)} == set()
 
 
 def parameters(function: Any) -> list[tuple[str, Any]]:
@@ -190,7 +190,7 @@ def test_the_event_classes_have_the_official_parameters_and_properties(name: str
     arguments = {key: sample.get(key, "x") for key, default in parameters(ours)[0:] if default is inspect._empty}
     made = ours(**arguments)
     missing = {key for key in vars(theirs) if not key.startswith("_") and not hasattr(made, key)}
-    assert set() == missing
+    assert missing == set()
 
 
 @pytest.mark.parametrize("name", ["Subject", "TrackerConfiguration", "Snowplow", "Tracker", "EmitterConfiguration"])
@@ -202,7 +202,7 @@ def test_the_other_classes_have_the_official_methods(name: str) -> None:
             assert hasattr(ours, key), key
             if callable(member):
                 names = [parameter for parameter, _ in parameters(member)]
-                assert names == [parameter for parameter, _ in parameters(getattr(ours, key))][: len(names)]
+                assert [parameter for parameter, _ in parameters(getattr(ours, key))][: len(names)] == names
 
 
 def test_a_transaction_and_its_items_are_tracked_together_and_the_items_left_as_they_are() -> None:
@@ -229,7 +229,7 @@ def test_an_item_that_the_official_tracker_wrote_into_is_taken() -> None:
     item = {"sku": "s", "price": 1, "quantity": 1, "order_id": "old", "tstamp": 5, "event_subject": None}
     Tracker("ns", emitter).track_ecommerce_transaction("new", 1, items=[item])
     transaction, tracked = emitter.events
-    assert ("new", "new", None) == (transaction.wire["tr_id"], tracked.wire["ti_id"], tracked.wire.get("ttm"))
+    assert (transaction.wire["tr_id"], tracked.wire["ti_id"], tracked.wire.get("ttm")) == ("new", "new", None)
 
 
 def test_an_item_keeps_its_own_currency_if_the_transaction_has_none() -> None:
@@ -340,7 +340,7 @@ def test_a_trackers_settings_are_checked_likewise() -> None:
     with pytest.raises(ConfigurationError, match="json_encoder must be a function"):
         TrackerConfiguration(json_encoder=5)  # type: ignore[arg-type]
     configuration = TrackerConfiguration(False, str)
-    assert (False, str) == (configuration.encode_base64, configuration.json_encoder)
+    assert (configuration.encode_base64, configuration.json_encoder) == (False, str)
 
 
 def test_all_settings_reach_the_emitter() -> None:

@@ -86,10 +86,10 @@ def test_files_without_damage_lose_nothing_and_are_not_touched(
     """The check of the check: no loss, no line in the log, nothing set aside."""
     for name, files in (("closed", closed), ("crashed", crashed), ("marked", marked)):
         slot, seen = opened(files, tmp_path / name)
-        assert [] == judge(files, seen, lost_max=0)
-        assert set() == set(seen.out) & files.gone
-        assert [] == seen.lines
-        assert [] == kept(slot)
+        assert judge(files, seen, lost_max=0) == []
+        assert set(seen.out) & files.gone == set()
+        assert seen.lines == []
+        assert kept(slot) == []
 
 
 @pytest.mark.parametrize("state", ["closed", "crashed", "marked"])
@@ -97,17 +97,17 @@ def test_a_flipped_bit_costs_one_event_at_most(state: str, tmp_path: Path, reque
     """Anywhere in the database or the WAL."""
     files: Files = request.getfixturevalue(state)
     rng = random.Random(SEED)
-    assert [] == flip_each(files, [rng.randrange(files.size) for _ in range(80)], tmp_path, rng)
+    assert flip_each(files, [rng.randrange(files.size) for _ in range(80)], tmp_path, rng) == []
 
 
 def test_a_flipped_bit_in_a_header_costs_one_event_at_most(closed: Files, crashed: Files, tmp_path: Path) -> None:
     """Of the file, of a page, of the WAL, of a frame: where a bit decides about more than itself."""
     rng = random.Random(SEED)
     pages = [page * PAGE_SIZE + offset for page in range(len(closed.database) // PAGE_SIZE) for offset in range(16)]
-    assert [] == flip_each(closed, [*range(0, 100, 3), *rng.sample(pages, 40)], tmp_path, rng)
+    assert flip_each(closed, [*range(0, 100, 3), *rng.sample(pages, 40)], tmp_path, rng) == []
     wal = len(crashed.database)
     frames = [wal + 32 + n * (PAGE_SIZE + 24) + byte for n in range(30) for byte in range(24)]
-    assert [] == flip_each(crashed, [*range(wal, wal + 32, 3), *rng.sample(frames, 30)], tmp_path, rng)
+    assert flip_each(crashed, [*range(wal, wal + 32, 3), *rng.sample(frames, 30)], tmp_path, rng) == []
 
 
 @pytest.mark.parametrize("bit", range(8))
@@ -116,7 +116,7 @@ def test_a_flipped_bit_in_where_a_pages_rows_begin_costs_nothing(closed: Files, 
     last = closed.database.index(payload(119)) // PAGE_SIZE * PAGE_SIZE
     for position in (last + 5, last + 6):
         slot = closed.flipped(position, bit).write(tmp_path / f"slot-{position}")
-        assert [] == judge(closed, observe(slot), lost_max=0)
+        assert judge(closed, observe(slot), lost_max=0) == []
 
 
 @pytest.mark.slow
@@ -132,7 +132,7 @@ def test_thousands_of_flipped_bits_cost_one_event_each_at_most(
     rng = random.Random(seed)
     headers = [page * PAGE_SIZE + offset for page in range(len(files.database) // PAGE_SIZE) for offset in range(16)]
     positions = [*range(100), *headers, *(rng.randrange(files.size) for _ in range(2500))]
-    assert [] == flip_each(files, positions, tmp_path, rng), f"seed {seed}"
+    assert flip_each(files, positions, tmp_path, rng) == [], f"seed {seed}"
 
 
 def test_a_row_is_lost_alone_and_its_bytes_are_kept(closed: Files, tmp_path: Path) -> None:
@@ -141,19 +141,19 @@ def test_a_row_is_lost_alone_and_its_bytes_are_kept(closed: Files, tmp_path: Pat
     files = closed.flipped(position, 3)
     slot = files.write(tmp_path / "slot")
     seen = observe(slot)
-    assert [] == judge(closed, seen)
+    assert judge(closed, seen) == []
     assert {payload(40)} == closed.pending - set(seen.out)
-    assert 1 == seen.quarantined
-    assert [] == kept(slot)
+    assert seen.quarantined == 1
+    assert kept(slot) == []
     assert seen.after is not None
-    assert 1 == seen.after.damaged
+    assert seen.after.damaged == 1
     with SqliteQueue.take(Slot(slot.directory, 0)) as queue:
         letters = [letter for letter in queue.dead_letters(after=-1000) if letter.key < 0]
         assert [files.database[position - 30 : position - 30 + len(payload(40))]] == [
             letter.payload for letter in letters
         ]
         assert "checksum" in letters[0].reason
-        assert 0 == queue.requeue([letters[0].key])
+        assert queue.requeue([letters[0].key]) == 0
 
 
 def test_a_dead_letter_that_was_altered_is_counted_as_damaged(closed: Files, tmp_path: Path) -> None:
@@ -161,9 +161,9 @@ def test_a_dead_letter_that_was_altered_is_counted_as_damaged(closed: Files, tmp
     position = closed.database.index(payload(5)) + 20
     slot = closed.flipped(position, 0).write(tmp_path / "slot")
     seen = observe(slot)
-    assert [] == judge(closed, seen)
+    assert judge(closed, seen) == []
     assert seen.after is not None
-    assert (3, 1) == (seen.after.dead, seen.after.damaged)
+    assert (seen.after.dead, seen.after.damaged) == (3, 1)
     assert "queue.rows_damaged" in seen.lines
 
 
@@ -182,10 +182,10 @@ def test_damage_that_is_found_while_tracking_does_not_stop_it(tmp_path: Path) ->
         out = list(drained(queue))
         queue.put(LAST_WORDS)
         out += drained(queue)
-        assert set() == {payload(n) for n in range(200, 400)} - set(out)
+        assert {payload(n) for n in range(200, 400)} - set(out) == set()
         assert LAST_WORDS in out
-        assert 0 == queue.ledger().pending
-    assert ["queue.file_damaged", "queue.file_salvaged"] == [line for line in lines.lines if "file" in line]
+        assert queue.ledger().pending == 0
+    assert [line for line in lines.lines if "file" in line] == ["queue.file_damaged", "queue.file_salvaged"]
 
 
 # ── whole pages, whole files ─────────────────────────────────────────────────────────────────────────────────────────
@@ -195,8 +195,8 @@ def assert_only_what_is_gone_is_lost(whole: Files, left: Files, seen: Observed) 
     """An event may be missing only if its bytes, or a page of its overflow, are not in what is left of the files."""
     lost = (whole.pending | whole.dead) - set(seen.out) - set(seen.dead)
     rest = left.database + left.wal
-    assert [] == [event[:40] for event in lost if len(event) < PAGE_SIZE // 2 and event in rest]
-    assert [] == judge(whole, seen, lost_max=len(lost), is_seen_by_sqlite=bool(rest))
+    assert [event[:40] for event in lost if len(event) < PAGE_SIZE // 2 and event in rest] == []
+    assert judge(whole, seen, lost_max=len(lost), is_seen_by_sqlite=bool(rest)) == []
 
 
 @pytest.mark.parametrize("stride", [3, pytest.param(1, marks=pytest.mark.slow)])
@@ -216,7 +216,7 @@ def test_a_wal_that_is_cut_short_keeps_what_is_left_of_it(crashed: Files, tmp_pa
         left = replace(crashed, wal=crashed.wal[: size + 500])
         _, seen = opened(left, tmp_path / str(size))
         known = crashed.pending | crashed.dead | crashed.gone | {LAST_WORDS}
-        assert set() == set(seen.out) - known
+        assert set(seen.out) - known == set()
         assert {payload(n) for n in range(9, 29) if n != 20} <= set(seen.out)
         assert LAST_WORDS in seen.out
 
@@ -226,7 +226,7 @@ def test_without_its_wal_a_database_is_what_it_was_at_the_last_checkpoint(crashe
     _, seen = opened(replace(crashed, wal=b""), tmp_path)
     lost = (crashed.pending | crashed.dead) - set(seen.out) - set(seen.dead)
     assert {payload(n) for n in range(60, 120)} - crashed.gone == lost
-    assert [] == judge(crashed, seen, lost_max=len(lost), is_seen_by_sqlite=False)
+    assert judge(crashed, seen, lost_max=len(lost), is_seen_by_sqlite=False) == []
 
 
 def test_a_wal_of_another_file_lets_no_altered_bytes_out(crashed: Files, tmp_path: Path) -> None:
@@ -235,10 +235,10 @@ def test_a_wal_of_another_file_lets_no_altered_bytes_out(crashed: Files, tmp_pat
     files = replace(crashed, wal=other.wal)
     _, seen = opened(files, tmp_path)
     known = crashed.pending | crashed.dead | crashed.gone | other.pending | other.dead | other.gone | {LAST_WORDS}
-    assert set() == set(seen.out) - known
+    assert set(seen.out) - known == set()
     assert LAST_WORDS in seen.out
     assert seen.after is not None
-    assert 0 == seen.after.pending
+    assert seen.after.pending == 0
 
 
 @pytest.mark.parametrize(
@@ -265,8 +265,8 @@ def test_a_page_of_sqlites_own_may_be_lost(
     left = replace(files, database=damage(files.database))
     slot, seen = opened(left, tmp_path)
     lost = files.pending - set(seen.out)
-    assert set() == lost
-    assert [] == judge(files, seen, lost_max=len(files.dead))
+    assert lost == set()
+    assert judge(files, seen, lost_max=len(files.dead)) == []
     if state == "closed":  # else the WAL has another copy of the page, perhaps
         (aside,) = kept(slot)
         assert len(left.database) == aside.stat().st_size
@@ -278,10 +278,10 @@ def test_a_file_of_a_future_format_is_left_alone_and_tracking_goes_on_beside_it(
     future = closed.database[:63] + b"\x02" + closed.database[64:]
     slot = replace(closed, database=future).write(tmp_path / "slot")
     with Lines() as lines, source_at(slot.directory).open() as queue:
-        assert 1 == queue.slot.index
+        assert queue.slot.index == 1
         queue.put(LAST_WORDS)
-    assert future == slot.database.read_bytes()
-    assert ["queue.slot_of_newer_format"] == lines.lines
+    assert slot.database.read_bytes() == future
+    assert lines.lines == ["queue.slot_of_newer_format"]
 
 
 def test_an_empty_database_beside_a_full_wal_loses_nothing(tmp_path: Path) -> None:
@@ -295,7 +295,7 @@ def test_an_empty_database_beside_a_full_wal_loses_nothing(tmp_path: Path) -> No
     seen = observe(copy)
     assert {payload(n) for n in range(1, 60)} | {LAST_WORDS} == set(seen.out)
     assert seen.after is not None
-    assert 0 == seen.after.pending
+    assert seen.after.pending == 0
     assert "queue.file_salvaged" in seen.lines
 
 
@@ -328,7 +328,7 @@ def test_a_crash_between_the_renames_of_setting_aside_loses_nothing(crashed: Fil
     stamp = "20200101T000000-000000000"
     slot.database.rename(slot.directory / f"0.damaged-{stamp}.sqlite3")
     seen = observe(slot)
-    assert [] == judge(crashed, seen, lost_max=0)
+    assert judge(crashed, seen, lost_max=0) == []
     assert {f"0.salvaged-{stamp}.sqlite3", f"0.salvaged-{stamp}.sqlite3-wal"} <= seen.files
 
 
@@ -352,7 +352,7 @@ def test_a_crash_in_the_middle_of_taking_over_loses_nothing(
             except Killed:
                 slot.release()
         left = copy_slot(slot, tmp_path / f"copy-{nth}")
-        assert [] == judge(crashed, observe(left), lost_max=0, is_seen_by_sqlite=False)
+        assert judge(crashed, observe(left), lost_max=0, is_seen_by_sqlite=False) == []
 
 
 def test_a_second_damage_while_the_first_is_being_mended_loses_nothing(closed: Files, tmp_path: Path) -> None:
@@ -366,8 +366,8 @@ def test_a_second_damage_while_the_first_is_being_mended_loses_nothing(closed: F
     content = slot.database.read_bytes()
     slot.database.write_bytes(bytes(100) + content[100:])
     seen = observe(slot)
-    assert [] == judge(closed, seen, lost_max=0)
-    assert 2 == len([name for name in seen.files if name.startswith("0.salvaged") and name.endswith("sqlite3")])
+    assert judge(closed, seen, lost_max=0) == []
+    assert len([name for name in seen.files if name.startswith("0.salvaged") and name.endswith("sqlite3")]) == 2
 
 
 def test_a_damaged_file_that_cannot_be_moved_is_an_error_that_says_so(closed: Files, tmp_path: Path) -> None:
@@ -396,11 +396,11 @@ def test_a_slot_of_which_only_the_file_set_aside_is_left_is_seen_by_everybody(
     (aside,) = salvage.pending(slot)
     if not is_wal_moved:
         aside.with_name(aside.name + "-wal").rename(slot.wal)
-    assert [0] == [slot.index for slot in existing_slots(folder)]
-    assert Exit.UNREADABLE == main(["verify", str(folder)])
-    assert Exit.EMPTY == main(["status", "--queue-dir", str(tmp_path / "queues")])
+    assert [slot.index for slot in existing_slots(folder)] == [0]
+    assert main(["verify", str(folder)]) == Exit.UNREADABLE
+    assert main(["status", "--queue-dir", str(tmp_path / "queues")]) == Exit.EMPTY
     assert f'"pending": {len(crashed.pending)}' in capsys.readouterr().out
     salvage.set_aside(slot)
     with Collector() as collector:
-        assert Exit.EMPTY == drain(["--queue-dir", str(tmp_path / "queues"), "--to", collector.url, "--quiet"])
+        assert drain(["--queue-dir", str(tmp_path / "queues"), "--to", collector.url, "--quiet"]) == Exit.EMPTY
     assert f"delivered {len(crashed.pending)}, remaining 0" in capsys.readouterr().out

@@ -931,12 +931,12 @@ def test_a_collector_that_refuses_the_little_that_there_is_blocks_the_queue() ->
     """Whoever looks at the state sees that events wait for an operator, or for another event."""
     made = rig(MemoryQueue(events(2)), ScriptedCollector(lambda *_: refusal(400)))
     assert made.delivery.run() is Result.SUSPECTS
-    assert "blocked" == made.delivery.state.state
+    assert made.delivery.state.state == "blocked"
     made.transport.answer = lambda *_: OK
     made.queue.put(event(3))
     while made.delivery.run() is Result.SUSPECTS:
         made.clock.advance(3600)
-    assert "idle" == made.delivery.state.state
+    assert made.delivery.state.state == "idle"
 
 
 def test_a_long_run_of_poison_at_the_head_does_not_hold_up_what_is_behind_it() -> None:
@@ -954,7 +954,7 @@ def test_a_long_run_of_poison_at_the_head_does_not_hold_up_what_is_behind_it() -
 
     made = rig(MemoryQueue(events(700)), ScriptedCollector(answer), clock=clock, batch_size=50)
     made.delivery.run()
-    assert 100 == len(good_at)
+    assert len(good_at) == 100
     assert max(good_at) < 60
     check(made)
 
@@ -973,18 +973,18 @@ def test_poison_for_which_the_dead_letters_have_no_room_is_parked() -> None:
     queue = FullQueue(events(50))
     made = rig(queue, PoisonedCollector([7, 8, 9]))
     assert made.delivery.run() is Result.SUSPECTS
-    assert 1 == len(queue.dead)
-    assert (2, 2) == (made.delivery.state.suspects, made.delivery.state.parked)
+    assert len(queue.dead) == 1
+    assert (made.delivery.state.suspects, made.delivery.state.parked) == (2, 2)
     queue.put_many([event(n) for n in range(51, 60)])
     made.delivery.run()
-    assert set(range(1, 60)) - {7, 8, 9} == set(queue.delivered)
+    assert set(queue.delivered) == set(range(1, 60)) - {7, 8, 9}
     queue.room = 9
     made.clock.advance(61)
     made.delivery.run()
     made.clock.advance(61)
     assert made.delivery.run() is Result.EMPTY
-    assert {7, 8, 9} == set(queue.dead)
-    assert 0 == made.delivery.state.parked
+    assert set(queue.dead) == {7, 8, 9}
+    assert made.delivery.state.parked == 0
 
 
 @pytest.mark.parametrize("status", [500, 200])
@@ -1020,7 +1020,7 @@ def test_what_is_raised_out_of_a_transport_is_an_outage(error: type[BaseExceptio
     queue = MemoryQueue(events(3))
     made = Delivery(queue, Raising(), settings=DeliverySettings(), wait=lambda _: False, stopping=lambda: False)
     assert Result.TROUBLE is made.run(give_up_on_trouble=True)
-    assert 3 == queue.ledger().pending
+    assert queue.ledger().pending == 3
 
 
 def test_a_run_ends_when_it_has_passed_what_it_had_seen_and_something_else_is_due() -> None:
@@ -1062,18 +1062,18 @@ def test_the_newest_event_of_a_slot_that_is_refused_is_a_dead_letter_in_the_end(
     queue, clock = MemoryQueue(events(20)), VirtualClock()
     collector = PoisonedCollector([20])
     results = visits(queue, collector, clock, 12)
-    assert {Result.SUSPECTS} == set(results)
-    assert 19 == queue.ledger().delivered
+    assert set(results) == {Result.SUSPECTS}
+    assert queue.ledger().delivered == 19
     assert Result.EMPTY in visits(queue, collector, clock, 30)
-    assert [20] == list(queue.dead)
-    assert b"[]" == queue.known
+    assert list(queue.dead) == [20]
+    assert queue.known == b"[]"
 
 
 def test_a_slot_of_which_nothing_was_ever_accepted_keeps_its_events() -> None:
     """It may be the collector that errs, for days."""
     queue, clock = MemoryQueue(events(1)), VirtualClock()
-    assert {Result.SUSPECTS} == set(visits(queue, PoisonedCollector([1]), clock, 300))
-    assert 1 == queue.ledger().pending
+    assert set(visits(queue, PoisonedCollector([1]), clock, 300)) == {Result.SUSPECTS}
+    assert queue.ledger().pending == 1
 
 
 def test_what_an_earlier_process_knew_speaks_once_others_are_accepted() -> None:
@@ -1082,11 +1082,11 @@ def test_what_an_earlier_process_knew_speaks_once_others_are_accepted() -> None:
     collector = PoisonedCollector([5])
     visits(queue, collector, clock, 10)
     known = json.loads(queue.known or b"")
-    assert [5] == [one[0] for one in known]
+    assert [one[0] for one in known] == [5]
     assert known[0][1] >= 5
     collector.poison.clear()
-    assert [Result.EMPTY] == visits(queue, collector, clock, 1)
-    assert 5 == queue.ledger().delivered
+    assert visits(queue, collector, clock, 1) == [Result.EMPTY]
+    assert queue.ledger().delivered == 5
 
 
 @pytest.mark.parametrize("known", [b"", b"{", b"[1]", b"[[1,2]]", b'[["x",1,1,1,1,1,1,1]]', b"null", b"5"])
@@ -1124,4 +1124,4 @@ def test_what_is_known_of_a_suspect_outlasts_an_outage() -> None:
     made = rig(queue, collector, clock=clock, batch_size=8)
     made.delivery.run()
     assert all(one == [3] for one in collector.requests if 3 in one)
-    assert [3] == list(queue.dead)
+    assert list(queue.dead) == [3]

@@ -91,7 +91,7 @@ def check_same(case: Case) -> None:
     perform(case, Ours, recorder)
     expected = [comparable(wire, case) for wire in theirs.wires]
     actual = [comparable(event.wire, case) for event in recorder.events]
-    assert expected == actual
+    assert actual == expected
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -122,14 +122,14 @@ def test_every_free_slot_of_the_queue_dir_is_drained_to_its_own_collector(run: R
         queues.leave("one", 1, 700, 5, url=one.url, method="post")
         queues.leave("two", 0, 800, 5, url=two.url, method="get")
         code, out, err = run()
-        assert Exit.EMPTY == code
+        assert code == Exit.EMPTY
         assert "3 slots: delivered 710, remaining 0" in out
-        assert "" == err
-        assert (705, 5) == (len(one.eids()), len(two.eids()))
-        assert [] == one.anomalies + two.anomalies
+        assert err == ""
+        assert (len(one.eids()), len(two.eids())) == (705, 5)
+        assert one.anomalies + two.anomalies == []
         requests = one.requests
-        assert Exit.EMPTY == run()[0]
-        assert requests == one.requests
+        assert run()[0] == Exit.EMPTY
+        assert one.requests == requests
 
 
 def test_an_empty_queue_dir_is_nothing_to_do_and_a_missing_one_is_an_error(
@@ -137,13 +137,13 @@ def test_an_empty_queue_dir_is_nothing_to_do_and_a_missing_one_is_an_error(
 ) -> None:
     """One that was named may be mistyped; where nothing has been tracked yet the default one is missing."""
     code, _, err = run()
-    assert Exit.USAGE == code
+    assert code == Exit.USAGE
     assert "there is no such directory" in err
     assert not root.exists()
     monkeypatch.setenv("DURABLE_TRACKER_DIR", str(root))
-    assert Exit.EMPTY == run(queue_dir=False)[0]
+    assert run(queue_dir=False)[0] == Exit.EMPTY
     root.mkdir()
-    assert Exit.EMPTY == run()[0]
+    assert run()[0] == Exit.EMPTY
 
 
 def test_the_output_never_decides_what_is_delivered(root: Path) -> None:
@@ -160,10 +160,10 @@ def test_the_output_never_decides_what_is_delivered(root: Path) -> None:
                 out = full.fileno() if where == "full" else writer if where == "unread" else subprocess.PIPE
                 done = subprocess.run(command, env=environment, stdout=out, stderr=subprocess.PIPE, check=False)
             os.close(writer)
-            assert Exit.EMPTY == done.returncode, done.stderr
+            assert done.returncode == Exit.EMPTY, done.stderr
             assert b"Traceback" not in done.stderr
             assert b"Exception ignored" not in done.stderr
-            assert 60 * (number + 1) == collector.counts()["total"]
+            assert collector.counts()["total"] == 60 * (number + 1)
 
 
 def test_a_directory_that_may_not_be_read_does_not_keep_the_others_from_being_drained(
@@ -186,7 +186,7 @@ def test_a_directory_that_may_not_be_read_does_not_keep_the_others_from_being_dr
             patch.setattr(os, "listdir", forbidding(os.listdir))
             patch.setattr(os, "open", forbidding(os.open))
             code, out, err = run()
-        assert (Exit.UNREADABLE, 5) == (code, len(collector.eids()))
+        assert (code, len(collector.eids())) == (Exit.UNREADABLE, 5)
         assert "delivered 5, remaining 0" in out
         assert "theirs" in err
         assert "Permission denied" in err
@@ -197,7 +197,7 @@ def test_a_name_that_is_a_files_is_no_queue(run: Run, root: Path) -> None:
     root.mkdir()
     (root / "notes").touch()
     code, _, err = run("--name", "notes")
-    assert (Exit.USAGE, True) == (code, "no queue of that name" in err)
+    assert (code, "no queue of that name" in err) == (Exit.USAGE, True)
 
 
 def test_slots_are_chosen_by_name_by_file_and_by_directory(run: Run, root: Path) -> None:
@@ -212,14 +212,14 @@ def test_slots_are_chosen_by_name_by_file_and_by_directory(run: Run, root: Path)
         leave(root, "dir", 1, 11, 1, **origin)
         file = leave(root, "file", 0, 20, 1, **origin)
         left = leave(root, "file", 1, 21, 1, **origin)
-        assert Exit.EMPTY == run("--name", "a b")[0]
-        assert Exit.EMPTY == run(root / "dir", queue_dir=False)[0]
-        assert Exit.EMPTY == run(file, queue_dir=False)[0]
-        assert {eid(0), eid(10), eid(11), eid(20)} == set(collector.eids())
-        assert 1 == ledger(left).pending
+        assert run("--name", "a b")[0] == Exit.EMPTY
+        assert run(root / "dir", queue_dir=False)[0] == Exit.EMPTY
+        assert run(file, queue_dir=False)[0] == Exit.EMPTY
+        assert set(collector.eids()) == {eid(0), eid(10), eid(11), eid(20)}
+        assert ledger(left).pending == 1
         for wrong in (("--name", "nobody"), (root / "nowhere",), (root / "dir" / "9.sqlite3",)):
             code, _, err = run(*wrong)
-            assert Exit.USAGE == code
+            assert code == Exit.USAGE
             assert str(wrong[-1]).rsplit("/", 1)[-1] in err
 
 
@@ -231,7 +231,7 @@ def test_a_wrong_option_is_a_usage_error(run: Run, wrong: tuple[str, ...], capsy
     """Said by argparse, with its exit code; a header is not repeated, since it may hold a secret."""
     with pytest.raises(SystemExit) as caught:
         run(*wrong)
-    assert Exit.USAGE == caught.value.code
+    assert caught.value.code == Exit.USAGE
     assert "no colon" not in capsys.readouterr().err
 
 
@@ -239,14 +239,14 @@ def test_without_an_address_on_record_one_has_to_be_named(run: Run, queues: Queu
     """And one that is named wins over the record."""
     file = queues.leave("a", 0, 0, 1)
     code, _, err = run()
-    assert Exit.USAGE == code
+    assert code == Exit.USAGE
     assert "--to" in err
     with Collector() as collector:
-        assert Exit.EMPTY == run("--url", collector.url)[0]
+        assert run("--url", collector.url)[0] == Exit.EMPTY
         queues.leave("b", 0, 5, 1, url="http://127.0.0.1:9", method="post")
-        assert Exit.EMPTY == run("--url", collector.url, "--method", "get", "--name", "b")[0]
-        assert {eid(0), eid(5)} == set(collector.eids())
-    assert 0 == ledger_at(file).pending
+        assert run("--url", collector.url, "--method", "get", "--name", "b")[0] == Exit.EMPTY
+        assert set(collector.eids()) == {eid(0), eid(5)}
+    assert ledger_at(file).pending == 0
 
 
 def test_an_unreachable_collector_leaves_a_backlog(run: Run, queues: Queues) -> None:
@@ -254,11 +254,11 @@ def test_an_unreachable_collector_leaves_a_backlog(run: Run, queues: Queues) -> 
     file = queues.leave("a", 0, 0, 10, url="http://127.0.0.1:9", method="post")
     started_at = time.monotonic()
     code, out, _ = run("--timeout", "0.3")
-    assert Exit.BACKLOG == code
+    assert code == Exit.BACKLOG
     assert time.monotonic() - started_at < 3
     assert "remaining 10" in out
     assert "Connection refused" in out
-    assert Ledger(accepted=10, pending=10) == ledger_at(file)
+    assert ledger_at(file) == Ledger(accepted=10, pending=10)
 
 
 def test_a_collector_that_hangs_does_not_outlive_the_timeout(run: Run, queues: Queues) -> None:
@@ -266,9 +266,9 @@ def test_a_collector_that_hangs_does_not_outlive_the_timeout(run: Run, queues: Q
     with Collector(script=lambda _: Fault(hang=True)) as collector:
         file = queues.leave("a", 0, 0, 10, url=collector.url, method="post")
         started_at = time.monotonic()
-        assert Exit.BACKLOG == run("--timeout", "0.2")[0]
+        assert run("--timeout", "0.2")[0] == Exit.BACKLOG
         assert time.monotonic() - started_at < 4
-    assert 10 == ledger_at(file).pending
+    assert ledger_at(file).pending == 10
 
 
 def test_refused_events_are_set_aside_and_said_to_be(run: Run, queues: Queues) -> None:
@@ -280,17 +280,17 @@ def test_refused_events_are_set_aside_and_said_to_be(run: Run, queues: Queues) -
     with Collector(script=poison) as collector:
         file = queues.leave("a", 0, 0, 10, url=collector.url, method="post")
         code, out, _ = run()
-        assert Exit.EMPTY == code
+        assert code == Exit.EMPTY
         assert "dead letters 1" in out
-        assert Ledger(accepted=10, delivered=9, dead=1) == ledger_at(file)
+        assert ledger_at(file) == Ledger(accepted=10, delivered=9, dead=1)
 
 
 def test_a_collector_that_refuses_everything_gets_no_event_set_aside(run: Run, queues: Queues) -> None:
     """Exit code 1: the events are kept."""
     with Collector(script=lambda _: Fault(status=400)) as collector:
         file = queues.leave("a", 0, 0, 10, url=collector.url, method="post")
-        assert Exit.BACKLOG == run("--timeout", "1.5")[0]
-        assert Ledger(accepted=10, pending=10) == ledger_at(file)
+        assert run("--timeout", "1.5")[0] == Exit.BACKLOG
+        assert ledger_at(file) == Ledger(accepted=10, pending=10)
 
 
 def test_a_slot_of_a_live_process_is_reported_with_its_pid_and_not_waited_for(run: Run, root: Path) -> None:
@@ -301,7 +301,7 @@ def test_a_slot_of_a_live_process_is_reported_with_its_pid_and_not_waited_for(ru
         path = leave(root, "busy", 0, 20, 3, url=collector.url, method="post")
         with SqliteQueue.take(Slot(path.parent, 0)):
             code, out, err = run("--timeout", "0.3")
-        assert Exit.BUSY == code
+        assert code == Exit.BUSY
         assert str(os.getpid()) in err
         assert "delivered 3, remaining 3" in out
 
@@ -316,17 +316,17 @@ def test_a_slot_of_a_newer_format_is_unreadable_and_untouched(run: Run, root: Pa
         before = path.read_bytes()
         leave(root, "a", 0, 10, 3, url=collector.url, method="post")
         code, _, err = run()
-        assert Exit.UNREADABLE == code
+        assert code == Exit.UNREADABLE
         assert "98" in err
-        assert before == path.read_bytes()
-        assert 3 == len(collector.eids())
+        assert path.read_bytes() == before
+        assert len(collector.eids()) == 3
 
 
 def test_an_empty_file_of_a_process_that_was_killed_early_is_an_empty_slot(run: Run, root: Path) -> None:
     """Nothing was ever acknowledged in it."""
     make_private_directory(root / "a")
     (root / "a" / "0.sqlite3").touch(mode=0o600)
-    assert Exit.EMPTY == run()[0]
+    assert run()[0] == Exit.EMPTY
 
 
 def test_headers_senders_and_batch_size_are_used(run: Run, queues: Queues) -> None:
@@ -338,9 +338,9 @@ def test_headers_senders_and_batch_size_are_used(run: Run, queues: Queues) -> No
 
     with Collector(script=note) as collector:
         queues.leave("a", 0, 0, 40, url=collector.url, method="post")
-        assert Exit.EMPTY == run("--header", "X-Key: secret", "--senders", "3", "--batch-size", "4")[0]
-        assert [("secret", 4)] * 10 == seen
-        assert 40 == len(collector.eids())
+        assert run("--header", "X-Key: secret", "--senders", "3", "--batch-size", "4")[0] == Exit.EMPTY
+        assert seen == [("secret", 4)] * 10
+        assert len(collector.eids()) == 40
 
 
 def test_json_tells_everything_in_one_object(run: Run, queues: Queues) -> None:
@@ -350,9 +350,9 @@ def test_json_tells_everything_in_one_object(run: Run, queues: Queues) -> None:
         second = queues.leave("b", 0, 10, 4, url="http://127.0.0.1:9", method="post")
         code, out, err = run("--json", "--timeout", "0.3")
         report = json.loads(out)
-        assert (4, 4, 2, 1) == tuple(report[name] for name in ("delivered", "remaining", "slots", "exit_code"))
-        assert Exit.BACKLOG == code
-        assert ["", None] == [err, report["details"][0]["error"]]
+        assert tuple(report[name] for name in ("delivered", "remaining", "slots", "exit_code")) == (4, 4, 2, 1)
+        assert code == Exit.BACKLOG
+        assert [err, report["details"][0]["error"]] == ["", None]
         assert [first.name, second.name] == [one["slot"] for one in report["details"]]
 
 
@@ -361,7 +361,7 @@ def test_disk_space_is_given_back(run: Run, root: Path) -> None:
     with Collector(record=False, validate=False) as collector:
         path = leave(root, "a", 0, 0, 20_000, url=collector.url, method="post")
         before = path.stat().st_size
-        assert Exit.EMPTY == run()[0]
+        assert run()[0] == Exit.EMPTY
         assert path.stat().st_size < before / 5
 
 
@@ -386,7 +386,7 @@ def test_a_signal_stops_it_cleanly(root: Path, number: signal.Signals, kind: str
                 out, _ = process.communicate(timeout=10)
             finally:
                 process.kill()
-        assert Exit.BACKLOG == process.returncode, out
+        assert process.returncode == Exit.BACKLOG, out
         assert b"stopped by a signal" in out
         assert b"Traceback" not in out
         after = ledger(path)
@@ -404,10 +404,10 @@ def test_a_drain_that_was_killed_is_taken_up_by_the_next(tmp_path: Path) -> None
             assert collector.wait(requests=5)
             process.kill()
         collector.script = None
-        assert 0 == subprocess.run(command, timeout=20, stdout=subprocess.DEVNULL, check=False).returncode
-        assert 500 == len(collector.eids())
+        assert subprocess.run(command, timeout=20, stdout=subprocess.DEVNULL, check=False).returncode == 0
+        assert len(collector.eids()) == 500
         assert sum(collector.eids().values()) <= 510
-        assert Ledger(accepted=500, delivered=500) == ledger(path)
+        assert ledger(path) == Ledger(accepted=500, delivered=500)
 
 
 def test_progress_is_a_bar_on_a_terminal_and_lines_otherwise(
@@ -424,7 +424,7 @@ def test_progress_is_a_bar_on_a_terminal_and_lines_otherwise(
         leave(root, "a", 0, 0, 50, url=collector.url, method="post")
         assert "30 of 50 events" in run("--batch-size", "20")[2]  # after the ten that see whether it answers
         leave(root, "b", 0, 50, 50, url=collector.url, method="post")
-        assert "" == run("--quiet")[2]
+        assert run("--quiet")[2] == ""
         leave(root, "c", 0, 100, 50, url=collector.url, method="post")
         ours, theirs = pty.openpty()
         termios.tcsetwinsize(theirs, (24, 80))
@@ -436,7 +436,7 @@ def test_progress_is_a_bar_on_a_terminal_and_lines_otherwise(
             while piece := os.read(ours, 100_000):
                 shown += piece.decode()
         os.close(ours)
-        assert 0 == done.returncode
+        assert done.returncode == 0
         assert "100%" in shown
 
 
@@ -459,11 +459,11 @@ assert t.flush(timeout=10)
             command = [sys.executable, "-m", "durable_tracker.drain", "--queue-dir", str(site.queue_dir)]
             for _ in range(3):
                 done = subprocess.run(command, timeout=20, capture_output=True, check=False)
-                assert Exit.BUSY == done.returncode
+                assert done.returncode == Exit.BUSY
                 assert str(child.process.pid).encode() in done.stderr
             site.journal.with_name("journal.over").touch()
             code, errors = child.end()
-        assert 0 == code, errors
+        assert code == 0, errors
         assert 20 + len(site.noted("ack")) == len(collector.eids()) == sum(collector.eids().values())
 
 
@@ -482,8 +482,8 @@ def test_a_dead_collector_does_not_use_up_the_time_of_a_healthy_one(
         b = queues.leave("b", 0, 100, 20, url=healthy.url, method="post")
         start = time.monotonic()
         code, out, _ = run("--timeout", "3")
-        assert Exit.BACKLOG == code
-        assert 20 == len(healthy.eids())
+        assert code == Exit.BACKLOG
+        assert len(healthy.eids()) == 20
         assert f"{a.name}: delivered 0, remaining 20" in out
         assert f"{b.name}: delivered 20, remaining 0" in out
         assert 2 < time.monotonic() - start < 8
@@ -499,9 +499,9 @@ def test_what_comes_back_is_drained_in_the_time_that_is_left(run: Run, queues: Q
         queues.leave("b", 1, 200, 20, url=slow.url, method="post")
         healing = threading.Timer(1.0, lambda: setattr(slow, "script", None))
         healing.start()
-        assert Exit.BACKLOG == run("--timeout", "12")[0]
+        assert run("--timeout", "12")[0] == Exit.BACKLOG
         healing.join()
-        assert 40 == len(slow.eids())
+        assert len(slow.eids()) == 40
 
 
 def test_the_patience_is_for_a_collector_and_not_for_each_of_its_slots(
@@ -513,7 +513,7 @@ def test_the_patience_is_for_a_collector_and_not_for_each_of_its_slots(
         for index in range(20):
             leave(root, "a", index, 10 * index, 5, url=dead.url, method="post")
         start = time.monotonic()
-        assert Exit.BACKLOG == run()[0]
+        assert run()[0] == Exit.BACKLOG
         assert time.monotonic() - start < 8
         assert dead.requests < 20
 
@@ -537,7 +537,7 @@ def test_a_resolver_that_hangs_holds_up_neither_the_others_nor_the_end(root: Pat
                 out, _ = process.communicate(timeout=15)
             finally:
                 process.kill()
-        assert Exit.BACKLOG == process.returncode, out
+        assert process.returncode == Exit.BACKLOG, out
         assert "a/0.sqlite3: delivered 0, remaining 20" in out
         assert "Traceback" not in out
 
@@ -547,8 +547,8 @@ def test_a_collector_that_takes_long_to_answer_is_waited_for(run: Run, queues: Q
     """Longer than the first question, and longer than a turn: a request in flight is broken off at the end only."""
     with Collector(script=lambda _: Fault(delay_s=7.0)) as slow:
         queues.leave("a", 0, 0, 3, url=slow.url, method="post")
-        assert Exit.EMPTY == run("--timeout", "40")[0]
-        assert 3 == len(slow.eids())
+        assert run("--timeout", "40")[0] == Exit.EMPTY
+        assert len(slow.eids()) == 3
         assert slow.requests <= 3
 
 
@@ -557,7 +557,7 @@ def test_a_refused_event_is_not_asked_about_without_a_pause(run: Run, queues: Qu
     with Collector(script=lambda _: Fault(status=400)) as refusing:
         queues.leave("a", 0, 0, 1, url=refusing.url, method="post")
         for _ in range(3):
-            assert Exit.BACKLOG == run("--timeout", "5")[0]
+            assert run("--timeout", "5")[0] == Exit.BACKLOG
         assert refusing.requests <= 12
 
 
@@ -567,6 +567,6 @@ def test_a_visit_that_was_left_behind_is_not_asked_for_again_and_again(root: Pat
     leave(root, "a", 0, 0, 20, url="http://hung.invalid/com.snowplowanalytics.snowplow/tp2", method="post")
     command = [sys.executable, str(RESOLVING), "--queue-dir", str(root), "--timeout", "8"]
     before = os.times()
-    assert Exit.BACKLOG == subprocess.run(command, stdout=subprocess.DEVNULL, timeout=30, check=False).returncode
+    assert subprocess.run(command, stdout=subprocess.DEVNULL, timeout=30, check=False).returncode == Exit.BACKLOG
     after = os.times()
     assert after.children_user - before.children_user < 4

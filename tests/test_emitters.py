@@ -125,17 +125,17 @@ def test_the_official_order_of_arguments_works(tmp_path: Path, monkeypatch: pyte
     """Endpoint, protocol, port, method, batch_size, on_success, on_failure, byte_limit, request_timeout."""
     monkeypatch.setenv("DURABLE_TRACKER_DIR", str(tmp_path))
     emitter = Emitter("c.example", "http", 8080, "post", 7, None, None, 9000, 5, 30, 100, {500: False})
-    assert "http://c.example:8080/com.snowplowanalytics.snowplow/tp2" == emitter.endpoint
-    assert (7, 9000, 5, 30, 100) == (
+    assert emitter.endpoint == "http://c.example:8080/com.snowplowanalytics.snowplow/tp2"
+    assert (
         emitter.batch_size,
         emitter.byte_limit,
         emitter.request_timeout,
         emitter.max_retry_delay_seconds,
         emitter.buffer_capacity,
-    )
+    ) == (7, 9000, 5, 30, 100)
     other = AsyncEmitter("c.example", thread_count=4)
     assert other.endpoint.startswith("http://")
-    assert 4 == other._settings.senders
+    assert other._settings.senders == 4
     with pytest.raises(ConfigurationError, match="thread_count"):
         AsyncEmitter("c.example", thread_count=0)
 
@@ -145,10 +145,10 @@ def test_nothing_is_opened_before_the_first_use(make: Make, tmp_path: Path) -> N
     """An emitter at a module's top level costs a directory: no file, no thread."""
     before = threading.active_count()
     emitter = make()
-    assert [] == list((tmp_path / "n0").iterdir())
-    assert before == threading.active_count()
+    assert list((tmp_path / "n0").iterdir()) == []
+    assert threading.active_count() == before
     assert emitter.stats().slot is None
-    assert Ledger() == emitter.stats().ledger
+    assert emitter.stats().ledger == Ledger()
     assert emitter.close()
 
 
@@ -174,11 +174,11 @@ def test_input_takes_what_the_official_tracker_hands_over(make: Make) -> None:
     """A dict of the protocol's fields, checked at the door."""
     emitter = make(drain=False)
     emitter.input({"e": "pv", "p": "web", "tv": "t", "url": "https://x.example", "eid": eid(1), "page": None})
-    assert 1 == emitter.stats().ledger.pending
+    assert emitter.stats().ledger.pending == 1
     for wrong in ({}, {"e": None}, {"e": "pv", "no_such_field": "1"}):
         with pytest.raises(InvalidEventError):
             emitter.input(wrong)
-    assert 1 == emitter.stats().ledger.accepted
+    assert emitter.stats().ledger.accepted == 1
 
 
 # ── life ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -196,12 +196,12 @@ def test_flush_says_whether_the_queue_is_empty(make: Make) -> None:
         started_at = time.monotonic()
         assert not emitter.flush()
         assert time.monotonic() - started_at < 10
-        assert "backing_off" == emitter.stats().state
+        assert emitter.stats().state == "backing_off"
         assert emitter.stats().last_error
         assert not emitter.sync_flush()
         collector.up()
         assert emitter.flush(10)
-        assert Ledger(accepted=2, delivered=2) == emitter.stats().ledger
+        assert emitter.stats().ledger == Ledger(accepted=2, delivered=2)
 
 
 def test_an_emitter_is_idle_after_a_flush(make: Make) -> None:
@@ -234,7 +234,7 @@ def test_after_close_a_put_is_refused_and_flush_tells_what_was_left(make: Make) 
             successor.put(event(3))
             assert successor.flush(10)
             assert collector.wait(distinct=2)
-        assert {eid(1), eid(3)} == set(collector.eids())
+        assert set(collector.eids()) == {eid(1), eid(3)}
 
 
 def test_a_flush_beside_a_close_does_not_say_that_the_queue_is_empty(make: Make) -> None:
@@ -264,7 +264,7 @@ def test_a_flush_beside_a_close_does_not_say_that_the_queue_is_empty(make: Make)
     for thread in (early, closer):
         thread.join(15)
     gate.set()
-    assert [False] * 3 == answers
+    assert answers == [False] * 3
 
 
 def test_close_does_not_wait_for_an_outage(make: Make) -> None:
@@ -331,7 +331,7 @@ def test_many_emitters_leave_no_thread_and_no_descriptor(make: Make, tmp_path: P
                 before = count()
         assert before is not None
         wait_until(lambda: all(now <= then + 2 for now, then in zip(count(), before, strict=True)), 10)
-        assert ["0.sqlite3"] == [path.name for path in (tmp_path / "many").glob("*.sqlite3")]
+        assert [path.name for path in (tmp_path / "many").glob("*.sqlite3")] == ["0.sqlite3"]
 
 
 def test_the_flush_timer_sends_now_and_then(make: Make) -> None:
@@ -370,8 +370,8 @@ def test_callbacks_get_the_official_arguments_after_the_commit(make: Make) -> No
         emitter.put_many([event(1), event(2)])
         assert emitter.flush(10)
         wait_until(lambda: sum(map(len, succeeded)) == 2)
-        assert [eid(1), eid(2)] == [one["eid"] for batch in succeeded for one in batch]
-        assert 0 == pending[-1]
+        assert [one["eid"] for batch in succeeded for one in batch] == [eid(1), eid(2)]
+        assert pending[-1] == 0
 
 
 def test_a_callback_may_track_flush_and_ask(make: Make) -> None:
@@ -398,8 +398,8 @@ def test_the_answer_is_lost_after_the_collector_stored_the_batch(make: Make) -> 
         emitter.put_many([event(number) for number in range(20)])
         wait_until(lambda: not emitter.stats().ledger.pending)
         assert dict.fromkeys(map(eid, range(20)), 2) == dict(collector.eids())
-        assert [] == collector.anomalies
-        assert Ledger(accepted=20, delivered=20) == emitter.stats().ledger
+        assert collector.anomalies == []
+        assert emitter.stats().ledger == Ledger(accepted=20, delivered=20)
 
 
 # ── a full queue ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -427,7 +427,7 @@ def test_raise_tells_the_caller_and_accepts_again_when_there_is_room(make: Make)
         assert emitter.flush(10)
         emitter.put(event(10_002, 1000))
         assert emitter.flush(10)
-        assert stored + 1 == len(collector.eids())
+        assert len(collector.eids()) == stored + 1
 
 
 def test_drop_newest_counts_and_logs_what_it_drops(make: Make, caplog: pytest.LogCaptureFixture) -> None:
@@ -438,7 +438,7 @@ def test_drop_newest_counts_and_logs_what_it_drops(make: Make, caplog: pytest.Lo
         emitter.put(event(number, 1000))
     emitter.put_many([event(number, 1000) for number in range(300, 400)])
     stats = emitter.stats()
-    assert 400 == stats.ledger.accepted + stats.dropped
+    assert stats.ledger.accepted + stats.dropped == 400
     assert stats.ledger.accepted == stats.ledger.pending
     assert stats.dropped > 100
     assert 5 <= events_in(caplog).count("emitter.dropped_newest") <= 9
@@ -474,7 +474,7 @@ def test_bulk_puts_on_a_full_queue_skip_nothing_that_others_displaced(make: Make
         thread.join(60)
         assert not thread.is_alive()
     stats = emitter.stats()
-    assert 2000 == stats.ledger.accepted + stats.dropped
+    assert stats.ledger.accepted + stats.dropped == 2000
     assert stats.ledger.accepted == stats.ledger.pending + stats.ledger.evicted
 
 
@@ -507,7 +507,7 @@ def test_an_event_beyond_the_quota_displaces_nothing_and_waits_for_nothing(make:
         emitter.put(event(number, 1000))
     with pytest.raises(QueueFullError, match=f"max_queue_bytes={SMALL}"):
         emitter.put(event(51, SMALL))
-    assert Ledger(accepted=50, pending=50) == emitter.stats().ledger
+    assert emitter.stats().ledger == Ledger(accepted=50, pending=50)
 
 
 def test_an_event_that_fills_the_quota_displaces_all_others(make: Make) -> None:
@@ -516,7 +516,7 @@ def test_an_event_that_fills_the_quota_displaces_all_others(make: Make) -> None:
     for number in range(50):
         emitter.put(event(number, 1000))
     emitter.put(event(51, SMALL - (40 << 10)))
-    assert Ledger(accepted=51, pending=1, evicted=50) == emitter.stats().ledger
+    assert emitter.stats().ledger == Ledger(accepted=51, pending=1, evicted=50)
 
 
 def test_bulk_puts_beyond_the_quota_do_not_wait_for_the_next_round(make: Make) -> None:
@@ -538,7 +538,7 @@ def test_bulk_puts_beyond_the_quota_fill_an_empty_queue(make: Make, on_full: str
     emitter = make(max_queue_bytes=SMALL, on_full=on_full, drain=False)
     emitter.put_many([event(number, 1000) for number in range(200)])
     stats = emitter.stats()
-    assert 200 == stats.ledger.pending + stats.ledger.evicted + stats.dropped
+    assert stats.ledger.pending + stats.ledger.evicted + stats.dropped == 200
     assert stats.ledger.pending > 50
 
 
@@ -573,8 +573,8 @@ def test_dead_letters_leave_room_for_events(make: Make) -> None:
         emitter.flush(10)  # what is refused waits for its verdict
         wait_until(lambda: number + 1 == emitter.stats().ledger.delivered)  # noqa: B023 (waited for at once)
     ledger = emitter.stats().ledger
-    assert (36, 12, 0) == (ledger.accepted, ledger.delivered, ledger.discarded)
-    assert 24 == ledger.dead + ledger.pending
+    assert (ledger.accepted, ledger.delivered, ledger.discarded) == (36, 12, 0)
+    assert ledger.dead + ledger.pending == 24
     assert 24 >= emitter.stats().suspects > 0
 
 
@@ -595,7 +595,7 @@ def test_a_blocked_put_is_told_of_the_close(make: Make) -> None:
     assert thread.is_alive()
     emitter.close()
     thread.join(10)
-    assert 1 == len(errors)
+    assert len(errors) == 1
 
 
 @pytest.mark.sqlite
@@ -627,7 +627,7 @@ def test_dropping_the_oldest_in_a_signal_handler_inside_a_statement_raises(
         with pytest.raises(QueueFullError):
             emitter.put(event(2))
     emitter.put(event(3))
-    assert Ledger(accepted=2, pending=1, evicted=1) == emitter.stats().ledger
+    assert emitter.stats().ledger == Ledger(accepted=2, pending=1, evicted=1)
 
 
 def test_buffer_capacity_bounds_the_number_of_pending_events(make: Make) -> None:
@@ -641,7 +641,7 @@ def test_buffer_capacity_bounds_the_number_of_pending_events(make: Make) -> None
     oldest = make(buffer_capacity=10, on_full="drop_oldest", drain=False)
     for number in range(15):
         oldest.put(event(number))
-    assert (10, 15) == (oldest.stats().ledger.pending, oldest.stats().ledger.accepted)
+    assert (oldest.stats().ledger.pending, oldest.stats().ledger.accepted) == (10, 15)
 
 
 def test_stats_tell_what_became_of_the_events_after_a_close(make: Make) -> None:
@@ -651,7 +651,7 @@ def test_stats_tell_what_became_of_the_events_after_a_close(make: Make) -> None:
         emitter.put_many([event(1), event(2)])
         assert emitter.close()
         stats = emitter.stats()
-    assert ("closed", 2, 0) == (stats.state, stats.ledger.delivered, stats.ledger.pending)
+    assert (stats.state, stats.ledger.delivered, stats.ledger.pending) == ("closed", 2, 0)
     assert stats.last_error is None
     assert stats.requests >= 1
 
@@ -659,7 +659,7 @@ def test_stats_tell_what_became_of_the_events_after_a_close(make: Make) -> None:
 def test_stats_tell_when_the_collector_is_asked_again(make: Make) -> None:
     """As long as something is waited for."""
     emitter = make("http://127.0.0.1:9")
-    assert (None, 0) == (emitter.stats().next_attempt_s, emitter.stats().requests)
+    assert (emitter.stats().next_attempt_s, emitter.stats().requests) == (None, 0)
     emitter.put(event(1))
     wait_until(lambda: emitter.stats().requests == 1 and emitter.stats().next_attempt_s is not None)
     assert 0 <= (emitter.stats().next_attempt_s or 0) <= 60
@@ -701,7 +701,7 @@ def test_stats_and_flush_raise_nothing_while_the_disk_fails(make: Make, monkeypa
             patch.setattr(SqliteQueue, method, fail)
         stats = one.stats()
         assert "SQLITE_READONLY" in str(stats.last_error)
-        assert (1, None) == (stats.ledger.pending, stats.oldest_age_s)
+        assert (stats.ledger.pending, stats.oldest_age_s) == (1, None)
         assert not one.flush(1)
     assert one.stats().last_error is None
 
@@ -806,7 +806,7 @@ def drop_all(tmp_path: Path) -> None:
     for slot in existing_slots(tmp_path / "n"):
         with SqliteQueue.take(slot) as queue:
             ledgers.append(queue.ledger().pending)
-    assert 60 == sum(ledgers)
+    assert sum(ledgers) == 60
 
 
 def test_an_event_that_waits_longer_than_max_age_is_dropped_by_the_process_that_put_it(make: Make) -> None:
@@ -827,9 +827,9 @@ def test_an_event_that_waits_longer_than_max_age_is_dropped_by_the_process_that_
         collector.up()
         wait_until(lambda: one.stats().ledger.pending == 0, 10)
         wait_until(lambda: bool(failed), 10)  # the callback comes after the commit
-        assert (1, 1) == (one.stats().ledger.expired, one.stats().ledger.delivered)
-        assert [eid(1)] == [one["eid"] for one in failed]
-        assert [eid(2)] == list(collector.eids())
+        assert (one.stats().ledger.expired, one.stats().ledger.delivered) == (1, 1)
+        assert [one["eid"] for one in failed] == [eid(1)]
+        assert list(collector.eids()) == [eid(2)]
 
 
 def test_a_dropped_emitter_outlives_an_error_of_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

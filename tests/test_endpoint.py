@@ -42,7 +42,7 @@ POST = "/com.snowplowanalytics.snowplow/tp2"
 )
 def test_what_users_write_becomes_one_address(arguments: tuple[Any, ...], url: str) -> None:
     """Scheme, port and path in the endpoint win; the protocol's path is added where it is missing."""
-    assert url == Endpoint.parse(*arguments).url
+    assert Endpoint.parse(*arguments).url == url
 
 
 @pytest.mark.parametrize(
@@ -97,8 +97,8 @@ def test_no_message_repeats_a_password(endpoint: str) -> None:
 def test_the_public_address_and_the_name_hold_no_password() -> None:
     """Both are written to disk."""
     endpoint = Endpoint.parse("https://user:p%40ss@c.example:8080/proxy")
-    assert f"https://c.example:8080/proxy{POST}" == endpoint.public_url
-    assert "https_user%40c.example%3A8080%2Fproxy" == endpoint.name
+    assert endpoint.public_url == f"https://c.example:8080/proxy{POST}"
+    assert endpoint.name == "https_user%40c.example%3A8080%2Fproxy"
     assert "p%40ss" not in str(endpoint.record())
 
 
@@ -148,8 +148,8 @@ def test_spellings_of_one_address_have_one_name(spellings: tuple[str, ...]) -> N
     """The method is no part of it: the backlog of a GET may be sent by POST."""
     endpoints = [Endpoint.parse(text, method=method) for text in spellings[:1] for method in ("get", "post")]
     endpoints += [Endpoint.parse(text) for text in spellings]
-    assert 1 == len({endpoint.identity for endpoint in endpoints})
-    assert 1 == len({endpoint.name for endpoint in endpoints})
+    assert len({endpoint.identity for endpoint in endpoints}) == 1
+    assert len({endpoint.name for endpoint in endpoints}) == 1
 
 
 _PARTS = st.text("abAB/_%2.:-", max_size=6)

@@ -40,7 +40,7 @@ def test_every_argument_is_a_property_that_can_be_read_set_and_cleared(
     """What was given by the constructor and what was set later are the same event."""
     whole = kind(**required, **optional)
     bare = kind(**required)
-    assert {**required, **optional} == {name: getattr(whole, name) for name in (*required, *optional)}
+    assert {name: getattr(whole, name) for name in (*required, *optional)} == {**required, **optional}
     assert dict.fromkeys(optional) == {name: getattr(bare, name) for name in optional}
     for name, value in optional.items():
         setattr(bare, name, value)
@@ -62,7 +62,7 @@ def test_what_is_required_is_checked_when_it_is_given(
         event = kind(**required)
         with pytest.raises(InvalidEventError, match="not empty"):
             setattr(event, name, wrong)
-        assert right == getattr(event, name)
+        assert getattr(event, name) == right
 
 
 def wire_of(event: Event) -> dict[str, str]:
@@ -108,7 +108,7 @@ def test_tracking_changes_nothing_of_what_the_caller_gave() -> None:
     before = copy.deepcopy((event.pairs, data, context, subject.standard_nv_pairs, event_subject.standard_nv_pairs))
     Tracker("shop", RecordingEmitter(), subject).track(event)
     event.build_payload(True, None, subject).add("e", "spoilt")
-    assert before == (event.pairs, data, context, subject.standard_nv_pairs, event_subject.standard_nv_pairs)
+    assert (event.pairs, data, context, subject.standard_nv_pairs, event_subject.standard_nv_pairs) == before
 
 
 def test_an_event_does_not_share_the_dict_that_it_is_made_from() -> None:
@@ -147,7 +147,7 @@ def test_the_fields_of_subject_and_tracker_win_over_an_events_own() -> None:
     tracker = Tracker("shop", emitter, Subject().set_user_id("alice"))
     eid = tracker.track(Event({"e": "pv", "uid": "bob", "tna": "x", "eid": ONE, "dtm": 5, "lang": "en"}))
     wire = emitter.events[0].wire
-    assert ("alice", "shop", eid, "en") == tuple(wire[field] for field in ("uid", "tna", "eid", "lang"))
+    assert tuple(wire[field] for field in ("uid", "tna", "eid", "lang")) == ("alice", "shop", eid, "en")
     assert eid != ONE
     assert wire["dtm"] != "5"
 
@@ -178,9 +178,9 @@ def test_self_describing_json_gives_itself_as_a_dict_and_as_text() -> None:
     """The dict is new, the data is not; equality is that of the content."""
     data = {"é": 1}
     described = SelfDescribingJson(SCHEMA, data)
-    assert {"schema": SCHEMA, "data": data} == described.to_json()
+    assert described.to_json() == {"schema": SCHEMA, "data": data}
     assert described.to_json()["data"] is data
-    assert f'{{"schema": "{SCHEMA}", "data": {{"\\u00e9": 1}}}}' == described.to_string()
+    assert described.to_string() == f'{{"schema": "{SCHEMA}", "data": {{"\\u00e9": 1}}}}'
     assert described == SelfDescribingJson(SCHEMA, {"é": 1})
     assert described != SelfDescribingJson(SCHEMA, {})
     assert described != SCHEMA

@@ -113,7 +113,7 @@ def test_exit_is_in_time_and_keeps_what_was_acknowledged(site: Site, way: str, k
         if sys.version_info >= (3, 12) and "atexit" in way:
             return  # no thread can be started any more: stored is all that it can be
         if kind == "up" and not any(word in way for word in ("daemon", "late", "os._exit")):
-            assert {} == dict(site.stored())
+            assert dict(site.stored()) == {}
 
 
 @pytest.mark.parametrize("then", ["t.flush(timeout=1.0)", "t.close(1.0)", "pass"])
@@ -126,11 +126,11 @@ def test_events_of_exit_handlers_that_run_after_the_packages_are_stored(site: Si
             collector.down()
         with Child(site, BEGIN, first=AFTER_THE_PACKAGE.format(then=then)) as child:
             code, errors = child.end(START_UP_S + SHUTDOWN_S + 1)
-        assert (0, "") == (code, errors)
-        assert 25 == len(site.noted("ack"))
+        assert (code, errors) == (0, "")
+        assert len(site.noted("ack")) == 25
         site.assert_kept(received(collector))
         if kind == "up" and sys.version_info < (3, 12):  # from then on no thread can be started any more
-            assert (5 if then == "pass" else 0) == sum(site.stored().values())
+            assert sum(site.stored().values()) == (5 if then == "pass" else 0)
 
 
 @pytest.mark.parametrize("durability", ["always", "interval"])
@@ -148,7 +148,7 @@ def late():
 atexit.register(late)
 """
     site.run(source)
-    assert 5 == sum(site.stored().values())
+    assert sum(site.stored().values()) == 5
     site.assert_kept()
 
 
@@ -183,7 +183,7 @@ def test_a_child_killed_by_the_default_sigterm_keeps_everything(site: Site) -> N
     with Child(site, BEGIN + "track(t, 'last'); time.sleep(60)") as child:
         wait_until(lambda: "last" in site.noted("ack"))
         child.process.terminate()
-        assert -signal.SIGTERM == child.process.wait(10)
+        assert child.process.wait(10) == -signal.SIGTERM
     site.assert_kept()
 
 

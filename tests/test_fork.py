@@ -62,8 +62,8 @@ def test_a_childs_end_does_not_touch_what_the_parent_goes_on_to_track(
     source = HOOKLESS_FORK + PARENT_GOES_ON.format(fork=fork, child=EXITS[child], drain=drain)
     site.run(source, expected=-signal.SIGKILL)
     site.assert_kept()
-    assert 20 + 5 * (child == "tracks") == site.ledger().accepted
-    assert 1 + (child == "tracks") == len(list(site.slots.glob("*.sqlite3")))
+    assert site.ledger().accepted == 20 + 5 * (child == "tracks")
+    assert len(list(site.slots.glob("*.sqlite3"))) == 1 + (child == "tracks")
 
 
 @pytest.mark.parametrize("fork", ["os.fork", "hookless_fork"])
@@ -96,7 +96,7 @@ def test_close_in_a_child_leaves_the_parents_queue_open(site: Site) -> None:
     """Closing the inherited tracker in the child is the child's affair."""
     site.run(PARENT_GOES_ON.format(fork="os.fork", child="t.close(); sys.exit(0)", drain=True), expected=-9)
     site.assert_kept()
-    assert 20 == site.ledger().accepted
+    assert site.ledger().accepted == 20
 
 
 @pytest.mark.parametrize("fork", ["os.fork", "hookless_fork"])
@@ -106,8 +106,8 @@ def test_parent_and_child_deliver_their_own_events(site: Site, fork: str) -> Non
         site.endpoint = collector.url
         site.run(Program("fork_and_deliver", fork=fork))
         site.assert_kept(received(collector))
-        assert 35 == len(collector.events)
-        assert [] == collector.anomalies
+        assert len(collector.events) == 35
+        assert collector.anomalies == []
 
 
 @pytest.mark.parametrize("fork", ["os.fork", "hookless_fork"])
@@ -117,7 +117,7 @@ def test_a_child_outlives_a_killed_parent(site: Site, fork: str) -> None:
     wait_until(lambda: site.says("child done"))
     wait_until(lambda: _is_free(site, 0) and _is_free(site, 1))
     site.assert_kept()
-    assert 20 == site.ledger().accepted
+    assert site.ledger().accepted == 20
 
 
 def test_what_a_killed_parent_left_is_delivered_while_its_child_lives(site: Site) -> None:
@@ -135,8 +135,8 @@ def test_what_a_killed_parent_left_is_delivered_while_its_child_lives(site: Site
             assert collector.wait(distinct=1)
             wait_until(lambda: site.says("worker.orphan_unusable"))
             command = [sys.executable, "-m", "durable_tracker.drain", str(site.slots / "0.sqlite3")]
-            assert 0 == subprocess.run(command, timeout=20, capture_output=True, check=False).returncode
-            assert 11 == len(collector.events)
+            assert subprocess.run(command, timeout=20, capture_output=True, check=False).returncode == 0
+            assert len(collector.events) == 11
         finally:
             site.journal.with_name("journal.over").touch()
         wait_until(lambda: site.says("child done"))
@@ -148,7 +148,7 @@ def test_a_grandchild_takes_a_slot_of_its_own(site: Site) -> None:
     """Three generations, three slots."""
     site.run(Program("fork_twice"))
     site.assert_kept()
-    assert {"0.sqlite3", "1.sqlite3", "2.sqlite3"} == {path.name for path in site.slots.glob("*.sqlite3")}
+    assert {path.name for path in site.slots.glob("*.sqlite3")} == {"0.sqlite3", "1.sqlite3", "2.sqlite3"}
 
 
 # ── forks beside other threads ───────────────────────────────────────────────────────────────────────────────────────
@@ -287,10 +287,10 @@ assert t.close()
         site.endpoint = collector.url
         with Child(site, patching + source, first=patching if patch == "before" else "") as child:
             code, errors = child.end()
-        assert 0 == code, errors
+        assert code == 0, errors
         assert "Traceback" not in errors, errors
         site.assert_kept(received(collector), doubled_max=20)
-        assert {} == dict(site.stored())
+        assert dict(site.stored()) == {}
 
 
 def _is_free(site: Site, index: int) -> bool:
@@ -320,4 +320,4 @@ assert reap(pid) == 0
 def test_a_child_has_a_bound_of_its_own(site: Site, on_full: str, fork: str) -> None:
     """The parent's pending events are not the child's, whose queue is empty."""
     site.run(HOOKLESS_FORK + FULL_PARENT.format(on_full=on_full, fork=fork))
-    assert {f"{who}-{number}" for who in ("before", "child") for number in range(5)} == set(site.stored())
+    assert set(site.stored()) == {f"{who}-{number}" for who in ("before", "child") for number in range(5)}

@@ -52,8 +52,8 @@ def received(collector: Collector) -> Counter[str]:
 def assert_arrived(site: Site, collector: Collector) -> None:
     """Everything that was acknowledged, and nothing that was not tried, each once."""
     got, acknowledged, tried = received(collector), set(site.noted("ack")), set(site.noted("try"))
-    assert set() == acknowledged - set(got)
-    assert set() == set(got) - tried
+    assert acknowledged - set(got) == set()
+    assert set(got) - tried == set()
     assert sum(got.values()) == len(got)
     assert len(acknowledged) > 100
     assert not site.says("timed out")
@@ -70,7 +70,7 @@ def test_a_disk_that_fills_up_while_tracking_drains_by_itself(disk: Site, durabi
             wait_until(lambda: disk.journal.with_name("journal.full").exists() or child.process.poll() is not None)
             collector.up()
             code, errors = child.end(40)
-        assert 0 == code, errors
+        assert code == 0, errors
         assert_arrived(disk, collector)
 
 
@@ -126,8 +126,8 @@ def test_blocking_on_a_full_disk_waits_for_room(disk: Site) -> None:
             wait_until(lambda: len(disk.noted("ack")) > 1000 and _is_stuck(disk))
             collector.up()
             code, errors = child.end(60)
-        assert 0 == code, errors
-        assert 6000 == len(disk.noted("ack"))
+        assert code == 0, errors
+        assert len(disk.noted("ack")) == 6000
         assert_arrived(disk, collector)
 
 
@@ -150,7 +150,7 @@ def test_a_file_size_limit_is_a_full_queue(site: Site) -> None:
             wait_until(lambda: site.says("full") or child.process.poll() is not None)
             collector.up()
             code, errors = child.end(40)
-        assert 0 == code, errors
+        assert code == 0, errors
         assert_arrived(site, collector)
 
 
@@ -158,14 +158,14 @@ def test_a_file_size_limit_below_the_headroom_is_said_at_the_first_put(site: Sit
     """Not at the thousandth."""
     program = Program("file_size_limit_below_the_ballast")
     site.run(program)
-    assert {} == dict(site.stored())
+    assert dict(site.stored()) == {}
 
 
 def test_a_read_only_file_system_is_a_clear_error_at_once(disk: Site) -> None:
     """At the constructor, with the directory's name and the reason."""
     program = Program("read_only_disk")
     disk.run(program, prefix=OWN_MOUNTS)
-    assert ["accepted"] == disk.noted("ack")
+    assert disk.noted("ack") == ["accepted"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")

@@ -131,8 +131,8 @@ def test_one_commit_serves_all_that_wait_and_each_wakes_another(group: GroupComm
     producers = start_group(group, store, 8)
     store.let(2)
     producers.join()
-    assert [] == producers.errors
-    assert [[b"first"], [b"%d" % n for n in range(8)]] == [sorted(one) for one in store.groups]
+    assert producers.errors == []
+    assert [sorted(one) for one in store.groups] == [[b"first"], [b"%d" % n for n in range(8)]]
 
 
 @pytest.mark.usefixtures("sleep_soundly")
@@ -146,7 +146,7 @@ def test_who_committed_a_group_wakes_the_next_that_commits(group: GroupCommit, s
     until(lambda: len(group._waiting) == 2)
     store.let(2)
     producers.join()
-    assert [[b"first"], [b"0", b"1"], [b"2", b"3"]] == [sorted(one) for one in store.groups]
+    assert [sorted(one) for one in store.groups] == [[b"first"], [b"0", b"1"], [b"2", b"3"]]
 
 
 @pytest.mark.usefixtures("sleep_soundly")
@@ -192,8 +192,8 @@ def test_an_exception_out_of_a_handler_while_it_waits_strands_nobody(
     until(lambda: len(group._waiting) == 5)
     store.let(2)
     producers.join()
-    assert [] == producers.errors
-    assert [b"0", b"1", b"2", b"3", b"first", b"main"] == sorted(store.stored())
+    assert producers.errors == []
+    assert sorted(store.stored()) == [b"0", b"1", b"2", b"3", b"first", b"main"]
 
 
 @pytest.mark.usefixtures("sleep_soundly")
@@ -217,7 +217,7 @@ def test_a_put_in_a_handler_does_not_wait_for_the_put_that_it_interrupted(
     group.put(b"main")
     helper.join(LONG_S)
     producers.join()
-    assert [b"0", b"1", b"2", b"handler", b"main"] == sorted(store.groups[1])
+    assert sorted(store.groups[1]) == [b"0", b"1", b"2", b"handler", b"main"]
 
 
 def test_who_is_not_woken_looks_by_itself(
@@ -232,8 +232,8 @@ def test_who_is_not_woken_looks_by_itself(
     monkeypatch.setattr(group_commit._Group, "wake_one", die)
     store.let(2)
     producers.join()
-    assert 4 == len(producers.errors)
-    assert [[b"first"], [b"0", b"1", b"2", b"3"]] == [sorted(one) for one in store.groups]
+    assert len(producers.errors) == 4
+    assert [sorted(one) for one in store.groups] == [[b"first"], [b"0", b"1", b"2", b"3"]]
 
 
 def test_a_mark_that_somebody_commits_is_not_trusted_for_long(group: GroupCommit, store: GatedStore) -> None:
@@ -241,7 +241,7 @@ def test_a_mark_that_somebody_commits_is_not_trusted_for_long(group: GroupCommit
     group._committer = -1
     store.let(1)
     group.put(b"{}")
-    assert [[b"{}"]] == store.groups
+    assert store.groups == [[b"{}"]]
     assert group._committer is None
 
 
@@ -252,9 +252,9 @@ def test_a_failed_commit_wakes_all_with_an_error_of_their_own(group: GroupCommit
     store.error = StorageError("no disk")
     store.let(2)
     producers.join()
-    assert [StorageError] * 5 == [type(error) for error in producers.errors]
-    assert 5 == len({id(error) for error in producers.errors})
-    assert [] == store.groups
+    assert [type(error) for error in producers.errors] == [StorageError] * 5
+    assert len({id(error) for error in producers.errors}) == 5
+    assert store.groups == []
 
 
 @pytest.mark.usefixtures("sleep_soundly")
@@ -267,5 +267,5 @@ def test_a_lone_put_that_fails_wakes_the_next(group: GroupCommit, store: GatedSt
     store.error = None
     store.let(1)
     producers.join()
-    assert 1 == len(producers.errors)
-    assert [[b"0"]] == store.groups
+    assert len(producers.errors) == 1
+    assert store.groups == [[b"0"]]

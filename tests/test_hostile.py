@@ -108,10 +108,10 @@ def test_odd_but_lawful_data_arrives_as_it_was(tmp_path: Path, encode_base64: bo
         assert tracker.flush(timeout=20)
         assert wired.flush(timeout=20)
         assert {"total": len(THROUGH), "good": len(THROUGH), "bad": 0} == collector.counts()
-        assert [] == collector.anomalies
+        assert collector.anomalies == []
         for received in collector.events:
             assert _same(by_eid.pop(received["eid"]), data_of(received))
-        assert {} == by_eid
+        assert by_eid == {}
     assert len(THROUGH) == len(wire.events)
     for data, sent in zip(THROUGH.values(), wire.events, strict=True):
         assert _same(data, data_of(json.loads(sent)))
@@ -144,9 +144,9 @@ def test_unlawful_data_is_refused_by_name_and_the_next_event_goes_through(
         with pytest.raises(InvalidEventError, match=named) as caught:
             tracker.track(SelfDescribing(SelfDescribingJson(SCHEMA, data)))
         assert len(str(caught.value)) < 1000
-        assert 0 == emitter.stats().ledger.accepted
+        assert emitter.stats().ledger.accepted == 0
         tracker.track(SelfDescribing(SelfDescribingJson(SCHEMA, {"k": "fine"})))
-        assert 1 == emitter.stats().ledger.pending
+        assert emitter.stats().ledger.pending == 1
 
 
 @pytest.mark.parametrize("text", ["\0", "a\0b", "\x1f", "\u2028", "\U0001f600", "x" * 100_000, "'", '"', "\\", "%s{}"])
@@ -157,7 +157,7 @@ def test_odd_text_in_plain_fields_arrives_as_it_was(tmp_path: Path, text: str) -
         tracker.track(StructuredEvent(text, text, text, text, 1.5))
         assert tracker.flush(timeout=20)
     (sent,) = map(json.loads, wire.events)
-    assert [text] * 4 == [sent[name] for name in ("se_ca", "se_ac", "se_la", "se_pr")]
+    assert [sent[name] for name in ("se_ca", "se_ac", "se_la", "se_pr")] == [text] * 4
 
 
 def test_one_bad_event_among_many_is_refused_alone(tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ def test_any_data_is_refused_or_arrives_as_it_was(
         if not is_lawful(data):
             with pytest.raises(InvalidEventError):
                 tracker.track(SelfDescribing(SelfDescribingJson(SCHEMA, data)))
-            assert 0 == emitter.stats().ledger.accepted
+            assert emitter.stats().ledger.accepted == 0
             return
         tracker.track(SelfDescribing(SelfDescribingJson(SCHEMA, data)))
         assert tracker.flush(timeout=20)
@@ -228,4 +228,4 @@ def test_what_the_caller_passed_is_not_changed(tmp_path: Path) -> None:
         pytest.raises(InvalidEventError),
     ):
         tracker.track(SelfDescribing(SelfDescribingJson(SCHEMA, data)))
-    assert before == repr(data)
+    assert repr(data) == before

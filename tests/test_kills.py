@@ -55,13 +55,13 @@ def campaign(site: Site, *, kills: int, seed: int) -> tuple[int, int]:
         drain(site)
         received = Counter(label(event) for event in collector.events)
         acknowledged, tried = set(site.noted("ack")), set(site.noted("try"))
-        assert set() == acknowledged - set(received), seed
-        assert set() == set(received) - tried, seed
-        assert [] == collector.anomalies, seed
+        assert acknowledged - set(received) == set(), seed
+        assert set(received) - tried == set(), seed
+        assert collector.anomalies == [], seed
         doubled = sum(received.values()) - len(received)
         assert doubled <= REQUEST_COUNT * (kills + len(lost)), seed
         ledger = site.ledger()
-        assert (0, 0) == (ledger.pending, ledger.dead)
+        assert (ledger.pending, ledger.dead) == (0, 0)
         assert len(acknowledged) <= ledger.accepted == ledger.delivered == len(received)
         return len(acknowledged), doubled
 
@@ -78,7 +78,7 @@ def drain(site: Site) -> None:
     """Let the command deliver what the killed ones left."""
     command = [sys.executable, "-m", "durable_tracker.drain", "--queue-dir", str(site.queue_dir)]
     drained = subprocess.run(command, timeout=60, capture_output=True, check=False)
-    assert 0 == drained.returncode, drained
+    assert drained.returncode == 0, drained
 
 
 @pytest.fixture

@@ -51,7 +51,7 @@ def test_a_removed_lock_file_lets_nobody_in(site: Site) -> None:
         before = (site.slots / "0.sqlite3-wal").read_bytes()
         for number in range(3):
             site.run(f"t = make(drain=False)\ntrack_some(t, 'other{number}', 5)\nt.close()")
-        assert before == (site.slots / "0.sqlite3-wal").read_bytes()
+        assert (site.slots / "0.sqlite3-wal").read_bytes() == before
         owner.kill()
     site.assert_kept()
 
@@ -112,8 +112,8 @@ def assert_locked(path: Path) -> None:
     done = subprocess.run(
         [sys.executable, str(PROGRAMS / "open_database.py"), str(path)], capture_output=True, text=True, check=False
     )
-    assert "" == done.stderr
-    assert 0 == done.returncode
+    assert done.stderr == ""
+    assert done.returncode == 0
 
 
 @pytest.fixture
@@ -142,7 +142,7 @@ def test_nothing_that_a_queue_does_drops_sqlites_lock(queue: SqliteQueue, tmp_pa
     if pid == 0:
         queue.close()
         os._exit(0)
-    assert 0 == os.waitpid(pid, 0)[1]
+    assert os.waitpid(pid, 0)[1] == 0
     assert_locked(database)
     list(drained(queue))
     assert_locked(database)
@@ -157,7 +157,7 @@ def test_neither_does_mending_it(queue: SqliteQueue) -> None:
     queue.put(payload(500))
     assert_locked(database)
     assert list(drained(queue))
-    assert [] == list(database.parent.glob("*damaged*"))
+    assert list(database.parent.glob("*damaged*")) == []
     assert_locked(database)
 
 
@@ -183,7 +183,7 @@ def test_a_lock_of_sqlites_is_seen_before_the_file_is_touched(tmp_path: Path) ->
         [sys.executable, "-c", program, str(slot.database)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as other:
         assert other.stdout is not None
-        assert b"open\n" == other.stdout.readline()
+        assert other.stdout.readline() == b"open\n"
         with pytest.raises(Exception, match=f"in use by process {other.pid}"):
             SqliteQueue.take(slot)
         other.communicate()
@@ -197,5 +197,5 @@ def test_events_of_a_slot_that_was_closed_under_us_are_delivered_by_the_next_pro
         with Child(site, "t = make(replaces='http://127.0.0.1:9')\nt.flush()\ntime.sleep(60)") as child:
             assert collector.wait(distinct=25)
             child.kill()
-        assert {1} == set(collector.eids().values())
-        assert {"before", "after"} == {label(event).split("-")[0] for event in collector.events}
+        assert set(collector.eids().values()) == {1}
+        assert {label(event).split("-")[0] for event in collector.events} == {"before", "after"}

@@ -27,7 +27,7 @@ def test_json_is_written_as_the_standard_library_writes_it(value: Any) -> None:
 def test_a_custom_encoder_is_asked_as_the_standard_library_asks_it(value: Any) -> None:
     """Wherever something has no form in JSON."""
     expected = json.dumps(value, ensure_ascii=False, default=encode_exotic)
-    assert expected == json_text(value, "data", encode_exotic)
+    assert json_text(value, "data", encode_exotic) == expected
 
 
 class Colour(enum.StrEnum):
@@ -59,7 +59,7 @@ class Fraction(float):
 )
 def test_subclasses_of_the_json_types_are_written_as_those(value: Any, expected: str) -> None:
     """Whatever they do to their text forms."""
-    assert expected == json_text(value, "data", None)
+    assert json_text(value, "data", None) == expected
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ INTERIM = {
 @pytest.mark.parametrize("interim", INTERIM.values(), ids=INTERIM.keys())
 def test_an_interim_answer_is_not_the_answer(interim: bytes) -> None:
     """The next request gets its own answer, too, and not the one that the interim answer announced."""
-    assert [500, 200, 204] == statuses(raw(interim + FAILED), raw(interim + OK), count=3)
+    assert statuses(raw(interim + FAILED), raw(interim + OK), count=3) == [500, 200, 204]
 
 
 def test_an_interim_answer_may_come_long_before_the_final_one() -> None:
@@ -67,7 +67,7 @@ def test_an_interim_answer_may_come_long_before_the_final_one() -> None:
         peer.over.wait(0.05)
         peer.send(FAILED)
 
-    assert [500, 204] == statuses(slowly, count=2)
+    assert statuses(slowly, count=2) == [500, 204]
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_an_interim_answer_may_come_long_before_the_final_one() -> None:
 )
 def test_what_is_no_complete_answer_is_none(data: bytes) -> None:
     """Whatever status can be read of it; and its connection is not used again."""
-    assert [None, 204] == statuses(raw(data, hangs_up=True), count=2)
+    assert statuses(raw(data, hangs_up=True), count=2) == [None, 204]
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_what_follows_an_answer_is_never_taken_for_the_next_one(rest: bytes, sta
     """The connection is in doubt, and is closed."""
     body = b"" if status == 204 else b"ok"
     head = f"HTTP/1.1 {status} Any\r\nContent-Length: {len(body)}\r\n\r\n".encode()
-    assert [status, 500, 204] == statuses(raw(head + body + rest), raw(FAILED), count=3)
+    assert statuses(raw(head + body + rest), raw(FAILED), count=3) == [status, 500, 204]
 
 
 def test_a_second_answer_that_comes_late_is_not_taken_for_the_next_one() -> None:
@@ -124,11 +124,11 @@ def test_a_second_answer_that_comes_late_is_not_taken_for_the_next_one() -> None
 
     with FaultyServer([twice, raw(FAILED), answer(204, b"")]) as server:
         transport = HttpTransport(server.url)
-        assert 200 == transport.send(EVENTS).status
+        assert transport.send(EVENTS).status == 200
         assert is_there.wait(10)
-        assert [500, 204] == [transport.send(EVENTS).status for _ in range(2)]
+        assert [transport.send(EVENTS).status for _ in range(2)] == [500, 204]
         transport.close()
-        assert 2 == server.connections
+        assert server.connections == 2
 
 
 def test_a_sound_connection_is_kept() -> None:
@@ -136,9 +136,9 @@ def test_a_sound_connection_is_kept() -> None:
     chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"
     with FaultyServer([raw(OK), raw(chunked), raw(INTERIM["103"] + OK), raw(FAILED), answer(204, b"")]) as server:
         transport = HttpTransport(server.url)
-        assert [200, 200, 200, 500, 204] == [transport.send(EVENTS).status for _ in range(5)]
+        assert [transport.send(EVENTS).status for _ in range(5)] == [200, 200, 200, 500, 204]
         transport.close()
-        assert 1 == server.connections
+        assert server.connections == 1
 
 
 PIECES = st.sampled_from(
@@ -153,7 +153,7 @@ def test_an_event_is_delivered_only_by_the_answer_to_its_own_request(answers: li
     cut = [content[: data.draw(st.integers(0, len(content)))] for content in answers]
     found = statuses(*(raw(content, hangs_up=True) for content in cut), count=len(cut))
     expected = [final_status(content) for content in cut]
-    assert expected == found
+    assert found == expected
 
 
 def final_status(content: bytes) -> int | None:

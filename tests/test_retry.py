@@ -33,7 +33,7 @@ def test_only_a_success_or_a_refusal_can_end_an_events_life() -> None:
     """Whatever is not in the table keeps every event."""
     final = {Outcome.DELIVERED, Outcome.REFUSED, Outcome.TOO_LARGE}
     ending = {status for status in range(-1, 1000) if classify(status, {}) in final}
-    assert {*range(200, 300), 400, 413, 414, 422} == ending
+    assert ending == {*range(200, 300), 400, 413, 414, 422}
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_only_a_success_or_a_refusal_can_end_an_events_life() -> None:
 def test_custom_retry_codes_override_the_table_outside_2xx(status: int, retried: bool, outcome: Outcome) -> None:
     """The user's word wins, but cannot turn a success into a failure, nor silence into a refusal."""
     codes = {} if status is None else {status: retried}
-    assert outcome == classify(status, codes)
+    assert classify(status, codes) == outcome
 
 
 def trouble(consecutive: int = 1, *, outcome: Outcome = Outcome.OUTAGE, retry_after_s: float | None = None) -> Trouble:
@@ -94,7 +94,7 @@ def test_being_blocked_waits_the_longest_delay_at_once() -> None:
 def test_retry_after_is_a_minimum_with_a_cap(retry_after_s: float | None, cap: float, delay_s: float) -> None:
     """It may exceed the longest backoff, but an absurd one is cut to an hour, or to a longer backoff."""
     backoff = Backoff(max_retry_delay_seconds=cap, uniform=lambda low, _high: low)
-    assert delay_s == backoff.delay_s(trouble(retry_after_s=retry_after_s))
+    assert backoff.delay_s(trouble(retry_after_s=retry_after_s)) == delay_s
 
 
 def test_the_longer_of_backoff_and_retry_after_counts() -> None:

@@ -49,7 +49,7 @@ def test_every_schema_that_the_tracker_writes_is_shipped() -> None:
         ),
         f"{MOBILE}.screen_view.1-0-0",
     }
-    assert expected == {file.name.removesuffix(".json") for file in FILES}
+    assert {file.name.removesuffix(".json") for file in FILES} == expected
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
@@ -71,7 +71,7 @@ def test_payload_data_has_the_eighty_keys_all_strings() -> None:
     assert dict(next(iter(item["properties"].values()))) == {"type": "string"}
     assert {json.dumps({"type": "string"})} == {json.dumps(value) for value in item["properties"].values()}
     assert item["additionalProperties"] is False
-    assert {"tv", "p", "e"} == set(item["required"])
+    assert set(item["required"]) == {"tv", "p", "e"}
     assert {"stm", "ttm", "tnuid", "ua", "sid", "cx", "ue_px"} <= set(item["properties"])
     assert "cv" not in item["properties"]
 
@@ -148,7 +148,7 @@ def test_both_libraries_agree_about_an_instance(name: str, instance: Any, valid:
     """What is accepted and what is refused does not depend on the JSON Schema library."""
     full = "com.snowplowanalytics.mobile.screen_view.1-0-0" if name == "mobile.screen_view" else f"{SNOWPLOW}.{name}"
     document = schema(full)
-    assert valid == jsonschema.Draft4Validator(document).is_valid(instance)
+    assert jsonschema.Draft4Validator(document).is_valid(instance) == valid
     check = fastjsonschema.compile(document)
     if valid:
         check(instance)

@@ -86,7 +86,7 @@ def test_an_emitter_delivers_over_a_wire_that_is_not_http(tmp_path: Path) -> Non
         emitter = tracker.emitters[0]
         assert isinstance(emitter, Emitter)
         wait_until(lambda: emitter.stats().state == "backing_off")
-        assert 0 == line.closed
+        assert line.closed == 0
         server = LineServer(tmp_path / "socket")
         server.answers.append(b"later\n")
         for number in range(50):
@@ -94,7 +94,7 @@ def test_an_emitter_delivers_over_a_wire_that_is_not_http(tmp_path: Path) -> Non
         wait_until(lambda: not emitter.stats().ledger.pending)
     server.close()
     assert ["before", *map(str, range(50))] == server.events
-    assert 1 == line.closed
+    assert line.closed == 1
 
 
 class RaisingTransport:
@@ -120,7 +120,7 @@ def test_a_transport_that_raises_is_an_outage(tmp_path: Path, caplog: pytest.Log
     emitter = Emitter("c.example", queue_dir=tmp_path, transport=transport, linger=0.0, max_retry_delay_seconds=0.01)
     emitter.put(b'{"e":"pv","secret":"payload"}')
     wait_until(lambda: not emitter.stats().ledger.pending)
-    assert 3 == transport.tries
+    assert transport.tries == 3
     assert emitter.close()
     assert "payload" not in caplog.text
     assert "payload" not in repr([vars(record) for record in caplog.records])
@@ -142,7 +142,7 @@ def test_a_delivery_drains_an_engine_that_is_not_sqlite() -> None:
     delivery = Delivery(queue, Collecting(), settings=DeliverySettings(), wait=lambda _: True, stopping=lambda: False)
     assert Result.EMPTY is delivery.run()
     delivery.close()
-    assert ["1", "2"] == [json.loads(event)["n"] for event in sent]
+    assert [json.loads(event)["n"] for event in sent] == ["1", "2"]
     assert queue.is_empty()
 
 

@@ -79,7 +79,7 @@ def test_a_planted_directory_is_refused(tmp_path: Path) -> None:
     for name in ("link", "shared"):
         with pytest.raises(StorageError, match=name):
             Emitter("c.example", queue_dir=tmp_path, name=name)
-    assert [] == list(elsewhere.iterdir())
+    assert list(elsewhere.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["0.sqlite3", "0.sqlite3-wal", "0.lock", "0.ballast"])
@@ -105,7 +105,7 @@ note(str(emitter.stats().slot))
 """
     site.run(source, timeout_s=15)
     assert site.says(str(directory / "1.sqlite3"))
-    assert b"untouched" == target.read_bytes()
+    assert target.read_bytes() == b"untouched"
 
 
 @pytest.mark.parametrize("name", ["../../escape", "/etc/passwd", "..", ".", "a/../../b", "nul\0", "ü" * 300, "a\nb"])
@@ -113,7 +113,7 @@ def test_a_name_cannot_leave_the_queue_dir(tmp_path: Path, name: str) -> None:
     """It becomes one directory in it."""
     emitter = Emitter("c.example", queue_dir=tmp_path / "queues", name=name, drain=False)
     emitter.put(b"{}")
-    assert tmp_path / "queues" == Path(str(emitter.directory)).parent
+    assert Path(str(emitter.directory)).parent == tmp_path / "queues"
     assert [emitter.directory] == list((tmp_path / "queues").iterdir())
     emitter.close()
 
@@ -153,9 +153,9 @@ def test_altered_rows_are_never_sent(tmp_path: Path) -> None:
         with Emitter(collector.url, queue_dir=tmp_path / "queues", name="n") as emitter:
             emitter.put(event(11))
             wait_until(lambda: not emitter.stats().ledger.pending)
-            assert Ledger(accepted=11, delivered=7, damaged=4) == emitter.stats().ledger
-        assert {eid(n) for n in (1, 2, 7, 8, 9, 10, 11)} == set(collector.eids())
-        assert {1} == set(collector.eids().values())
+            assert emitter.stats().ledger == Ledger(accepted=11, delivered=7, damaged=4)
+        assert set(collector.eids()) == {eid(n) for n in (1, 2, 7, 8, 9, 10, 11)}
+        assert set(collector.eids().values()) == {1}
 
 
 @pytest.fixture
@@ -250,9 +250,9 @@ def test_a_redirect_to_another_host_is_not_followed(tmp_path: Path, status: int)
         emitter.put(event(1))
         wait_until(lambda: emitter.stats().state == "blocked")
         emitter.close()
-        assert 0 == thief.requests
-        assert 0 == len(collector.eids())
-        assert Ledger(accepted=1, pending=1) == _ledger(Path(str(emitter.directory)))
+        assert thief.requests == 0
+        assert len(collector.eids()) == 0
+        assert _ledger(Path(str(emitter.directory))) == Ledger(accepted=1, pending=1)
 
 
 def _ledger(directory: Path) -> Ledger:
@@ -362,5 +362,5 @@ def test_the_drain_commands_output_holds_no_secret(tmp_path: Path) -> None:
             timeout=20,
             check=False,
         )
-    assert 1 == done.returncode
+    assert done.returncode == 1
     assert not any(secret in done.stdout + done.stderr for secret in SECRETS)

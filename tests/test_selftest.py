@@ -61,8 +61,8 @@ def test_the_file_system_is_that_of_the_innermost_mount(
     mounts(MOUNTS)
     found = file_system_of(Path(path))
     assert found is not None
-    assert kind == found.kind
-    assert is_weak == (found.weakness is not None)
+    assert found.kind == kind
+    assert (found.weakness is not None) == is_weak
 
 
 @pytest.mark.parametrize("kind", ["nfs", "cifs", "smb3", "fuse.s3fs", "9p", "ceph", "glusterfs", "lustre", "ramfs"])
@@ -87,12 +87,12 @@ def test_an_emitter_warns_once_of_a_directory_that_forgets(
         Emitter("http://127.0.0.1:9", queue_dir=tmp_path, name=name, drain=False).close()
     records = [record for record in caplog.records if vars(record)["event"] == "emitter.volatile_directory"]
     assert [str(tmp_path / "one"), str(tmp_path / "two")] == [vars(record)["directory"] for record in records]
-    assert ("tmpfs", "/") == (vars(records[0])["file_system"], vars(records[0])["mount_point"])
+    assert (vars(records[0])["file_system"], vars(records[0])["mount_point"]) == ("tmpfs", "/")
     assert "memory" in vars(records[0])["reason"]
     caplog.clear()
     mounts("22 1 254:0 / / rw - ext4 /dev/vda rw\n")
     Emitter("http://127.0.0.1:9", queue_dir=tmp_path, name="three", drain=False).close()
-    assert [] == caplog.records
+    assert caplog.records == []
 
 
 def test_where_mounts_cannot_be_read_nothing_is_said(
@@ -102,19 +102,27 @@ def test_where_mounts_cannot_be_read_nothing_is_said(
     monkeypatch.setattr(filesystem, "_MOUNTS", tmp_path / "missing")
     assert file_system_of(tmp_path) is None
     Emitter("http://127.0.0.1:9", queue_dir=tmp_path, name="quiet", drain=False).close()
-    assert [] == caplog.records
+    assert caplog.records == []
 
 
 def test_selftest_says_what_is_promised_and_that_it_holds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A verdict and exit code 0, and nothing is left behind."""
     root = tmp_path / "queues"
-    assert Exit.EMPTY == main(["selftest", "--queue-dir", str(root), "--kills", "2", "--json", "--seed", "1"])
+    assert main(["selftest", "--queue-dir", str(root), "--kills", "2", "--json", "--seed", "1"]) == Exit.EMPTY
     report = json.loads(capsys.readouterr().out)
     states = {check["name"]: check["state"] for check in report["checks"]}
-    assert {"platform", "file system", "sync latency", "SQLite", "lock", "room", "kills", "events", "ledger"} == set(
-        states
-    )
-    assert [] == report["failed"]
+    assert set(states) == {
+        "platform",
+        "file system",
+        "sync latency",
+        "SQLite",
+        "lock",
+        "room",
+        "kills",
+        "events",
+        "ledger",
+    }
+    assert report["failed"] == []
     assert not root.exists()
 
 
@@ -128,11 +136,11 @@ def test_selftest_leaves_what_it_did_not_make(
     before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
     monkeypatch.setattr(selftest, "_SETTINGS", {"journal_mode": "delete"})
     monkeypatch.setattr(selftest, "_kills", lambda *_: iter(()))
-    assert Exit.BACKLOG == main(["selftest", "--queue-dir", str(root)])
+    assert main(["selftest", "--queue-dir", str(root)]) == Exit.BACKLOG
     out = capsys.readouterr().out
     assert "FAILED   SQLite:" in out
     assert "FAILED: SQLite" in out.splitlines()[-1]
-    assert before == {path: path.stat().st_mtime_ns for path in root.rglob("*")}
+    assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
 
 
 def test_selftest_in_a_directory_that_cannot_be_used_is_an_error_of_usage(
@@ -140,5 +148,5 @@ def test_selftest_in_a_directory_that_cannot_be_used_is_an_error_of_usage(
 ) -> None:
     """Exit code 2 and one line."""
     (tmp_path / "file").write_text("")
-    assert Exit.USAGE == main(["selftest", "--queue-dir", str(tmp_path / "file")])
+    assert main(["selftest", "--queue-dir", str(tmp_path / "file")]) == Exit.USAGE
     assert "selftest: " in capsys.readouterr().err

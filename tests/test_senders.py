@@ -54,5 +54,5 @@ def test_there_is_a_rest_between_making_a_request_and_sending_it(kind: type[Plai
     pipeline: Senders[Parcel] = Senders(kind(notes), 1, lambda: notes.append("rested"))
     pipeline.submit(Parcel(notes))
     pipeline.collect(lambda: notes.append("meanwhile"))
-    assert ["made", "rested", "sent"] == notes[:3]
-    assert (["meanwhile"] if kind is Overlapping else []) == notes[3:]
+    assert notes[:3] == ["made", "rested", "sent"]
+    assert notes[3:] == (["meanwhile"] if kind is Overlapping else [])

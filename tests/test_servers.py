@@ -119,7 +119,7 @@ def test_gunicorn(site: Site, collector: Collector, kind: str, preload: bool) ->
             work()
             assert len(answered) > before + 30
             process.send_signal(signal.SIGTERM)
-            assert 0 == process.wait(30)
+            assert process.wait(30) == 0
         finally:
             process.kill()
             output.close()
@@ -128,7 +128,7 @@ def test_gunicorn(site: Site, collector: Collector, kind: str, preload: bool) ->
     assert len(answered) > 150
     wait_until(lambda: all(_is_free(site, index) for index in range(5)))
     kept = received(collector) + site.stored()
-    assert set() == set(answered) - set(kept), said
+    assert set(answered) - set(kept) == set(), said
     # What the killed worker had in flight may arrive again, with the next owner of its slot.
     site.assert_kept(received(collector), doubled_max=40)
     assert len(list(site.slots.glob("*.sqlite3"))) <= 5
@@ -182,9 +182,9 @@ def test_multiprocessing(site: Site, collector: Collector, method: str) -> None:
     done = subprocess.run(
         [sys.executable, str(program), *arguments], capture_output=True, text=True, timeout=60, check=False
     )
-    assert 0 == done.returncode, done.stderr
+    assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
-    assert 19 == len(site.noted("ack"))
+    assert len(site.noted("ack")) == 19
     kept_at = time.monotonic()
     wait_until(lambda: all(_is_free(site, index) for index in range(8)))
     assert time.monotonic() - kept_at < 10

@@ -27,7 +27,7 @@ def test_a_rise_is_seen_over_the_second_half_only() -> None:
 def test_the_plot_is_text_with_a_line_for_each_level() -> None:
     """No picture is needed to see a leak."""
     lines = plot(samples(lambda n: n), "rss_mib").splitlines()
-    assert "rss_mib:" == lines[0]
+    assert lines[0] == "rss_mib:"
     assert len(lines[1]) < len(lines[1].rstrip()) + 1
     assert lines[1].count("#") < lines[-2].count("#")
 
@@ -36,7 +36,7 @@ def test_the_plot_is_text_with_a_line_for_each_level() -> None:
 @pytest.mark.timeout(120)
 def test_a_short_soak_is_flat_and_loses_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     """Ten seconds with a collector that is away for two of them."""
-    assert 0 == main(["10", "--seed", "1"])
+    assert main(["10", "--seed", "1"]) == 0
     out = capsys.readouterr().out
     assert "verdict: flat, nothing lost" in out
     found = re.search(r"tracked (\d+) ", out)
@@ -49,5 +49,5 @@ def test_a_short_soak_is_flat_and_loses_nothing(capsys: pytest.CaptureFixture[st
 def test_a_soak_that_is_not_flat_fails(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """A check that cannot fail shows nothing."""
     monkeypatch.setitem(soak.ALLOWED, "threads", -1.0)
-    assert 1 == main(["3", "--seed", "1"])
+    assert main(["3", "--seed", "1"]) == 1
     assert "NOT FLAT" in capsys.readouterr().out

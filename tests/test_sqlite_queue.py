@@ -76,7 +76,7 @@ def test_events_come_back_in_the_order_they_were_put(open_queue: OpenQueue) -> N
         queue.put(event)
     queue.put_many(events(3, 700))
     assert events(0, 703) == payloads(queue)
-    assert list(range(1, 704)) == keys(queue)
+    assert keys(queue) == list(range(1, 704))
 
 
 def test_events_survive_closing_and_opening(open_queue: OpenQueue) -> None:
@@ -87,17 +87,17 @@ def test_events_survive_closing_and_opening(open_queue: OpenQueue) -> None:
     queue.close()
     again = open_queue()
     assert events(3, 7) == payloads(again)
-    assert Ledger(accepted=10, delivered=3, pending=7) == again.ledger()
+    assert again.ledger() == Ledger(accepted=10, delivered=3, pending=7)
 
 
 def test_peek_is_bounded_by_count_and_by_bytes(open_queue: OpenQueue) -> None:
     """The bound on bytes is never exceeded, except by a first row that is larger than it."""
     queue = open_queue()
     queue.put_many([b"a" * 100, b"b" * 100, b"c" * 100])
-    assert [b"a" * 100, b"b" * 100] == [row.payload for row in queue.peek(0, 2, 10_000)]
-    assert [b"a" * 100, b"b" * 100] == [row.payload for row in queue.peek(0, 10, 299)]
-    assert [b"b" * 100] == [row.payload for row in queue.peek(1, 10, 1)]
-    assert [] == queue.peek(3, 10, 10_000)
+    assert [row.payload for row in queue.peek(0, 2, 10_000)] == [b"a" * 100, b"b" * 100]
+    assert [row.payload for row in queue.peek(0, 10, 299)] == [b"a" * 100, b"b" * 100]
+    assert [row.payload for row in queue.peek(1, 10, 1)] == [b"b" * 100]
+    assert queue.peek(3, 10, 10_000) == []
 
 
 def test_a_large_backlog_of_large_rows_is_not_read_into_memory(open_queue: OpenQueue) -> None:
@@ -117,8 +117,8 @@ def test_a_large_backlog_of_large_rows_is_not_read_into_memory(open_queue: OpenQ
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(connection_module, "_fetch_up_to", counting)
-        assert [1] == [row.key for row in queue.peek(0, 500, 1_000_000)]
-    assert [1, 2] == read
+        assert [row.key for row in queue.peek(0, 500, 1_000_000)] == [1]
+    assert read == [1, 2]
 
 
 def test_keys_are_never_given_out_twice(open_queue: OpenQueue) -> None:
@@ -129,7 +129,7 @@ def test_keys_are_never_given_out_twice(open_queue: OpenQueue) -> None:
     queue.close()
     again = open_queue()
     again.put(b"{}")
-    assert [6] == keys(again)
+    assert keys(again) == [6]
 
 
 def test_a_put_overtaken_by_another_takes_the_next_key(open_queue: OpenQueue) -> None:
@@ -164,14 +164,14 @@ def test_every_way_out_is_counted_in_the_ledger(open_queue: OpenQueue) -> None:
     queue.ack([1])  # a second time: counts nothing
     queue.reject([4, 5], 400, "refused")
     queue.expire([6, 7, 8])
-    assert 2 == queue.evict(400)
-    assert 1 == queue.requeue([4, 999])
+    assert queue.evict(400) == 2
+    assert queue.requeue([4, 999]) == 1
     expected = Ledger(accepted=100, delivered=4, pending=90, dead=1, expired=3, evicted=2)
-    assert expected == queue.ledger()
+    assert queue.ledger() == expected
     assert_ledger_matches_rows(queue)
     queue.close()
     again = open_queue()
-    assert expected == again.ledger()
+    assert again.ledger() == expected
     assert_ledger_matches_rows(again)
 
 
@@ -216,7 +216,7 @@ def test_the_ledger_adds_up_after_any_program(tmp_path_factory: pytest.TempPathF
                 queue.reject(chosen, 400, "no")
             else:
                 getattr(queue, step)(chosen)
-        assert put == queue.ledger().accepted
+        assert queue.ledger().accepted == put
         assert_ledger_matches_rows(queue)
     queue.close()
 
@@ -247,7 +247,7 @@ def test_dead_letters_tell_why_and_keep_the_bytes(open_queue: OpenQueue) -> None
     queue.reject([1], 422, "alone refused")
     (letter,) = queue.dead_letters()
     assert (1, 422, "alone refused", events(0, 1)[0]) == (letter.key, letter.status, letter.reason, letter.payload)
-    assert 1_600_000_000_000 < letter.time_ms
+    assert letter.time_ms > 1_600_000_000_000
     queue.requeue([1])
     assert [events(1, 1)[0], events(0, 1)[0]] == payloads(queue)
 
@@ -261,11 +261,11 @@ def test_dead_letters_are_bounded_and_nothing_is_ever_discarded(
     queue.put_many(events(0, 5))
     with pytest.raises(DeadLettersFullError, match="3 dead letters"):
         queue.reject([1, 2, 3, 4, 5], 400, "no")
-    assert [1, 2, 3] == [letter.key for letter in queue.dead_letters()]
-    assert Ledger(accepted=5, dead=3, pending=2) == queue.ledger()
-    assert 1 == queue.requeue([2])
+    assert [letter.key for letter in queue.dead_letters()] == [1, 2, 3]
+    assert queue.ledger() == Ledger(accepted=5, dead=3, pending=2)
+    assert queue.requeue([2]) == 1
     queue.reject([4], 400, "no")
-    assert Ledger(accepted=5, dead=3, pending=2) == queue.ledger()
+    assert queue.ledger() == Ledger(accepted=5, dead=3, pending=2)
 
 
 def test_eviction_skips_rows_in_flight(open_queue: OpenQueue) -> None:
@@ -273,18 +273,18 @@ def test_eviction_skips_rows_in_flight(open_queue: OpenQueue) -> None:
     queue = open_queue()
     queue.put_many(events(0, 10))
     queue.peek(0, 6, 1 << 20)
-    assert [1, 2, 3] == queue.hold([1, 2, 3])
+    assert queue.hold([1, 2, 3]) == [1, 2, 3]
     queue.evict(1)
-    assert [1, 2, 3, 5] == keys(queue)[:4]
-    assert [5, 6] == queue.hold([4, 5, 6])
+    assert keys(queue)[:4] == [1, 2, 3, 5]
+    assert queue.hold([4, 5, 6]) == [5, 6]
     queue.evict(1)
-    assert [1, 2, 3, 5, 6, 8] == keys(queue)[:6]
+    assert keys(queue)[:6] == [1, 2, 3, 5, 6, 8]
     queue.settle([1, 2, 3])
     queue.evict(1)
-    assert [2, 3, 5] == keys(queue)[:3]
+    assert keys(queue)[:3] == [2, 3, 5]
     queue.settle()
     queue.evict(10_000)
-    assert [] == keys(queue)
+    assert keys(queue) == []
 
 
 def test_opening_reads_no_more_of_a_long_backlog_than_of_a_short_one(
@@ -341,10 +341,10 @@ def test_a_row_whose_bytes_were_altered_is_set_aside_and_never_returned(
     raw.close()
     again = open_queue()
     assert [events(0, 1)[0], *events(2, 1), *events(4, 1)] == payloads(again)
-    assert Ledger(accepted=5, pending=3, damaged=2) == again.ledger()
+    assert again.ledger() == Ledger(accepted=5, pending=3, damaged=2)
     assert "queue.rows_damaged" in events_in(caplog)
-    assert [-77, -4] == [letter.key for letter in again.dead_letters(after=-1000)]
-    assert 0 == again.requeue([-4])
+    assert [letter.key for letter in again.dead_letters(after=-1000)] == [-77, -4]
+    assert again.requeue([-4]) == 0
 
 
 def test_a_database_of_a_newer_version_is_refused_untouched(open_queue: OpenQueue, slot_dir: Path) -> None:
@@ -358,7 +358,7 @@ def test_a_database_of_a_newer_version_is_refused_untouched(open_queue: OpenQueu
     before = queue.slot.database.read_bytes()
     with pytest.raises(UnknownFormatError, match="left untouched"):
         open_queue()
-    assert before == queue.slot.database.read_bytes()
+    assert queue.slot.database.read_bytes() == before
     assert Slot(slot_dir, 0).acquire()
 
 
@@ -379,12 +379,12 @@ def test_sqlite_is_set_as_the_promise_needs(open_queue: OpenQueue, durability: s
     """Each setting is read back from the live connection."""
     queue = open_queue(durability=durability)
     pragma = queue._connection.pragma
-    assert b"wal" == pragma("journal_mode")
-    assert b"exclusive" == pragma("locking_mode")
-    assert synchronous == pragma("synchronous")
-    assert 2 == pragma("auto_vacuum")
-    assert 0 == pragma("wal_autocheckpoint")
-    assert 0 == pragma("trusted_schema")
+    assert pragma("journal_mode") == b"wal"
+    assert pragma("locking_mode") == b"exclusive"
+    assert pragma("synchronous") == synchronous
+    assert pragma("auto_vacuum") == 2
+    assert pragma("wal_autocheckpoint") == 0
+    assert pragma("trusted_schema") == 0
     assert not queue.slot.database.with_name("0.sqlite3-shm").exists()
 
 
@@ -392,9 +392,9 @@ def test_the_tables_are_sqlitedicts_that_cannot_overwrite_events(open_queue: Ope
     """They can be read as mappings; whatever would rewrite or remove an event is refused."""
     queue = open_queue()
     queue.put(b'{"a":"1"}')
-    assert 1 == len(queue.events)
-    assert b'{"a":"1"}' == queue.events[1][4:]
-    assert [1] == list(queue.events)
+    assert len(queue.events) == 1
+    assert queue.events[1][4:] == b'{"a":"1"}'
+    assert list(queue.events) == [1]
     with pytest.raises(TypeError):
         queue.events[1] = b"other"
     for name in ("update", "clear", "pop", "popitem", "setdefault", "terminate"):
@@ -405,7 +405,7 @@ def test_the_tables_are_sqlitedicts_that_cannot_overwrite_events(open_queue: Ope
     queue.events.close()
     queue.events.__del__()
     queue.put(b'{"a":"2"}')
-    assert 2 == queue.ledger().pending
+    assert queue.ledger().pending == 2
 
 
 def test_files_are_private_whatever_the_umask(open_queue: OpenQueue) -> None:
@@ -415,7 +415,7 @@ def test_files_are_private_whatever_the_umask(open_queue: OpenQueue) -> None:
         queue = open_queue()
         queue.put(b"{}")
         directory = queue.slot.directory
-        assert 0o700 == stat.S_IMODE(directory.stat().st_mode)
+        assert stat.S_IMODE(directory.stat().st_mode) == 0o700
         modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in directory.iterdir()}
         names = ("0.sqlite3", "0.sqlite3-wal", "0.lock", "0.ballast")
         assert dict.fromkeys(names, 0o600) == modes
@@ -453,7 +453,7 @@ def test_a_planted_symbolic_link_is_refused(open_queue: OpenQueue, slot_dir: Pat
     (slot_dir / name).symlink_to(target)
     with pytest.raises(StorageError):
         open_queue()
-    assert b"untouched" == target.read_bytes()
+    assert target.read_bytes() == b"untouched"
 
 
 # ── limits ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -494,7 +494,7 @@ def marked(open_queue: OpenQueue, *, pending: int = 200, **settings: Any) -> Sql
     for _ in range(3):
         queue.ack(keys(queue)[:100])
     assert queue._books.acked == 300
-    assert 300 + pending == len(queue.events)
+    assert len(queue.events) == 300 + pending
     return queue
 
 
@@ -502,10 +502,10 @@ def test_rows_that_were_acked_are_gone_for_all_who_ask(open_queue: OpenQueue) ->
     """Though they are still in the table; also for a second ack, for whoever opens the queue next, and for `evict`."""
     queue = marked(open_queue)
     for _ in range(2):
-        assert (300, 200) == (queue.ledger().delivered, queue.ledger().pending)
+        assert (queue.ledger().delivered, queue.ledger().pending) == (300, 200)
         assert 301 == queue.oldest_key() == keys(queue)[0]
         assert (row := queue.oldest()) is not None
-        assert 301 == row.key
+        assert row.key == 301
         queue.ack(range(101, 201))
         queue.expire([7, 8])
         queue.reject([9], 400, "refused")
@@ -513,7 +513,7 @@ def test_rows_that_were_acked_are_gone_for_all_who_ask(open_queue: OpenQueue) ->
         queue.close()
         queue = open_queue()
     queue.evict(1)
-    assert 302 == queue.oldest_key()
+    assert queue.oldest_key() == 302
     queue.put(b"after")
     assert payloads(queue)[-1] == b"after"
     assert_ledger_matches_rows(queue)
@@ -523,11 +523,11 @@ def test_rows_that_were_acked_leave_the_table_when_nothing_is_pending(open_queue
     """At once, with a few pages of log."""
     queue = marked(open_queue, pending=100)
     queue.ack(keys(queue))
-    assert [] == queue.peek(0, 10, 1000)
-    assert 0 == len(queue.events)
-    assert 400 == queue.ledger().delivered
+    assert queue.peek(0, 10, 1000) == []
+    assert len(queue.events) == 0
+    assert queue.ledger().delivered == 400
     queue.put(b"next")
-    assert [401] == keys(queue)
+    assert keys(queue) == [401]
 
 
 def test_rows_that_were_acked_leave_the_table_when_the_queue_is_closed(open_queue: OpenQueue) -> None:
@@ -536,11 +536,11 @@ def test_rows_that_were_acked_leave_the_table_when_the_queue_is_closed(open_queu
     queue.put_many([b"x" * 4000] * 6000)
     while rows := queue.peek(0, 500, 1 << 30):
         queue.ack([row.key for row in rows])
-    assert 5000 < len(queue.events)
+    assert len(queue.events) > 5000
     queue.close()
     queue = open_queue()
-    assert 0 == len(queue.events)
-    assert (6000, 0) == (queue.ledger().delivered, queue.ledger().pending)
+    assert len(queue.events) == 0
+    assert (queue.ledger().delivered, queue.ledger().pending) == (6000, 0)
 
 
 def test_a_put_that_comes_in_between_is_not_swept(open_queue: OpenQueue, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -556,8 +556,8 @@ def test_a_put_that_comes_in_between_is_not_swept(open_queue: OpenQueue, monkeyp
         real(connection, statements)
 
     monkeypatch.setattr(connection_module.Connection, "script", script)
-    assert [] == queue.peek(400, 10, 1000)
-    assert [b"in between"] == payloads(queue)
+    assert queue.peek(400, 10, 1000) == []
+    assert payloads(queue) == [b"in between"]
     assert_ledger_matches_rows(queue)
 
 
@@ -566,13 +566,13 @@ def test_what_is_acked_out_of_turn_is_deleted(open_queue: OpenQueue) -> None:
     queue = open_queue()
     queue.put_many(events(1, 1000))
     queue.ack(range(101, 201))
-    assert 0 == queue._books.acked
-    assert 900 == len(queue.events)
+    assert queue._books.acked == 0
+    assert len(queue.events) == 900
     queue.ack(range(1, 101))
-    assert 100 == queue._books.acked
+    assert queue._books.acked == 100
     queue.ack(range(201, 301))
-    assert 300 == queue._books.acked
-    assert 900 == len(queue.events)
+    assert queue._books.acked == 300
+    assert len(queue.events) == 900
     assert_ledger_matches_rows(queue)
 
 
@@ -582,7 +582,7 @@ def test_a_full_queue_makes_room_of_what_was_acked(open_queue: OpenQueue) -> Non
     with pytest.raises(QueueFullError):
         queue.put_many([b"x" * 500] * 5000)
     queue.ack(keys(queue)[:300])
-    assert 300 == queue._books.acked
+    assert queue._books.acked == 300
     for _ in range(250):
         queue.put(b"x" * 500)
     assert_ledger_matches_rows(queue)
@@ -592,7 +592,7 @@ def test_shrinking_sweeps_first(open_queue: OpenQueue) -> None:
     """Also while others are pending: some rows at a time."""
     queue = marked(open_queue)
     assert queue.shrink()
-    assert 200 == len(queue.events)
+    assert len(queue.events) == 200
     assert keys(queue) == list(range(301, 501))
 
 
@@ -606,8 +606,8 @@ def test_an_altered_mark_hides_nothing(open_queue: OpenQueue, name: str, bit: in
     connection.execute("UPDATE meta SET value = ? WHERE key = ?", (value ^ (1 << bit), name))
     queue.close()
     queue = open_queue()
-    assert list(range(1, 501)) == keys(queue)
-    assert (0, 500) == (queue.ledger().delivered, queue.ledger().pending)
+    assert keys(queue) == list(range(1, 501))
+    assert (queue.ledger().delivered, queue.ledger().pending) == (0, 500)
     assert_ledger_matches_rows(queue)
 
 
@@ -617,8 +617,8 @@ def test_the_mark_does_not_pass_rows_that_are_counted_and_cannot_be_seen(open_qu
     queue.put_many(events(1, 1000))
     queue._connection.execute("DELETE FROM events WHERE key <= 100")  # as if they were hidden
     queue.ack(range(101, 301))
-    assert 0 == queue._books.acked
-    assert 200 == queue.ledger().delivered
+    assert queue._books.acked == 0
+    assert queue.ledger().delivered == 200
 
 
 def test_no_key_below_the_mark_is_given_out(open_queue: OpenQueue) -> None:
@@ -647,9 +647,9 @@ def test_the_mark_outlives_a_correction_of_the_counts(open_queue: OpenQueue, bit
     while rows := queue.peek(0, 100, 1 << 20):
         delivered += [row.key for row in rows]
         queue.ack([row.key for row in rows])
-    assert list(range(301, 501)) == delivered
+    assert delivered == list(range(301, 501))
     assert queue.oldest_key() is None
-    assert 0 == queue.ledger().pending
+    assert queue.ledger().pending == 0
     assert_ledger_matches_rows(queue)
 
 
@@ -663,7 +663,7 @@ def test_a_damaged_row_that_was_delivered_is_not_counted_again(open_queue: OpenQ
     shutil.copytree(queue.slot.directory, copy.directory)
     with SqliteQueue.take(copy) as again:
         ledger = again.ledger()
-        assert (400, 0, 0) == (ledger.delivered, ledger.damaged, ledger.pending)
+        assert (ledger.delivered, ledger.damaged, ledger.pending) == (400, 0, 0)
 
 
 def test_a_file_of_a_version_without_a_mark_is_taken_as_it_is(open_queue: OpenQueue) -> None:
@@ -690,13 +690,13 @@ def test_a_mark_hides_nothing_that_is_salvaged_into_its_file(open_queue: OpenQue
     new.put_many(events(1, 1000))
     for first in range(1, 901, 100):
         new.ack(range(first, first + 100))
-    assert 900 == new._books.acked
+    assert new._books.acked == 900
     new.close()
     hidden.rename(aside)
     queue = open_queue()
     rows = payloads(queue)
     assert events(1, 1000)[900:] == rows[:100]
-    assert 200 == len(rows[100:])
+    assert len(rows[100:]) == 200
     assert_ledger_matches_rows(queue)
 
 
@@ -743,7 +743,7 @@ def test_disk_space_is_given_back(open_queue: OpenQueue) -> None:
     before = queue.slot.database.stat().st_size
     assert queue.shrink()
     assert queue.slot.database.stat().st_size < before * 0.05
-    assert 0 == queue.slot.wal.stat().st_size
+    assert queue.slot.wal.stat().st_size == 0
 
 
 def test_without_headroom_nothing_is_accepted(open_queue: OpenQueue, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -759,7 +759,7 @@ def test_without_headroom_nothing_is_accepted(open_queue: OpenQueue, monkeypatch
             queue.put(b"{}")
         assert not queue.slot.ballast.exists()
     queue.put(b"{}")
-    assert 1 == queue.ledger().pending
+    assert queue.ledger().pending == 1
 
 
 # ── threads ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -803,9 +803,9 @@ def test_an_error_reaches_the_caller_whose_event_it_was(open_queue: OpenQueue) -
         thread.start()
     for thread in threads:
         thread.join()
-    assert list(range(0, 400, 10)) == sorted(failed)
+    assert sorted(failed) == list(range(0, 400, 10))
     assert sorted(stored) == sorted(int(payload[:6]) for payload in payloads(queue))
-    assert 360 == len(stored)
+    assert len(stored) == 360
 
 
 def test_the_file_stops_growing_where_events_are_tracked_all_the_time(
@@ -822,10 +822,10 @@ def test_the_file_stops_growing_where_events_are_tracked_all_the_time(
             queue.ack([row.key for row in rows])
             queue.settle()
             sizes.append(queue.used_bytes())
-        assert (6000, 100) == (queue.ledger().delivered, queue.ledger().pending)
+        assert (queue.ledger().delivered, queue.ledger().pending) == (6000, 100)
         assert max(sizes) < 400 * 4096
         assert max(sizes[30:]) <= max(sizes[:30])
-        assert 100 == len(queue.peek(0, 1000, 1 << 20))
+        assert len(queue.peek(0, 1000, 1 << 20)) == 100
 
 
 def test_a_backlog_that_is_drained_is_not_swept_in_steps(
@@ -837,7 +837,7 @@ def test_a_backlog_that_is_drained_is_not_swept_in_steps(
         queue.put_many([b"x" * 400] * 1000)
         for _ in range(9):
             queue.ack([row.key for row in queue.peek(0, 100, 1 << 20)])
-        assert (1000,) == queue._connection.select_one("SELECT count(*) FROM events")
+        assert queue._connection.select_one("SELECT count(*) FROM events") == (1000,)
 
 
 def test_an_empty_slot_keeps_no_room_on_the_disk(open_queue: OpenQueue, slot_dir: Path) -> None:
@@ -882,5 +882,5 @@ def test_every_use_of_a_queue_passes_the_gate(open_queue: OpenQueue) -> None:
                 continue
             passed.append(name)
     queue._pid = os.getpid()
-    assert [] == passed
-    assert 1 == queue.pending()
+    assert passed == []
+    assert queue.pending() == 1

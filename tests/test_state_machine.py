@@ -426,9 +426,9 @@ class QueueMachine(RuleBasedStateMachine):
             return
         pending, dead, *_ = self.rows()
         known = self.acknowledged | self.unknown
-        assert set() == self.acknowledged - (pending | self.received | dead | self.altered | self.gone)
-        assert set() == self.received - known
-        assert set() == (pending | dead) - known
+        assert self.acknowledged - (pending | self.received | dead | self.altered | self.gone) == set()
+        assert self.received - known == set()
+        assert (pending | dead) - known == set()
 
     @invariant()
     def the_ledger_adds_up(self) -> None:
@@ -440,7 +440,7 @@ class QueueMachine(RuleBasedStateMachine):
             ledger = self.queue.ledger()
         finally:
             PLAN.is_paused = False
-        assert (pending, dead) == (ledger.pending, ledger.dead)
+        assert (ledger.pending, ledger.dead) == (pending, dead)
         ways = (ledger.delivered, ledger.expired, ledger.evicted, ledger.damaged, ledger.discarded)
         assert ledger.accepted == pending + dead + sum(ways)
         assert min(ways) >= 0
@@ -470,10 +470,10 @@ class QueueMachine(RuleBasedStateMachine):
         self.nothing_is_lost_or_invented()
         self.the_ledger_adds_up()
         assert self.queue.oldest_key() is None
-        assert 0 == self.queue.ledger().pending
-        assert 0 == len(self.queue.events)
+        assert self.queue.ledger().pending == 0
+        assert len(self.queue.events) == 0
         self.queue.put(self.event())
-        assert 1 == self.queue.ledger().pending
+        assert self.queue.ledger().pending == 1
 
 
 PROFILE: Final[dict[str, Any]] = {

@@ -46,5 +46,5 @@ def test_a_subinterpreter_tracks_and_delivers(tmp_path: Path) -> None:
         done = subprocess.run(
             [sys.executable, "-c", OUTSIDE], input=code, capture_output=True, text=True, timeout=60, check=False
         )
-        assert (0, "True 1") == (done.returncode, done.stdout.strip()), done.stderr
-        assert 1 == len(collector.eids())
+        assert (done.returncode, done.stdout.strip()) == (0, "True 1"), done.stderr
+        assert len(collector.eids()) == 1

@@ -54,7 +54,7 @@ def test_every_setter_sets_its_field_and_returns_the_subject() -> None:
         "ua": "Firefox",
         "tnuid": "nuid",
     }
-    assert expected == subject.standard_nv_pairs
+    assert subject.standard_nv_pairs == expected
     wire = wire_of(subject, None)
     assert {field: str(value) for field, value in expected.items()} == {field: wire[field] for field in expected}
 
@@ -90,7 +90,7 @@ def test_a_platform_among_an_events_own_fields_yields_only_to_one_that_was_set(
     """The default is for when nobody said anything."""
     emitter = RecordingEmitter()
     Tracker("shop", emitter, tracker_subject).track(Event({"e": "pv", "p": "srv"}))
-    assert expected == emitter.events[0].wire["p"]
+    assert emitter.events[0].wire["p"] == expected
 
 
 def test_a_field_is_cleared_by_none() -> None:

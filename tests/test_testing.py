@@ -68,10 +68,10 @@ def test_all_trackers_record_to_the_fixture(tracked_events: TrackedEvents, recor
     """And their own emitters get nothing, by `track` and by `track_many`."""
     tracker = Tracker("shop", recording_emitter)
     eids = [tracker.track(PageView("a")), *tracker.track_many([PageView("b"), PageView("c")])]
-    assert eids == [event.eid for event in tracked_events]
+    assert [event.eid for event in tracked_events] == eids
     assert (len(tracked_events), tracked_events[-1].wire["url"]) == (3, "c")
     assert isinstance(tracked_events[0], RecordedEvent)
-    assert ["b", "c"] == [event.wire["url"] for event in tracked_events[1:]]
+    assert [event.wire["url"] for event in tracked_events[1:]] == ["b", "c"]
     assert recording_emitter.events == []
     tracked_events.clear()
     assert list(tracked_events) == []

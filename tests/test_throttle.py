@@ -58,7 +58,7 @@ def test_a_drain_that_disturbs_nobody_does_not_rest(site: Site) -> None:
     """No event comes in."""
     for _ in range(100):
         site.batch(came=0)
-        assert 0 == site.work(0.001)
+        assert site.work(0.001) == 0
     assert not site.pace.is_gentle
 
 
@@ -107,7 +107,7 @@ def test_no_rest_while_somebody_waits(site: Site) -> None:
     """`flush` and `close` do."""
     site.batch(came=1)
     site.is_hurried = True
-    assert 0 == site.work(0.01)
+    assert site.work(0.01) == 0
 
 
 def test_no_rest_where_the_queue_would_grow(site: Site) -> None:

@@ -91,12 +91,12 @@ def test_both_orders_of_the_constructors_arguments_mean_the_same() -> None:
         Tracker((emitter,), subject, "cf", app_id="aid", encode_base64=False, json_encoder=encoder),
     ]
     for tracker in made:
-        assert ([emitter], subject, False, encoder) == (
+        assert (
             tracker.emitters,
             tracker.subject,
             tracker.encode_base64,
             tracker.json_encoder,
-        )
+        ) == ([emitter], subject, False, encoder)
         assert tracker.standard_nv_pairs == {"tv": fields.TRACKER_VERSION, "tna": "cf", "aid": "aid"}
         assert tracker.get_namespace() == "cf"
 
@@ -105,7 +105,7 @@ def test_a_tracker_needs_no_more_than_an_emitter() -> None:
     """Then its events have neither a namespace nor an application."""
     emitter = RecordingEmitter()
     Tracker(emitter).track(PageView("u"))
-    assert {"e", "url", "p", "tv", "eid", "dtm"} == set(emitter.events[0].wire)
+    assert set(emitter.events[0].wire) == {"e", "url", "p", "tv", "eid", "dtm"}
     assert Tracker(emitter).get_namespace() == ""
 
 
@@ -154,9 +154,9 @@ def test_every_event_has_an_id_of_its_own_which_track_returns() -> None:
     tracker = Tracker("ns", emitter)
     event = PageView("u")
     eids = [tracker.track(event) for _ in range(1000)]
-    assert eids == [recorded.eid for recorded in emitter.events]
+    assert [recorded.eid for recorded in emitter.events] == eids
     assert len(set(eids)) == 1000
-    assert {4} == {UUID(eid).version for eid in [*eids, Tracker.get_uuid()]}
+    assert {UUID(eid).version for eid in [*eids, Tracker.get_uuid()]} == {4}
     assert all(str(UUID(eid)) == eid for eid in eids)
 
 
@@ -199,7 +199,7 @@ def test_a_payload_is_one_json_object_of_text() -> None:
     assert payload.endswith(b'"}')
     spliced = json.loads(payload[:-1] + b',"stm":"1"}')
     assert spliced.pop("stm") == "1"
-    assert {str} == {type(value) for value in spliced.values()}
+    assert {type(value) for value in spliced.values()} == {str}
 
 
 def test_an_event_is_encoded_once_for_all_emitters() -> None:
@@ -253,7 +253,7 @@ def test_an_emitter_that_derives_from_a_durable_one_and_overrides_input_sees_the
 
     emitter = Filter()
     eid = Tracker("ns", emitter).track(PageView("u"))
-    assert [eid] == [wire["eid"] for wire in emitter.inputs]
+    assert [wire["eid"] for wire in emitter.inputs] == [eid]
     assert emitter.payloads == []
 
 
@@ -418,7 +418,7 @@ def test_a_complete_payload_is_an_events_finished_fields() -> None:
     """It is given to no emitter."""
     emitter = RecordingEmitter()
     payload = Tracker("ns", emitter).complete_payload(PageView("u"))
-    assert {"e", "url", "p", "tv", "tna", "eid", "dtm"} == set(payload.get())
+    assert set(payload.get()) == {"e", "url", "p", "tv", "tna", "eid", "dtm"}
     assert emitter.payloads == []
 
 
@@ -430,7 +430,7 @@ def test_payloads_can_be_tracked_as_in_the_older_generation() -> None:
     context = [SelfDescribingJson(SCHEMA, {"a": 1})]
     assert tracker.complete_payload(payload, context, 5, Subject().set_user_id("bob")) is tracker
     completed = emitter.events[0]
-    assert ("bob", "5", context) == (completed.wire["uid"], completed.wire["ttm"], completed.contexts)
+    assert (completed.wire["uid"], completed.wire["ttm"], completed.contexts) == ("bob", "5", context)
     assert tracker.track(Payload(completed.wire)) is tracker
     assert emitter.events[0] == emitter.events[1]
     assert payload.get() == {"e": "pv", "url": "u"}
@@ -443,7 +443,7 @@ def test_a_payload_without_an_id_and_a_time_gets_them() -> None:
     for _ in range(2):
         tracker.track(Payload({"e": "pv", "p": "pc", "tv": "py-0.9.0"}))
     assert first.payloads == second.payloads
-    assert 2 == len({event.eid for event in first.events})
+    assert len({event.eid for event in first.events}) == 2
     assert all(abs(int(event.wire["dtm"]) - time.time() * 1000) < 60_000 for event in first.events)
 
 

@@ -87,7 +87,7 @@ def test_a_flipped_bit_in_a_wal_costs_one_event_at_most_whatever_was_checkpointe
         position = len(files.database) + rng.randrange(len(files.wal))
         slot = files.flipped(position, rng.randrange(8)).write(tmp_path / str(number))
         found += [f"{position}: {problem}" for problem in judge(files, observe(slot), are_counts_sound=False)]
-    assert [] == found
+    assert found == []
 
 
 def test_a_checkpoint_starts_the_wal_anew_at_once(tmp_path: Path) -> None:
@@ -98,8 +98,8 @@ def test_a_checkpoint_starts_the_wal_anew_at_once(tmp_path: Path) -> None:
         assert len(read_wal(queue.slot.wal).frames) > 100
         queue._books.checkpoint()
         wal = read_wal(queue.slot.wal)
-        assert 1 == len(wal.frames)
-        assert 1 == wal.recovered
+        assert len(wal.frames) == 1
+        assert wal.recovered == 1
 
 
 def test_frames_that_no_commit_follows_take_nothing_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,7 +158,7 @@ def test_a_flipped_bit_in_the_list_of_free_pages_costs_nothing(with_free_pages: 
                 for problem in judge(with_free_pages, observe(slot), lost_max=0)
                 if not problem.startswith("altered bytes left")  # those that were put here
             ]
-    assert [] == found
+    assert found == []
 
 
 @pytest.mark.parametrize("is_large", [False, True])
@@ -175,7 +175,7 @@ def test_rows_that_a_page_does_not_count_are_found_in_a_file_of_any_size(
     slot = replace(files, database=content).write(tmp_path / "slot")
     with SqliteQueue.take(slot) as queue:
         out = set(drained(queue, 5))
-        assert 0 == queue.ledger().pending
+        assert queue.ledger().pending == 0
     assert files.pending == out
 
 
@@ -264,7 +264,7 @@ def test_a_sector_that_cannot_be_read_is_damage_of_that_sector(
         slot.database.write_bytes(b"\0" + files.database[1:])
     unreadable(monkeypatch, slot.wal if suffix == "-wal" else slot.database, first, first + 511)
     seen = observe(slot)
-    assert [] == judge(files, seen, lost_max=10, are_counts_sound=False)
+    assert judge(files, seen, lost_max=10, are_counts_sound=False) == []
     assert {name for name in seen.files if "salvaged" in name}
 
 
@@ -304,7 +304,7 @@ def test_want_of_descriptors_is_no_empty_wal(tmp_path: Path, monkeypatch: pytest
         with pytest.raises(StorageError, match="Too many open files"):
             SqliteQueue.take(slot)
     assert files.wal == slot.wal.read_bytes()
-    assert [] == judge(files, observe(Slot(slot.directory, 0)), lost_max=0)
+    assert judge(files, observe(Slot(slot.directory, 0)), lost_max=0) == []
 
 
 # ── taking over in steps ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -322,12 +322,12 @@ def test_producers_go_on_at_once_and_what_waits_counts_as_pending(damaged: tuple
     files, slot = damaged
     with SqliteQueue.take(slot) as queue:
         queue.put(LAST_WORDS)
-        assert 1 == len(queue.events)
+        assert len(queue.events) == 1
         assert len(files.pending) + 1 == queue.ledger().pending
         assert len(files.dead) == queue.ledger().dead
         out = list(drained(queue))
         assert sorted([*files.pending, LAST_WORDS]) == sorted(out)
-        assert (0, 0) == (queue.ledger().pending, queue.ledger().damaged)
+        assert (queue.ledger().pending, queue.ledger().damaged) == (0, 0)
 
 
 def test_what_was_taken_over_and_delivered_does_not_come_back_after_a_crash(
@@ -348,7 +348,7 @@ def test_what_was_taken_over_and_delivered_does_not_come_back_after_a_crash(
         queue.close()
         slot, queue = copy, SqliteQueue.take(copy)
     assert sorted(files.pending) == sorted(out)
-    assert (0, 0) == (queue.ledger().pending, queue.ledger().damaged)
+    assert (queue.ledger().pending, queue.ledger().damaged) == (0, 0)
     queue.close()
 
 
@@ -363,16 +363,16 @@ def test_a_queue_is_not_called_empty_while_rows_cannot_be_taken_over(
 
     with monkeypatch.context() as patch, SqliteQueue.take(slot) as queue:
         patch.setattr("durable_tracker.engines.sqlite.restore.TakingOver._store", full)
-        assert 0 == queue.oldest_key()
+        assert queue.oldest_key() == 0
         assert len(files.pending) == queue.ledger().pending
         with pytest.raises(QueueFullError):
             queue.peek(0, 10, 1 << 20)
     with monkeypatch.context() as patch:
         patch.setattr("durable_tracker.engines.sqlite.restore.TakingOver._store", full)
-        assert Exit.BACKLOG == drain([str(slot.directory), "--timeout", "0.2", "--quiet"])
+        assert drain([str(slot.directory), "--timeout", "0.2", "--quiet"]) == Exit.BACKLOG
     with SqliteQueue.take(Slot(slot.directory, 0)) as queue, Lines() as lines:
         assert files.pending == set(drained(queue))
-    assert ["queue.file_salvaged"] == lines.lines
+    assert lines.lines == ["queue.file_salvaged"]
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -405,5 +405,5 @@ def test_a_store_that_fails_now_and_then_loses_nothing_that_is_taken_over(
                 continue
             out += [row.payload for row in rows]
             queue.ack([row.key for row in rows])
-        assert (0, 0) == (queue.ledger().pending, queue.ledger().damaged)
+        assert (queue.ledger().pending, queue.ledger().damaged) == (0, 0)
     assert sorted(files.pending) == sorted(out)

@@ -51,16 +51,16 @@ def test_a_sound_queue_is_said_to_be_sound_and_left_as_it_is(
     """Exit code 0; the bytes of a closed queue do not change."""
     slot = closed.write(tmp_path / "slot")
     before = contents(slot.directory)
-    assert Exit.EMPTY == main(["verify", str(slot.database)])
+    assert main(["verify", str(slot.database)]) == Exit.EMPTY
     assert f"sound; pending {len(closed.pending)}, dead letters {len(closed.dead)}" in capsys.readouterr().out
-    assert before == contents(slot.directory)
+    assert contents(slot.directory) == before
 
 
 def test_a_queue_that_was_killed_is_sound(crashed: Files, tmp_path: Path) -> None:
     """Its WAL is merged, as by any opening, and all events are there afterwards."""
     slot = crashed.write(tmp_path / "slot")
-    assert Exit.EMPTY == main(["verify", str(slot.directory)])
-    assert [] == judge(crashed, observe(slot), lost_max=0)
+    assert main(["verify", str(slot.directory)]) == Exit.EMPTY
+    assert judge(crashed, observe(slot), lost_max=0) == []
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_damage_is_named_and_nothing_is_touched(
     """Exit code 4, one line for each problem, and the same bytes as before."""
     slot = replace(closed, database=damage(closed.database)).write(tmp_path / "slot")
     before = contents(slot.directory)
-    assert Exit.UNREADABLE == main(["verify", "--json", str(slot.database)])
+    assert main(["verify", "--json", str(slot.database)]) == Exit.UNREADABLE
     report = json.loads(capsys.readouterr().out)
     assert not report["is_sound"]
     assert [problem for problem in report["problems"] if said in problem], report
@@ -96,12 +96,12 @@ def test_a_wal_that_sqlite_would_give_up_is_named_and_kept(
     """Opening it would throw away what stands beyond: verify does not, and salvage takes it over."""
     slot = crashed.flipped(len(crashed.database) + 32 + 5 * (PAGE_SIZE + 24) + 1000, 2).write(tmp_path / "slot")
     before = contents(slot.directory)
-    assert Exit.UNREADABLE == main(["verify", str(slot.database)])
+    assert main(["verify", str(slot.database)]) == Exit.UNREADABLE
     assert "frame 6 of the WAL is damaged" in capsys.readouterr().out
-    assert before == contents(slot.directory)
-    assert Exit.EMPTY == main(["salvage", str(slot.database)])
+    assert contents(slot.directory) == before
+    assert main(["salvage", str(slot.database)]) == Exit.EMPTY
     seen = observe(slot)
-    assert [] == judge(crashed, seen, is_seen_by_sqlite=False)
+    assert judge(crashed, seen, is_seen_by_sqlite=False) == []
     assert [before["0.sqlite3-wal"]] == [path.read_bytes() for path in slot.directory.glob("0.salvaged-*-wal")]
 
 
@@ -111,14 +111,14 @@ def test_salvage_takes_intact_rows_over_and_keeps_the_damaged_file(
     """By hand what the emitter does by itself; a second verify finds nothing."""
     damaged = replace(closed, database=alter_row(closed.database))
     slot = damaged.write(tmp_path / "slot")
-    assert Exit.EMPTY == main(["salvage", str(slot.database)])
+    assert main(["salvage", str(slot.database)]) == Exit.EMPTY
     out = capsys.readouterr().out
     assert "fail their checksum" in out
     assert "kept: " in out
     assert [damaged.database] == [path.read_bytes() for path in slot.directory.glob("0.salvaged-*.sqlite3")]
-    assert Exit.EMPTY == main(["verify", str(slot.database)])
+    assert main(["verify", str(slot.database)]) == Exit.EMPTY
     seen = observe(slot)
-    assert [] == judge(closed, seen, is_seen_by_sqlite=False)
+    assert judge(closed, seen, is_seen_by_sqlite=False) == []
     assert {payload(40)} == closed.pending - set(seen.out)
 
 
@@ -128,19 +128,19 @@ def test_salvage_refuses_a_sound_queue_unless_forced(
     """Exit code 2, and nothing was touched; with --force every event is taken over."""
     slot = closed.write(tmp_path / "slot")
     before = contents(slot.directory)
-    assert Exit.USAGE == main(["salvage", str(slot.database)])
+    assert main(["salvage", str(slot.database)]) == Exit.USAGE
     assert "is sound" in capsys.readouterr().err
-    assert before == contents(slot.directory)
-    assert Exit.EMPTY == main(["salvage", "--force", str(slot.database)])
-    assert [] == judge(closed, observe(slot), lost_max=0, is_seen_by_sqlite=False)
+    assert contents(slot.directory) == before
+    assert main(["salvage", "--force", str(slot.database)]) == Exit.EMPTY
+    assert judge(closed, observe(slot), lost_max=0, is_seen_by_sqlite=False) == []
 
 
 def test_salvage_refuses_a_queue_of_another_format(closed: Files, tmp_path: Path) -> None:
     """A newer version's queue is no damage."""
     future = closed.database[:63] + b"\x02" + closed.database[64:]
     slot = replace(closed, database=future).write(tmp_path / "slot")
-    assert Exit.UNREADABLE == main(["salvage", str(slot.database)])
-    assert future == slot.database.read_bytes()
+    assert main(["salvage", str(slot.database)]) == Exit.UNREADABLE
+    assert slot.database.read_bytes() == future
 
 
 @pytest.mark.parametrize("command", ["verify", "salvage"])
@@ -150,11 +150,11 @@ def test_a_queue_in_use_is_left_alone(
     """Exit code 3, with the owner's pid."""
     slot = closed.write(tmp_path / "slot")
     with SqliteQueue.take(Slot(slot.directory, 0)):
-        assert Exit.BUSY == main([command, str(slot.database)])
+        assert main([command, str(slot.database)]) == Exit.BUSY
     assert "in use by process" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments", [["verify", "nowhere"], ["salvage", "nowhere"], ["salvage"]])
 def test_a_queue_that_does_not_exist_is_an_error_of_usage(arguments: list[str]) -> None:
     """Exit code 2; salvage never guesses what it is about."""
-    assert Exit.USAGE == main(arguments)
+    assert main(arguments) == Exit.USAGE

@@ -111,7 +111,7 @@ def test_an_event_that_was_put_is_delivered(rig: Callable[..., Rig]) -> None:
         one.wait_until_asleep()
         one.put(number)
         wait_until(one.is_empty)
-    assert [["0"], ["1"], ["2"], ["3"], ["4"]] == one.transport.batches
+    assert one.transport.batches == [["0"], ["1"], ["2"], ["3"], ["4"]]
 
 
 def test_a_backlog_is_delivered_at_the_start(rig: Callable[..., Rig]) -> None:
@@ -120,7 +120,7 @@ def test_a_backlog_is_delivered_at_the_start(rig: Callable[..., Rig]) -> None:
     one.put(1, 2, 3)
     one.worker.start()
     wait_until(one.is_empty)
-    assert [["1", "2", "3"]] == one.transport.batches
+    assert one.transport.batches == [["1", "2", "3"]]
 
 
 def test_events_gather_while_the_first_one_lingers(rig: Callable[..., Rig]) -> None:
@@ -131,10 +131,10 @@ def test_events_gather_while_the_first_one_lingers(rig: Callable[..., Rig]) -> N
     one.put(1)
     wait_until(lambda: one.worker.wake_at == 3)
     one.put(2)
-    assert [] == one.transport.batches
+    assert one.transport.batches == []
     one.put(3)
     wait_until(one.is_empty)
-    assert [["1", "2", "3"]] == one.transport.batches
+    assert one.transport.batches == [["1", "2", "3"]]
 
 
 def test_a_linger_ends_by_itself(rig: Callable[..., Rig]) -> None:
@@ -319,7 +319,7 @@ def test_the_thread_outlives_what_nobody_foresaw(
     assert not one.worker.flush(20)
     is_short = False
     assert one.worker.flush(20) or one.worker.flush(20)
-    assert ["1", "2"] == sorted(number for batch in one.transport.batches for number in batch)
+    assert sorted(number for batch in one.transport.batches for number in batch) == ["1", "2"]
     failures = [vars(record) for record in caplog.records if vars(record)["event"] == "worker.failed"]
     assert "MemoryError at " in failures[0]["error"]
     assert "payload" not in str(failures[0]["error"])
@@ -345,7 +345,7 @@ def test_the_thread_outlives_an_error_of_the_storage(
     one.wait_until_asleep()
     one.put(1)
     wait_until(one.is_empty)
-    assert 1 == events_in(caplog).count("worker.storage_failed")
+    assert events_in(caplog).count("worker.storage_failed") == 1
 
 
 def test_a_closed_queue_ends_the_thread_quietly(rig: Callable[..., Rig], caplog: pytest.LogCaptureFixture) -> None:
@@ -358,7 +358,7 @@ def test_a_closed_queue_ends_the_thread_quietly(rig: Callable[..., Rig], caplog:
     one.queue.close()
     one.transport.gate.set()
     assert one.worker.join(10)
-    assert [] == events_in(caplog)
+    assert events_in(caplog) == []
     assert not one.worker._alive.locked()
 
 
@@ -384,9 +384,9 @@ def test_a_full_speed_producer_wakes_the_worker_no_more_than_it_needs(rig: Calla
     one.put(0)
     one.worker.start()
     assert one.transport.entered.wait(10)
-    assert NEVER == one.worker.wake_at
+    assert one.worker.wake_at == NEVER
     one.put(*range(1, 200))
-    assert 0 == one.worker._signals.qsize()
+    assert one.worker._signals.qsize() == 0
 
 
 # ── threads that do not start, or die ────────────────────────────────────────────────────────────────────────────────
@@ -405,9 +405,9 @@ def test_a_thread_that_cannot_be_started_is_tried_again_by_the_next_put(
         patch.setattr(_thread, "start_new_thread", refuse)
         one.worker.start()
         one.put(1, 2)
-        assert "no thread could be started: can't start new thread" == one.worker.why_stopped
+        assert one.worker.why_stopped == "no thread could be started: can't start new thread"
         assert not one.worker.flush(5)
-    assert 1 == events_in(caplog).count("worker.not_started")
+    assert events_in(caplog).count("worker.not_started") == 1
     one.put(3)
     wait_until(one.is_empty)
     assert not one.worker.why_stopped
@@ -435,12 +435,12 @@ def test_a_thread_that_has_died_is_started_by_the_next_put(
             time.sleep(0.03)
             one.put(number)
         wait_until(lambda: one.worker.why_stopped is not None and one.worker.wake_at == 0)
-    assert "the thread has died: GreenletExit" == one.worker.why_stopped
+    assert one.worker.why_stopped == "the thread has died: GreenletExit"
     time.sleep(0.03)
     one.put(4)
     wait_until(one.is_empty)
     assert not one.worker.why_stopped
-    assert 1 == events_in(caplog).count("worker.died")
+    assert events_in(caplog).count("worker.died") == 1
 
 
 @pytest.mark.parametrize("error", [SystemExit, asyncio.CancelledError])
@@ -476,7 +476,7 @@ def test_a_flush_by_a_callback_does_not_wait_for_itself(tmp_path: Path) -> None:
     emitter = Emitter("localhost", queue_dir=tmp_path, transport=GatedTransport(), batch_size=1, on_success=on_success)
     emitter.put_many([EVENT % number for number in range(3)])
     wait_until(lambda: len(answers) == 3)
-    assert [False, False, True] == answers
+    assert answers == [False, False, True]
 
 
 def test_a_flush_does_not_wait_until_a_collector_wants_to_be_asked_again(tmp_path: Path) -> None:
@@ -489,8 +489,8 @@ def test_a_flush_does_not_wait_until_a_collector_wants_to_be_asked_again(tmp_pat
         two.put(EVENT % 2)
         start = time.monotonic()
         assert not two.flush()
-        assert "backing_off" == two.stats().state
+        assert two.stats().state == "backing_off"
         two.close()
         one.close()
         assert time.monotonic() - start < 10
-        assert 1 == collector.requests
+        assert collector.requests == 1

@@ -27,7 +27,7 @@ def run(tmp_path: Path, name: str, first: int, count: int, *breakages: str) -> d
     command = [sys.executable, "-m", "tests.faults.two_faults", name, str(first), str(count), *breakages]
     environment = {**preload_environment("eio"), "FAULTS_EIO": str(control)}
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert 0 == done.returncode, done.stderr
+    assert done.returncode == 0, done.stderr
     tally: dict[str, Any] = json.loads(done.stdout)
     print(f"{name}: {tally['images']} images, {len(tally['failures'])} failures, {tally['lost_on_page']} on pages hit")
     return tally
@@ -39,7 +39,7 @@ def run(tmp_path: Path, name: str, first: int, count: int, *breakages: str) -> d
 def test_a_kill_and_a_damage_cost_no_more_than_the_page_that_was_hit(tmp_path: Path, name: str) -> None:
     """Whatever the moment and the place: the rest is kept, nothing altered leaves, and the books are right."""
     tally = run(tmp_path, name, 0, 24 if WHOLE else 4)
-    assert [] == tally["failures"]
+    assert tally["failures"] == []
     assert tally["images"] >= (3_000 if WHOLE else 300)
 
 

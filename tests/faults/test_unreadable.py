@@ -87,7 +87,7 @@ def test_a_drain_delivers_the_rest(unreadable: tuple[Slot, dict[str, str]]) -> N
     with Collector() as collector:
         done = run(environment, "-m", "durable_tracker.drain", str(slot.directory), "--to", collector.url, "--quiet")
         out = collector.eids()
-    assert Exit.EMPTY == done.returncode, done.stderr
+    assert done.returncode == Exit.EMPTY, done.stderr
     assert EVENTS - A_PAGE <= len(out) <= EVENTS
     assert [path for path in slot.directory.iterdir() if ".salvaged-" in path.name]
 
@@ -97,7 +97,7 @@ def test_the_command_salvage_takes_the_rest_out(unreadable: tuple[Slot, dict[str
     """Whether verify finds it damaged or not."""
     slot, environment = unreadable
     done = run(environment, "-m", "durable_tracker", "salvage", "--force", str(slot.directory))
-    assert Exit.EMPTY == done.returncode, done.stderr
+    assert done.returncode == Exit.EMPTY, done.stderr
     with SqliteQueue.take(Slot(slot.directory, 0)) as queue:
         assert EVENTS - A_PAGE <= queue.pending() <= EVENTS
 
@@ -140,7 +140,7 @@ def test_a_sector_that_fails_under_a_live_connection_costs_what_is_on_it(place: 
     control.write_bytes(bytes(24))
     environment = {**preload_environment("eio"), "FAULTS_EIO": str(control)}
     done = run(environment, "-c", LIVE, str(tmp_path / "slot"), str(control), suffix, str(first))
-    assert 0 == done.returncode, done.stderr
+    assert done.returncode == 0, done.stderr
     out, pending = map(int, done.stdout.split())
     assert out >= EVENTS - A_PAGE
-    assert 0 == pending
+    assert pending == 0
