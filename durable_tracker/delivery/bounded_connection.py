@@ -57,6 +57,7 @@ class Exchange:
 
     Attributes:
         meanwhile: called once, when the request is out and before its answer is read.
+        connected: whether a connection was made for it.
         query: appended to the request's target below the pool, which logs the target at DEBUG: the GET form
             carries the event there.
         reused: whether the request went out on a connection that had carried another one before.
@@ -75,7 +76,8 @@ class Exchange:
     ) -> None:
         self.query = query
         self.meanwhile = meanwhile
-        self.reused = True
+        self.connected = False
+        self.reused = False
         self.received = 0
         self.is_unsent = False
         self._left_here = 0
@@ -304,11 +306,14 @@ class _Bounded:
     sock: Any
 
     def connect(self) -> None:
-        current.get().reused = False
+        exchange = current.get()
+        exchange.connected, exchange.reused = True, False
         super().connect()  # type: ignore[misc]
 
     def putrequest(self, method: str, url: str, *args: Any, **kwargs: Any) -> None:
-        super().putrequest(method, url + current.get().query, *args, **kwargs)  # type: ignore[misc]
+        exchange = current.get()
+        exchange.reused = not exchange.connected
+        super().putrequest(method, url + exchange.query, *args, **kwargs)  # type: ignore[misc]
 
     def send(self, data: Any) -> None:
         if self.sock is None:

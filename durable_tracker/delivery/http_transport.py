@@ -1,9 +1,10 @@
 """The HTTP request that carries events to a Snowplow collector. The only importer of requests.
 
-Of requests it uses the connection adapter and not the session: a session follows redirects, fills a cookie jar
-(the collector's `sp` cookie would give all users of a server one identity) and adds credentials from `.netrc`, none
-of which may happen here. Proxies (`HTTPS_PROXY`, `NO_PROXY`, ...) and CA bundles (`REQUESTS_CA_BUNDLE`,
-`CURL_CA_BUNDLE`) are taken from the environment once, when the transport is made.
+Requests are sent by a `requests.Session` of the transport's own, so that whatever replaces `Session.send` or
+`HTTPAdapter.send` in a test (`responses`, `requests_mock`, `httmock`, a mock) sees them. That session follows no
+redirect, keeps no cookie (the collector's `sp` would give all users of a server one identity) and reads no `.netrc`.
+Proxies (`HTTPS_PROXY`, `NO_PROXY`, ...) and CA bundles (`REQUESTS_CA_BUNDLE`, `CURL_CA_BUNDLE`) are taken from the
+environment once, when the transport is made.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ from urllib.parse import urlencode, urlsplit, urlunsplit
 
 import requests
 from requests.adapters import HTTPAdapter
+from requests.cookies import RequestsCookieJar
 from requests.structures import CaseInsensitiveDict
-from urllib3 import Timeout
+from urllib3 import BaseHTTPResponse
 from urllib3.exceptions import HTTPError, NameResolutionError, ReadTimeoutError
 
 from durable_tracker.delivery.bounded_connection import POOL_CLASSES, Exchange, ReplyTooLargeError, current
@@ -99,12 +101,44 @@ class _Adapter(HTTPAdapter):
                         connection.sock.detach()
                         connection.sock = None
 
-    def build_response(self, _req: requests.PreparedRequest, resp: Any) -> requests.Response:
+    def request_url(self, request: requests.PreparedRequest, proxies: Any) -> str:
+        """Return the target without a GET's event, which the connection appends: urllib3 logs the target at DEBUG."""
+        return str(super().request_url(request, proxies)).removesuffix(current.get().query)
+
+    def build_response(self, req: requests.PreparedRequest, resp: Any) -> requests.Response:
         response = requests.Response()
         response.status_code = resp.status
+        response.reason = resp.reason
         response.headers = CaseInsensitiveDict(resp.headers)
         response.raw = resp
+        response.url = req.url or ""
+        response.request = req
+        response.connection = self
         return response
+
+
+class _NoCookies(RequestsCookieJar):
+    """A jar that takes nothing."""
+
+    def extract_cookies(self, response: Any, request: Any) -> None:
+        pass
+
+    def set_cookie(self, cookie: Any, *args: Any, **kwargs: Any) -> None:
+        pass
+
+
+class _Session(requests.Session):
+    """requests' session without a memory. `send` is not overridden: whoever patches it sees the requests."""
+
+    def __init__(self, adapter: HTTPAdapter) -> None:
+        super().__init__()
+        self.cookies = _NoCookies()
+        self.adapters.clear()
+        self.mount("https://", adapter)
+        self.mount("http://", adapter)
+
+    def get_redirect_target(self, _resp: requests.Response) -> None:
+        """Return None: of an answer with a target `Session.send` reads the whole body, also with `stream=True`."""
 
 
 class HttpTransport:
@@ -155,12 +189,12 @@ class HttpTransport:
             else _seconds("deadline_s", deadline_s)
         )
         self._template, self._query = _template(url, method, headers or {})
-        # An adapter takes its settings with each request; a session is asked for them once, and then dropped.
-        with requests.Session() as session:
-            environment = session.merge_environment_settings(self._template.url or url, {}, None, None, None)
+        self._adapter = _Adapter(pool_connections=2, pool_maxsize=connections)
+        self._session = _Session(self._adapter)
+        # Once: with each request they would cost more than the request.
+        environment = self._session.merge_environment_settings(self._template.url or url, {}, None, None, None)
         self._proxies = environment["proxies"]
         self._verify: bool | str = environment["verify"] or True
-        self._adapter = _Adapter(pool_connections=2, pool_maxsize=connections)
         self._lock = threading.Lock()
         # Guarded by _lock:
         self._closed = False
@@ -222,15 +256,16 @@ class HttpTransport:
     def _request(self, events: Sequence[bytes]) -> tuple[requests.PreparedRequest, str]:
         request = requests.PreparedRequest()
         template = self._template
-        request.method, request.url, request.headers = template.method, template.url, template.headers
+        request.method, request.url, request.headers = template.method, template.url, template.headers.copy()
         if self._method == "get":
             if len(events) != 1:
                 raise ValueError(f"a GET carries exactly one event, not {len(events)}")
-            return request, self._query + urlencode(json.loads(events[0]))
+            query = self._query + urlencode(json.loads(events[0]))
+            request.url = f"{template.url}{query}"
+            return request, query
         # Joined once: to copy so many bytes, to memory that is new each time, costs as much as sending them.
         parts = [part for event in events for part in (b",", event)]
         request.body = b"".join([PAYLOAD_DATA_HEAD, *parts[1:], PAYLOAD_DATA_TAIL])
-        request.headers = template.headers.copy()
         request.headers["Content-Length"] = str(len(request.body))
         return request, ""
 
@@ -256,34 +291,45 @@ class HttpTransport:
 
     def _answer(self, request: requests.PreparedRequest, exchange: Exchange) -> Reply:
         left_s = exchange.left_s()
-        timeout = Timeout(connect=min(self._connect_timeout_s, left_s), read=min(self._read_timeout_s, left_s))
-        response = self._adapter.send(
+        response = self._session.send(
             request,
             stream=True,
-            timeout=timeout,  # type: ignore[arg-type]
+            timeout=(min(self._connect_timeout_s, left_s), min(self._read_timeout_s, left_s)),
             verify=self._verify,
             proxies=self._proxies,
+            allow_redirects=False,
         )
-        raw, size = response.raw, 0
-        try:
-            # Only a body that was read to its end keeps the connection. A short one raises at the read after its
-            # last: then the answer is not complete, whatever its status.
-            while size <= BODY_SIZE_MAX and (piece := raw.read(BODY_SIZE_MAX + 1 - size, decode_content=False)):
-                size += len(piece)
-        except BaseException:
-            raw.close()
-            raise
-        if size > BODY_SIZE_MAX:
-            raw.close()
-        raw.release_conn()
+        _read_to_the_end(response.raw)
         status = response.status_code
+        if type(status) is not int:
+            return Reply(status=None, error="the answer has no status")  # from a mock that was given none
         if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
             return Reply(status=status)
-        return Reply(
-            status=status,
-            retry_after_s=retry_after_s(response.headers.get("Retry-After"), response.headers.get("Date"), self._wall),
-            error=f"HTTP {status}",
-        )
+        after = response.headers.get("Retry-After")
+        after_s = retry_after_s(after, response.headers.get("Date"), self._wall) if isinstance(after, str) else None
+        return Reply(status=status, retry_after_s=after_s, error=f"HTTP {status}")
+
+
+def _read_to_the_end(raw: Any) -> None:
+    """Read an answer's body, within its bound, and give its connection back.
+
+    Raises:
+        Exception: the body is not complete.
+    """
+    if not isinstance(raw, BaseHTTPResponse):
+        return  # the answer of a mock, which has no connection
+    size = 0
+    try:
+        # Only a body that was read to its end keeps the connection. A short one raises at the read after its last:
+        # then the answer is not complete, whatever its status.
+        while size <= BODY_SIZE_MAX and (piece := raw.read(BODY_SIZE_MAX + 1 - size, decode_content=False)):
+            size += len(piece)
+    except BaseException:
+        raw.close()
+        raise
+    if size > BODY_SIZE_MAX:
+        raw.close()
+    raw.release_conn()
 
 
 def retry_after_s(value: str | None, date: str | None, wall: Callable[[], float]) -> float | None:
