@@ -14,15 +14,16 @@ from durable_tracker.runtime.checked import (
     check_callable,
     check_positive,
     check_retry_codes,
+    check_session,
     check_timeout,
     is_retry_rule,
     refuse_event_store,
-    refuse_session,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from durable_tracker.delivery.http_transport import Session
     from durable_tracker.typing import FailureCallback, SuccessCallback
 
 
@@ -41,7 +42,7 @@ class EmitterConfiguration:
         buffer_capacity: the most pending events.
         custom_retry_codes: HTTP statuses, and whether an event that got one is sent again.
         event_store: refused: every event is stored on disk.
-        session: refused: connections are kept anyway. See `headers` and `transport`.
+        session: a `requests.Session`, whose settings are used.
         options: any other argument of `Emitter` by its name, such as `queue_dir`, `durability`, `port`.
 
     Raises:
@@ -56,7 +57,7 @@ class EmitterConfiguration:
     buffer_capacity = Setting["int | None"](check_positive, "The most pending events.")
     custom_retry_codes = Setting["Mapping[int, bool]"](check_retry_codes, "Which HTTP statuses are retried.")
     event_store = Setting[None](refuse_event_store, "Always None.")
-    session = Setting[None](refuse_session, "Always None.")
+    session = Setting["Session | None"](check_session, "A session of requests.")
 
     def __init__(
         self,
@@ -68,7 +69,7 @@ class EmitterConfiguration:
         buffer_capacity: int | None = None,
         custom_retry_codes: Mapping[int, bool] | None = None,
         event_store: None = None,
-        session: None = None,
+        session: Session | None = None,
         **options: Any,
     ) -> None:
         self.batch_size = batch_size
@@ -101,7 +102,15 @@ class EmitterConfiguration:
 
     def arguments(self) -> dict[str, Any]:
         """Return what is set, as arguments of `Emitter`."""
-        names = ("batch_size", "on_success", "on_failure", "byte_limit", "request_timeout", "buffer_capacity")
+        names = (
+            "batch_size",
+            "on_success",
+            "on_failure",
+            "byte_limit",
+            "request_timeout",
+            "buffer_capacity",
+            "session",
+        )
         settings = {name: getattr(self, name) for name in names}
         settings["custom_retry_codes"] = dict(self.custom_retry_codes) or None
         return {name: value for name, value in settings.items() if value is not None} | self.options

@@ -13,7 +13,7 @@ import threading
 import time
 import weakref
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from durable_tracker.delivery.batches import device_time_ms
 from durable_tracker.delivery.hold import Hold, hold_of
@@ -32,6 +32,7 @@ from durable_tracker.protocol.encoder import finished
 from durable_tracker.protocol.endpoint import Endpoint, replaced_addresses
 from durable_tracker.runtime import exit  # noqa: A004 (a module, used by its name)
 from durable_tracker.runtime.full_queue import FullQueue
+from durable_tracker.runtime.official_emitter import OfficialEmitter
 from durable_tracker.runtime.opened import Opened
 from durable_tracker.runtime.settings import EmitterSettings, OnFull, check_count, check_function, check_seconds
 from durable_tracker.runtime.worker import Worker
@@ -40,19 +41,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+    from durable_tracker.delivery.http_transport import Session
     from durable_tracker.delivery.transport import Transport
     from durable_tracker.engines.engine import Durability, Engine
     from durable_tracker.engines.queue import Queue, Row
-
-_SENDING: Final = (
-    "http_get",
-    "http_post",
-    "send_events",
-    "is_good_status_code",
-    "attach_sent_timestamp",
-    "reached_limit",
-)
-"""Methods of the official emitter that its subclasses override to change how it sends. Nothing here calls them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,13 +85,17 @@ class EmitterStats:
     max_queue_bytes: int
 
 
-class Emitter:
+class Emitter(OfficialEmitter):
     """Stores events on disk, and delivers them to one collector in the background.
 
     When `put` (and so `Tracker.track`) returns, the event is on disk. All methods may be called from any thread; `put`
     and `put_many` also from a signal handler. After a fork the child uses a slot of its own; the parent's is untouched.
 
     The parameters up to `session` are those of the official tracker's `Emitter`, in its order.
+
+    A subclass that overrides `http_post` (or `http_get`, if it sends by GET) is the way to send: the method is called
+    with the official argument, one request at a time, in the background. What its answer means is said at
+    `OverriddenTransport`. Such an emitter lives until it is closed or the interpreter exits: its worker needs it.
 
     Args:
         endpoint: the collector's host, optionally with scheme, port and path. A scheme wins over `protocol`.
@@ -117,7 +113,9 @@ class Emitter:
         buffer_capacity: pending events at most, None for no bound but `max_queue_bytes`.
         custom_retry_codes: HTTP status to True (try again) or False (set the event aside).
         event_store: refused; the queue on disk is the store.
-        session: refused; see `transport` and `headers`.
+        session: a `requests.Session`: its headers, auth, proxies, verify, cert and trust_env are read once, now, and an
+            adapter that it has mounted and that is not of requests' own class is used; see `HttpTransport`. It is never
+            sent with itself: its cookies and hooks are not used.
         buffer_size: the older spelling of `batch_size`.
         name: the queue's name. None: derived from the address. Emitters of one name share a backlog.
         replaces: addresses of collectors whose backlogs are sent to this one from now on.
@@ -140,18 +138,6 @@ class Emitter:
         StorageError: the queue's directory cannot be made or written.
     """
 
-    def __init_subclass__(cls, **options: Any) -> None:
-        """Refuse what would silently be ignored.
-
-        Raises:
-            ConfigurationError: the subclass overrides a method of the official emitter that nothing here calls.
-        """
-        super().__init_subclass__(**options)
-        for name in _SENDING:
-            if name in vars(cls):
-                instead = "transport= carries events, custom_retry_codes= says what is tried again"
-                raise ConfigurationError(f"{cls.__name__}.{name}: would never be called; {instead}")
-
     def __init__(
         self,
         endpoint: str,
@@ -167,7 +153,7 @@ class Emitter:
         buffer_capacity: int | None = None,
         custom_retry_codes: Mapping[int, bool] | None = None,
         event_store: None = None,
-        session: None = None,
+        session: Session | None = None,
         *,
         buffer_size: int | None = None,
         name: str | None = None,
@@ -189,8 +175,8 @@ class Emitter:
             raise ConfigurationError(
                 "event_store: events are stored on disk; choose where with queue_dir=, how much with max_queue_bytes="
             )
-        if session is not None:
-            raise ConfigurationError("session: connections are kept alive already; see headers= and transport=")
+        if session is not None and transport is not None:
+            raise ConfigurationError("session: has no effect beside transport=; give one of them")
         if batch_size is not None and buffer_size is not None:
             raise ConfigurationError("buffer_size: is the older spelling of batch_size; give one of them")
         check_function("on_success", on_success)
@@ -218,32 +204,22 @@ class Emitter:
             shutdown_timeout=shutdown_timeout,
         )
         self.name = name or self._address.name
-        self.endpoint = self._address.public_url
-        self.method = self._address.method
-        self.batch_size = self._settings.gather
-        self.byte_limit = self._settings.byte_limit
         self.on_success = on_success
         self.on_failure = on_failure
-        self.request_timeout = request_timeout
-        self.max_retry_delay_seconds = max_retry_delay_seconds
-        self.custom_retry_codes = self._settings.custom_retry_codes
         self.buffer_capacity = buffer_capacity
-        self._delivery_settings = DeliverySettings(
-            batch_size=self._settings.request_count_max,
-            byte_limit=self.byte_limit,
-            max_retry_delay_seconds=max_retry_delay_seconds,
-            custom_retry_codes=self.custom_retry_codes,
-            max_age=max_age,
-            senders=senders,
-        )
+        self._session = session
         self._hold = hold_of(self._address.identity) if transport is None else Hold()
         self._given_transport = transport
         if transport is None:
             # requests takes longer to import than all the rest: who only imports this package does not pay for it.
-            from durable_tracker.delivery.http_transport import HttpTransport  # noqa: PLC0415
+            from durable_tracker.delivery.http_transport import HttpTransport, settings_of  # noqa: PLC0415
 
+            if session is not None:
+                self._session = settings_of(session)
             self._http_transport = HttpTransport  # kept: a late `__del__`, which opens anew, can import nothing
-            self._make_transport().close()  # bad headers and timeouts are errors of the constructor
+        if self._is_overridden():
+            self._check_override()
+        self._check()  # bad headers and timeouts are errors of the constructor
         self._source = engine_of(queue, queue_dir).source(
             name,
             self._address,
@@ -485,11 +461,6 @@ class Emitter:
         """
         return Endpoint.parse(endpoint, protocol, port, method).public_url
 
-    @staticmethod
-    def is_good_status_code(status_code: int) -> bool:
-        """Return whether a status means that the collector took the events."""
-        return 200 <= status_code < 300  # noqa: PLR2004
-
     def set_flush_timer(self, timeout: float, flush_now: bool = False) -> None:
         """Flush every `timeout` seconds, until `cancel_flush_timer`. A second call replaces the first.
 
@@ -616,14 +587,14 @@ class Emitter:
             functools.partial(
                 Delivery,
                 transport=transport,
-                settings=self._delivery_settings,
+                settings=self._delivery_settings(),
                 on_success=self.on_success,
                 on_failure=self.on_failure,
                 hold=self._hold,
                 about={"emitter": self.name, "collector": self._address.identity},
             ),
             linger_s=self._settings.linger,
-            gather=self.batch_size,
+            gather=self._settings.gather,
             source=self._source,
             drains=self._settings.drain,
             shutdown_timeout_s=self._settings.shutdown_timeout,
@@ -639,12 +610,32 @@ class Emitter:
     def _make_transport(self) -> Transport:
         if self._given_transport is not None:
             return self._given_transport
+        return self._with_override(self._make_plain())
+
+    def _make_plain(self) -> Transport:
         return self._http_transport(
             self._address.url,
             method=self.method,
             headers=self._settings.headers,
-            request_timeout=self.request_timeout,
+            request_timeout=self._settings.request_timeout,
             connections=self._settings.senders,
+            session=self._session,
+        )
+
+    def _check(self) -> None:
+        self._delivery_settings()
+        if self._given_transport is None:
+            self._make_plain().close()
+
+    def _delivery_settings(self) -> DeliverySettings:
+        settings = self._settings
+        return DeliverySettings(
+            batch_size=settings.request_count_max,
+            byte_limit=settings.byte_limit,
+            max_retry_delay_seconds=settings.max_retry_delay_seconds,
+            custom_retry_codes=settings.custom_retry_codes,
+            max_age=settings.max_age,
+            senders=settings.senders,
         )
 
 
@@ -671,7 +662,7 @@ class AsyncEmitter(Emitter):
         buffer_capacity: int | None = None,
         custom_retry_codes: Mapping[int, bool] | None = None,
         event_store: None = None,
-        session: None = None,
+        session: Session | None = None,
         **ours: Any,
     ) -> None:
         """As `Emitter`, with the official class's order of parameters; `ours` are `Emitter`'s keyword-only ones."""

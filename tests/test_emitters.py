@@ -90,7 +90,7 @@ def make(engine: dict[str, Any]) -> Iterator[Make]:
         ({"custom_retry_codes": {500: "yes"}}, "custom_retry_codes"),
         ({"custom_retry_codes": {200: True}}, "custom_retry_codes"),
         ({"event_store": object()}, "queue_dir"),
-        ({"session": object()}, "transport"),
+        ({"session": object()}, "session: must be a requests.Session"),
         ({"name": ""}, "name"),
         ({"name": 5}, "name"),
         ({"durability": "sometimes"}, "durability"),
@@ -160,14 +160,6 @@ def test_a_transport_of_ones_own_is_used_as_it_is(make: Make) -> None:
         emitter.put(event(1))
         assert emitter.flush(10)
         assert collector.wait(distinct=1)
-
-
-@pytest.mark.parametrize("name", ["http_post", "http_get", "send_events", "is_good_status_code"])
-@pytest.mark.parametrize("base", [Emitter, AsyncEmitter])
-def test_a_subclass_that_overrides_how_the_official_emitter_sends_is_refused(base: type[Emitter], name: str) -> None:
-    """Nothing would call it: what it was to hold back, for one, would be sent."""
-    with pytest.raises(ConfigurationError, match=f"Mine.{name}: would never be called; transport="):
-        type("Mine", (base,), {name: lambda *_: 200})
 
 
 def test_input_takes_what_the_official_tracker_hands_over(make: Make) -> None:

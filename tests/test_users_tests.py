@@ -74,7 +74,7 @@ def test_what_responses_was_not_told_of_is_no_answer(transport: HttpTransport) -
     """It is asked once: a connection that was never made is none that went stale."""
     with responses.RequestsMock() as mocked:
         assert transport.send(EVENTS).status is None
-        assert 1 == len(mocked.calls)
+        assert len(mocked.calls) == 1
 
 
 @pytest.mark.parametrize("status", STATUSES)
@@ -117,7 +117,7 @@ def test_a_patched_send_sees_and_answers_them(transport: HttpTransport, target: 
             assert status == transport.send(EVENTS).status
     with mock.patch(target, side_effect=requests.ConnectionError) as send:
         assert transport.send(EVENTS).status is None
-    assert 1 == send.call_count
+    assert send.call_count == 1
 
 
 def test_a_patched_send_may_call_the_real_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,10 +133,10 @@ def test_a_patched_send_may_call_the_real_one(monkeypatch: pytest.MonkeyPatch) -
             transport = HttpTransport(server.url, method=method)
             with monkeypatch.context() as patched:
                 patched.setattr(requests.Session, "send", send)
-                assert 200 == transport.send(EVENTS).status
-            assert 200 == transport.send(EVENTS).status
+                assert transport.send(EVENTS).status == 200
+            assert transport.send(EVENTS).status == 200
             transport.close()
-    assert ["00-1", None] * 2 == [request.headers.get("traceparent") for request in server.requests]
+    assert [request.headers.get("traceparent") for request in server.requests] == ["00-1", None] * 2
 
 
 def test_a_whole_tracker_is_seen(tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_a_whole_tracker_is_seen(tmp_path: Path) -> None:
         with Tracker(Emitter(COLLECTOR, queue_dir=tmp_path, linger=0.0)) as tracker:
             tracker.track(StructuredEvent("category", "action"))
             assert tracker.flush(timeout=10)
-        assert "action" == sent(mocked.calls[0].request)[0]["se_ac"]
+        assert sent(mocked.calls[0].request)[0]["se_ac"] == "action"
 
 
 @pytest.mark.parametrize("method", ["post", "get"])
@@ -159,9 +159,9 @@ def test_no_redirect_is_followed_and_its_body_is_bounded(method: str, status: in
         reply = transport.send(EVENTS)
         assert (status, f"HTTP {status}") == (reply.status, reply.error)
         assert not transport._session.cookies
-        assert 200 == transport.send(EVENTS).status
+        assert transport.send(EVENTS).status == 200
         transport.close()
-    assert 2 == len(server.requests)
+    assert len(server.requests) == 2
     assert "cookie" not in server.requests[1].headers
 
 
@@ -179,6 +179,6 @@ def test_a_redirect_that_never_ends_is_cut_off(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(Exchange, "count", counted)
     with FaultyServer([answer(302, b"x" * 3_000_000, headers="Location: /elsewhere\r\n")]) as server:
         transport = HttpTransport(server.url)
-        assert 302 == transport.send(EVENTS).status
+        assert transport.send(EVENTS).status == 302
         transport.close()
     assert sum(read) <= REPLY_SIZE_MAX

@@ -16,23 +16,28 @@ import re
 import ssl
 import threading
 import time
+from collections import OrderedDict
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
 import requests
-from requests.adapters import HTTPAdapter
+from requests.adapters import BaseAdapter, HTTPAdapter
 from requests.cookies import RequestsCookieJar
 from requests.structures import CaseInsensitiveDict
+from requests.utils import default_headers
 from urllib3 import BaseHTTPResponse
 from urllib3.exceptions import HTTPError, NameResolutionError, ReadTimeoutError
 
 from durable_tracker.delivery.bounded_connection import POOL_CLASSES, Exchange, ReplyTooLargeError, current
 from durable_tracker.delivery.transport import PAYLOAD_DATA_HEAD, PAYLOAD_DATA_TAIL, Reply
 from durable_tracker.errors import ConfigurationError
+from durable_tracker.log import logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
+Session = requests.Session
 
 CONTENT_TYPE = "application/json; charset=utf-8"
 """The collector throws a POST of any other type away and answers 200, so it is not configurable."""
@@ -126,13 +131,19 @@ class _NoCookies(RequestsCookieJar):
     def set_cookie(self, cookie: Any, *args: Any, **kwargs: Any) -> None:
         pass
 
+    def copy(self) -> _NoCookies:
+        return self
+
 
 class _Session(requests.Session):
     """requests' session without a memory. `send` is not overridden: whoever patches it sees the requests."""
 
-    def __init__(self, adapter: HTTPAdapter) -> None:
+    def __init__(self, adapter: BaseAdapter, given: requests.Session | None) -> None:
         super().__init__()
         self.cookies = _NoCookies()
+        if given is not None:
+            self.trust_env, self.verify, self.cert = given.trust_env, given.verify, given.cert
+            self.proxies = dict(given.proxies)
         self.adapters.clear()
         self.mount("https://", adapter)
         self.mount("http://", adapter)
@@ -159,6 +170,15 @@ class HttpTransport:
         deadline_s: seconds for the whole exchange, from the last progress of the body to the last byte of the
             answer. None means 30, or what `request_timeout` allows if that is more.
         connections: how many idle connections are kept; as many as there are senders.
+        session: a `requests.Session`. Its headers, auth, proxies, verify, cert and trust_env are read once, here, and
+            are used as requests uses them, but for `.netrc`, which is not read. It is never sent with itself: its
+            cookies, hooks, params, and what a subclass overrides are not used. `headers` win over its headers. An
+            `auth` that is a function is called with each request, by as many threads as send.
+            An adapter that is mounted for `url` and is not requests' own class is used as it is, for each request. No
+            redirect is followed and no cookie kept then either. What cannot be had with it: the bound on an answer's
+            headers, the deadline for the whole exchange (its own timeouts remain), breaking off at `close`, and no
+            more than one try, if it makes tries of its own. It is not closed here; its connections are not to be
+            shared across a fork; and for a GET urllib3 logs the event at DEBUG. A warning says so once.
         wall: returns seconds since the epoch; used for a Retry-After date in an answer without a Date only.
 
     Raises:
@@ -174,6 +194,7 @@ class HttpTransport:
         request_timeout: float | tuple[float | None, float | None] | None = None,
         deadline_s: float | None = None,
         connections: int = 1,
+        session: requests.Session | None = None,
         wall: Callable[[], float] = time.time,
     ) -> None:
         if method not in ("post", "get"):
@@ -188,13 +209,17 @@ class HttpTransport:
             if deadline_s is None
             else _seconds("deadline_s", deadline_s)
         )
-        self._template, self._query = _template(url, method, headers or {})
+        if session is not None:
+            session = settings_of(session)
+        self._template, self._query = _template(url, method, _headers_of(session) | _checked(headers or {}))
+        self._auth = session.auth if session is not None else None
         self._adapter = _Adapter(pool_connections=2, pool_maxsize=connections)
-        self._session = _Session(self._adapter)
+        self._session = _Session(_mounted(session, url) or self._adapter, session)
         # Once: with each request they would cost more than the request.
         environment = self._session.merge_environment_settings(self._template.url or url, {}, None, None, None)
         self._proxies = environment["proxies"]
-        self._verify: bool | str = environment["verify"] or True
+        self._verify: bool | str = True if environment["verify"] in (None, "") else environment["verify"]
+        self._cert = environment["cert"]
         self._lock = threading.Lock()
         # Guarded by _lock:
         self._closed = False
@@ -213,14 +238,18 @@ class HttpTransport:
         Raises:
             ValueError: the method is "get" and there is not exactly one event.
         """
-        return self._send(events, None)
+        return self._send(self._request(events), None)
+
+    def send_body(self, body: bytes) -> Reply:
+        """Send the body of a POST as it is; otherwise as `send`."""
+        return self._send((self._with_body(body), ""), None)
 
     def send_and(self, events: Sequence[bytes], meanwhile: Callable[[], object]) -> Reply:
         """As `send`; see `OverlappingTransport.send_and`."""
-        return self._send(events, meanwhile)
+        return self._send(self._request(events), meanwhile)
 
-    def _send(self, events: Sequence[bytes], meanwhile: Callable[[], object] | None) -> Reply:
-        request, query = self._request(events)
+    def _send(self, made: tuple[requests.PreparedRequest, str], meanwhile: Callable[[], object] | None) -> Reply:
+        request, query = made
         deadline = time.monotonic() + self.deadline_s
         exchange = self._exchange(deadline, query, meanwhile)
         reply = self._attempt(request, exchange)
@@ -254,20 +283,27 @@ class HttpTransport:
         )
 
     def _request(self, events: Sequence[bytes]) -> tuple[requests.PreparedRequest, str]:
-        request = requests.PreparedRequest()
-        template = self._template
-        request.method, request.url, request.headers = template.method, template.url, template.headers.copy()
         if self._method == "get":
             if len(events) != 1:
                 raise ValueError(f"a GET carries exactly one event, not {len(events)}")
+            request = self._empty_request()
             query = self._query + urlencode(json.loads(events[0]))
-            request.url = f"{template.url}{query}"
+            request.url = f"{request.url}{query}"
             return request, query
         # Joined once: to copy so many bytes, to memory that is new each time, costs as much as sending them.
         parts = [part for event in events for part in (b",", event)]
-        request.body = b"".join([PAYLOAD_DATA_HEAD, *parts[1:], PAYLOAD_DATA_TAIL])
-        request.headers["Content-Length"] = str(len(request.body))
-        return request, ""
+        return self._with_body(b"".join([PAYLOAD_DATA_HEAD, *parts[1:], PAYLOAD_DATA_TAIL])), ""
+
+    def _with_body(self, body: bytes) -> requests.PreparedRequest:
+        request = self._empty_request()
+        request.body = body
+        request.headers["Content-Length"] = str(len(body))
+        return request
+
+    def _empty_request(self) -> requests.PreparedRequest:
+        request, template = requests.PreparedRequest(), self._template
+        request.method, request.url, request.headers = template.method, template.url, template.headers.copy()
+        return request
 
     def _attempt(self, request: requests.PreparedRequest, exchange: Exchange, *, fresh: bool = False) -> Reply | None:
         """Return what came of it, or None if it died on a stale connection."""
@@ -290,12 +326,16 @@ class HttpTransport:
                 self._exchanges.discard(exchange)
 
     def _answer(self, request: requests.PreparedRequest, exchange: Exchange) -> Reply:
+        if self._auth is not None:
+            request._cookies = self._session.cookies  # type: ignore[attr-defined]  # noqa: SLF001 (digest's answer reads it)
+            request.prepare_auth(self._auth)
         left_s = exchange.left_s()
         response = self._session.send(
             request,
             stream=True,
             timeout=(min(self._connect_timeout_s, left_s), min(self._read_timeout_s, left_s)),
             verify=self._verify,
+            cert=self._cert,
             proxies=self._proxies,
             allow_redirects=False,
         )
@@ -420,7 +460,8 @@ def _template(url: str, method: str, headers: Mapping[str, str]) -> tuple[reques
         usable = False
     if not usable:
         raise ConfigurationError("url: it is not an absolute http or https address without a fragment")
-    fields = {"User-Agent": "durable-tracker"} | _checked(headers)
+    fields = CaseInsensitiveDict({"User-Agent": "durable-tracker"})
+    fields.update(headers)
     if method == "post":
         fields["Content-Type"] = CONTENT_TYPE
         query = ""
@@ -432,6 +473,68 @@ def _template(url: str, method: str, headers: Mapping[str, str]) -> tuple[reques
         raise ConfigurationError("url: requests cannot use it") from None
     template.headers.pop("Content-Length", None)
     return template, query
+
+
+def settings_of(session: requests.Session) -> requests.Session:
+    """Return a session that has the settings of another one, as they are now. See `HttpTransport`.
+
+    Raises:
+        ConfigurationError: it is no session of requests.
+    """
+    if not isinstance(session, requests.Session):
+        raise ConfigurationError(f"session: must be a requests.Session, but is of type {type(session).__name__}")
+    if any(getattr(type(session), name) is not getattr(requests.Session, name) for name in ("request", "send")):
+        _say_once(type(session), "transport.session_not_sent_with", "only its settings and its adapters are used")
+    made = requests.Session()
+    made.headers, made.proxies = CaseInsensitiveDict(session.headers), dict(session.proxies)
+    made.auth, made.trust_env, made.verify, made.cert = session.auth, session.trust_env, session.verify, session.cert
+    made.adapters = OrderedDict(session.adapters)
+    return made
+
+
+def _headers_of(session: requests.Session | None) -> dict[str, str]:
+    """Return what a session adds to requests' own headers, without those of the framing.
+
+    Raises:
+        ConfigurationError: a header is not usable.
+    """
+    if session is None:
+        return {}
+    usual = default_headers()
+    fields = {}
+    for name, value in session.headers.items():
+        text = value.decode("latin-1") if isinstance(value, bytes) else value
+        is_ours = str(name).lower() in _OWN_HEADERS | {"content-type"}
+        if text is not None and not is_ours and usual.get(name) != text:
+            fields[name] = text
+    try:
+        return _checked(fields)
+    except ConfigurationError as exc:
+        raise ConfigurationError(f"session: {exc}") from None
+
+
+def _mounted(session: requests.Session | None, url: str) -> BaseAdapter | None:
+    """Return what a session has mounted for an address, None if that is of requests' own class."""
+    if session is None:
+        return None
+    try:
+        adapter = session.get_adapter(url)
+    except requests.exceptions.InvalidSchema:
+        raise ConfigurationError("session: no adapter is mounted for the collector's address") from None
+    if type(adapter) is HTTPAdapter:
+        return None
+    limits = "no bound on an answer's headers, no deadline for the exchange, tries of its own, not broken off at close"
+    _say_once(type(adapter), "transport.adapter_of_the_session", limits)
+    return adapter
+
+
+_said: set[tuple[str, type]] = set()
+
+
+def _say_once(kind: type, event: str, what: str) -> None:
+    if (event, kind) not in _said:
+        _said.add((event, kind))
+        logger.warning(event, extra={"type": f"{kind.__module__}.{kind.__qualname__}", "what": what})
 
 
 def _checked(headers: Mapping[str, str]) -> dict[str, str]:

@@ -95,7 +95,8 @@ def refuse_event_store(name: str, value: object) -> None:
         raise ConfigurationError(f"{name} has no place here: events are stored on disk. Say where with queue_dir")
 
 
-def refuse_session(name: str, value: object) -> None:
-    """Refuse a session."""
-    if value is not None:
-        raise ConfigurationError(f"{name} has no place here: connections are kept anyway. See headers and transport")
+def check_session(name: str, value: Any) -> Any:
+    """Return a session of requests, which is not imported here, or None."""
+    if value is not None and not callable(getattr(value, "get_adapter", None)):
+        raise ConfigurationError(f"{name} must be a requests.Session or None, but is {shown(value)}")
+    return value

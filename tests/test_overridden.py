@@ -1,0 +1,542 @@
+"""Subclasses that bring their own way to send, sessions, and attributes that are assigned to."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+import warnings
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any, ClassVar
+from unittest import mock
+
+import pytest
+import requests
+from faulty_server import FaultyServer, answer
+from processes import wait_until
+from requests.adapters import HTTPAdapter
+from requests.auth import AuthBase, HTTPBasicAuth, HTTPDigestAuth
+
+from durable_tracker import AsyncEmitter, ConfigurationError, Emitter, EmitterConfiguration, Snowplow, Tracker
+from durable_tracker.collector.server import Collector
+from durable_tracker.delivery import http_transport
+from durable_tracker.delivery.http_transport import HttpTransport
+from durable_tracker.delivery.overridden import OverriddenTransport
+from durable_tracker.delivery.transport import Reply
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+EVENT = b'{"e":"pv","p":"web","tv":"t","eid":"a2a39b1c-6b0f-4f0e-8a53-3a5d3f7c2a11"}'
+FAST = {"linger": 0.0, "max_retry_delay_seconds": 0.01}
+
+
+@pytest.fixture(autouse=True)
+def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+class Plain:
+    """A transport that is handed what an override hands on."""
+
+    def __init__(self, reply: Reply) -> None:
+        self.reply = reply
+        self.closed = 0
+
+    def send(self, events: Sequence[bytes]) -> Reply:
+        return self.reply
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+class Status(IntEnum):
+    REFUSED = 422
+
+
+@pytest.mark.parametrize(
+    ("returned", "status", "error"),
+    [
+        (True, 200, None),
+        (200, 200, None),
+        (204, 204, None),
+        (400, 400, "HTTP 400"),
+        (Status.REFUSED, 422, "HTTP 422"),
+        (503, 503, "HTTP 503"),
+        (False, None, "http_post returned False"),
+        (None, None, "http_post returned None"),
+        (-1, None, "http_post returned -1"),
+        (1, None, "http_post returned 1"),
+        (0, None, "http_post returned 0"),
+        (1000, None, "http_post returned 1000"),
+        (200.0, None, "http_post returned a float, which is no status"),
+        ("200", None, "http_post returned a str, which is no status"),
+    ],
+)
+def test_what_an_override_returns_is_the_answer(returned: object, status: int | None, error: str | None) -> None:
+    """A bool before an int; what is no status accuses nobody."""
+    transport = OverriddenTransport(object(), "post", lambda _: returned, Plain(Reply(status=200)))
+    assert Reply(status=status, error=error) == transport.send([EVENT])
+
+
+def test_what_is_no_status_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    """With what follows from it; an exception's text, which may hold a payload, is not."""
+
+    def fail(_: str) -> int:
+        raise OSError("payloadpayload")
+
+    transport = OverriddenTransport(object(), "post", fail, Plain(Reply(status=200)))
+    for _ in range(3):
+        assert Reply(status=None, error="http_post raised OSError") == transport.send([EVENT])
+    assert [record.message for record in caplog.records] == ["delivery.override_gave_no_status"]
+    assert "payloadpayload" not in repr([vars(record) for record in caplog.records])
+
+
+def make(url: str, base: type[Emitter], tmp_path: Path, **settings: Any) -> Any:
+    return base(url, queue_dir=tmp_path, **{**FAST, **settings})
+
+
+@pytest.mark.parametrize("method", ["post", "get"])
+@pytest.mark.parametrize("base", [Emitter, AsyncEmitter])
+def test_a_subclass_is_the_way_to_send(method: str, base: type[Emitter], tmp_path: Path) -> None:
+    """Called with what the official emitter would call it with, and `super()` sends."""
+    given: list[Any] = []
+
+    class Mine(base):  # type: ignore[misc, valid-type]
+        def http_post(self, data: str) -> int:
+            given.append(json.loads(data)["data"])
+            return int(super().http_post(data))
+
+        def http_get(self, payload: dict[str, Any]) -> int:
+            given.append([payload])
+            return int(super().http_get(payload))
+
+    with Collector() as collector:
+        with make(collector.url, Mine, tmp_path, method=method) as emitter:
+            emitter.put(EVENT)
+            assert emitter.flush(10)
+        assert collector.wait(distinct=1)
+        assert len(collector.good()) == 1
+    ((event,),) = given
+    assert event.keys() == json.loads(EVENT).keys() | {"stm"}
+    assert event["stm"].isdigit()
+
+
+def test_only_the_method_that_sends_counts(tmp_path: Path) -> None:
+    """A GET's override is nothing to an emitter that sends by POST."""
+
+    class Mine(Emitter):
+        def http_get(self, payload: Any) -> int:
+            raise AssertionError(payload)
+
+    with Collector() as collector, make(collector.url, Mine, tmp_path, senders=2) as emitter:
+        emitter.put(EVENT)
+        assert emitter.flush(10)
+
+
+def test_a_method_that_is_patched_counts_as_overridden(tmp_path: Path) -> None:
+    """On the class, as tests of the official tracker do, and on the object."""
+    with mock.patch.object(Emitter, "http_post", return_value=200) as patched:
+        with make("c.invalid", Emitter, tmp_path) as emitter:
+            emitter.put(EVENT)
+            assert emitter.flush(10)
+        assert patched.call_count == 1
+    with make("c.invalid", Emitter, tmp_path) as emitter:
+        emitter.http_post = mock.Mock(return_value=200)
+        emitter.put(EVENT)
+        assert emitter.flush(10)
+        assert [json.loads(EVENT)["eid"]] == [
+            event["eid"] for event in json.loads(emitter.http_post.call_args.args[0])["data"]
+        ]
+
+
+def test_statuses_mean_what_they_mean_from_a_collector(tmp_path: Path) -> None:
+    """An outage is waited for; what is refused among others that are accepted is dead-lettered."""
+    answers: list[int | Exception] = [503, False, OSError(), -1]
+
+    class Mine(Emitter):
+        def http_post(self, data: str) -> int:
+            if answers:
+                answer = answers.pop(0)
+                if isinstance(answer, Exception):
+                    raise answer
+                return answer
+            return 400 if '"poison"' in data else 200
+
+    with make("c.invalid", Mine, tmp_path) as emitter:
+        emitter.put_many([EVENT, b'{"e":"pv","page":"poison"}', *[EVENT] * 8])
+        wait_until(lambda: not emitter.stats().ledger.pending)
+        ledger = emitter.stats().ledger
+        assert (ledger.delivered, ledger.dead) == (9, 1)
+    assert not answers
+
+
+def test_an_override_never_has_an_event_dead_lettered_without_a_status(tmp_path: Path) -> None:
+    """It holds the queue, and says why."""
+    calls: list[str] = []
+
+    class Mine(Emitter):
+        def http_post(self, data: str) -> bool:
+            calls.append(data)
+            return "poison" not in data
+
+    with make("c.invalid", Mine, tmp_path, batch_size=1) as emitter:
+        emitter.put_many([EVENT, b'{"e":"pv","page":"poison"}', EVENT])
+        wait_until(lambda: len(calls) > 8)
+        stats = emitter.stats()
+        assert (stats.ledger.delivered, stats.ledger.pending, stats.ledger.dead) == (1, 2, 0)
+        assert stats.last_error == "http_post returned False"
+
+
+def test_one_call_at_a_time(tmp_path: Path) -> None:
+    """Several senders would be several calls."""
+
+    class Mine(Emitter):
+        def http_post(self, data: str) -> int:
+            return 200
+
+    with pytest.raises(ConfigurationError, match="senders: http_post is overridden"):
+        make("c.invalid", Mine, tmp_path, senders=2)
+    with pytest.raises(ConfigurationError, match="transport: http_post is overridden"):
+        make("c.invalid", Mine, tmp_path, transport=Plain(Reply(status=200)))
+
+
+def test_a_retry_after_survives_super(tmp_path: Path) -> None:
+    """Though the method returns the status alone."""
+    with FaultyServer([answer(503, headers="Retry-After: 17\r\n"), answer()]) as server:
+
+        class Mine(Emitter):
+            def http_post(self, data: str) -> int:
+                return super().http_post(data)
+
+        emitter = make(f"127.0.0.1:{server.port}", Mine, tmp_path, protocol="http", drain=False)
+        transport = emitter._make_transport()
+        assert Reply(status=503, retry_after_s=17, error="HTTP 503") == transport.send([EVENT])
+        assert Reply(status=200) == transport.send([EVENT])
+        transport.close()
+    refused = emitter._make_transport()
+    assert Reply(status=None, error="the connection failed: Connection refused") == refused.send([EVENT])
+    emitter.close()
+
+
+def test_the_methods_can_be_called_by_anybody(tmp_path: Path) -> None:
+    """Beside the queue, on an emitter that overrides nothing, and from within another emitter's override."""
+    with Collector() as collector:
+        made = [
+            make(collector.url, Emitter, tmp_path, method=method, drain=False, name=method)
+            for method in ("post", "get")
+        ]
+        post, get = made
+        envelope = '{"schema":"iglu:com.snowplowanalytics.snowplow/payload_data/jsonschema/1-0-4","data":[%s]}'
+        body = envelope % EVENT.decode()
+        assert post.http_post(body) == 200
+        assert get.http_get(json.loads(EVENT)) == 200
+        with pytest.raises(ConfigurationError, match="http_get: this emitter does not send by GET"):
+            post.http_get({})
+        with pytest.raises(ConfigurationError, match="http_post: this emitter does not send by POST"):
+            get.http_post("")
+
+        class Forwarding(Emitter):
+            def http_post(self, data: str) -> int:
+                return int(post.http_post(data))
+
+        with make("c.invalid", Forwarding, tmp_path) as emitter:
+            emitter.put(EVENT)
+            assert emitter.flush(10)
+        assert len(collector.good()) == 3
+        for one in made:
+            one.close()
+    assert post.http_post(body) == -1
+
+
+@pytest.mark.parametrize("how", ["flush", "close"])
+def test_flush_and_close_keep_their_deadlines(how: str, tmp_path: Path) -> None:
+    """A method that hangs holds up its own thread."""
+    is_over = threading.Event()
+
+    class Mine(Emitter):
+        def http_post(self, data: str) -> int:
+            is_over.wait(30)
+            return 200
+
+    emitter = make("c.invalid", Mine, tmp_path)
+    emitter.put(EVENT)
+    started_at = time.monotonic()
+    assert getattr(emitter, how)(0.3) is False
+    assert time.monotonic() - started_at < 5
+    is_over.set()
+    emitter.close()
+
+
+def test_a_child_sends_by_its_own_call(tmp_path: Path) -> None:
+    """After a fork."""
+
+    class Mine(Emitter):
+        pids: ClassVar[list[int]] = []
+
+        def http_post(self, data: str) -> int:
+            self.pids.append(os.getpid())
+            return super().http_post(data)
+
+    with Collector() as collector:
+        emitter = make(collector.url, Mine, tmp_path)
+        emitter.put(EVENT)
+        assert emitter.flush(10)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            pid = os.fork()
+        if not pid:
+            emitter.put(EVENT.replace(b"a2a3", b"a2a4"))
+            os._exit(0 if emitter.flush(10) and Mine.pids[-1] == os.getpid() else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        assert collector.wait(distinct=2)
+        emitter.close()
+
+
+@pytest.mark.parametrize("name", ["send_events", "attach_sent_timestamp", "reached_limit", "is_good_status_code"])
+def test_what_is_never_called_is_said_at_definition(name: str) -> None:
+    """A warning, with what stands in its place; the class can be used."""
+    with pytest.warns(UserWarning, match=f"Mine.{name} is never called: ") as caught:
+        type("Mine", (Emitter,), {name: lambda *_: None})
+    assert __file__ == caught[0].filename
+
+
+# ── attributes that are assigned to ──────────────────────────────────────────────────────────────────────────────────
+
+
+def test_what_an_address_decides_cannot_be_assigned(tmp_path: Path) -> None:
+    """A queue belongs to it; the message says what to do."""
+    with make("c.invalid", Emitter, tmp_path) as emitter:
+        for name, value, named in (
+            ("endpoint", "d.invalid", "a queue belongs to the address"),
+            ("method", "get", "make another Emitter"),
+            ("byte_limit", 10_000, "give it to the constructor"),
+        ):
+            with pytest.raises(ConfigurationError, match=f"{name}: .*{named}"):
+                setattr(emitter, name, value)
+
+
+def test_what_is_assigned_before_the_first_event_takes_effect(tmp_path: Path) -> None:
+    """As in a subclass's constructor; later it is an error, and so is what is not usable."""
+    delivered: list[int] = []
+    with Collector() as collector, make(collector.url, Emitter, tmp_path, linger=60) as emitter:
+        emitter.batch_size = 2
+        emitter.on_success = lambda events: delivered.append(len(events))
+        emitter.request_timeout = 5
+        emitter.max_retry_delay_seconds = 1
+        emitter.custom_retry_codes = {404: True}
+        assert (
+            emitter.batch_size, emitter.request_timeout, emitter.max_retry_delay_seconds, emitter.custom_retry_codes
+        ) == (2, 5, 1, {404: True})  # fmt: skip
+        for name, value in (
+            ("batch_size", 0),
+            ("on_failure", "log"),
+            ("request_timeout", -1),
+            ("max_retry_delay_seconds", None),
+            ("custom_retry_codes", {200: True}),
+        ):
+            with pytest.raises(ConfigurationError, match=name):
+                setattr(emitter, name, value)
+        emitter.put_many([EVENT] * 4)
+        wait_until(lambda: sum(delivered) == 4)
+        assert delivered == [2, 2]
+        with pytest.raises(ConfigurationError, match="batch_size: is in use"):
+            emitter.batch_size = 3
+
+
+# ── sessions ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def session_with(**settings: Any) -> requests.Session:
+    session = requests.Session()
+    headers = settings.pop("headers", {})
+    session.headers.update(headers)
+    for name, value in settings.items():
+        setattr(session, name, value)
+    return session
+
+
+def exchanged(session: requests.Session, *faults: Callable[[Any], object], **settings: Any) -> FaultyServer:
+    """Send by POST with a session's settings, once for each fault."""
+    with FaultyServer([*faults, answer()]) as server:
+        transport = HttpTransport(server.url, session=session, **settings)
+        for _ in faults or (None,):
+            transport.send([EVENT])
+        transport.close()
+    return server
+
+
+def test_a_sessions_headers_are_sent() -> None:
+    """Those that it was given; ours of the framing, and the content type, stay; `headers` win."""
+    session = session_with(
+        headers={"X-A": "a", "x-b": b"b", "X-C": "c", "User-Agent": "mine", "Content-Type": "text/plain", "TE": "x"}
+    )
+    (request,) = exchanged(session, headers={"X-C": "ours"}).requests
+    sent = {name: request.headers.get(name) for name in ("x-a", "x-b", "x-c", "user-agent", "te", "content-type")}
+    assert sent == {
+        "x-a": "a",
+        "x-b": "b",
+        "x-c": "ours",
+        "user-agent": "mine",
+        "te": None,
+        "content-type": "application/json; charset=utf-8",
+    }
+    (request,) = exchanged(requests.Session()).requests
+    assert request.headers["user-agent"] == "durable-tracker"
+
+
+class Token(AuthBase):
+    """Another one for each request."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        self.count += 1
+        request.headers["Authorization"] = f"Token {self.count}"
+        return request
+
+
+def test_a_sessions_auth_is_used() -> None:
+    """A pair, an object, a function that is called for each request."""
+    basic = exchanged(session_with(auth=("user", "pass"))).requests[0].headers["authorization"]
+    assert basic == exchanged(session_with(auth=HTTPBasicAuth("user", "pass"))).requests[0].headers["authorization"]
+    assert basic.startswith("Basic ")
+    server = exchanged(session_with(auth=Token()), answer(), answer())
+    assert [request.headers["authorization"] for request in server.requests] == ["Token 1", "Token 2"]
+
+
+def test_a_digest_is_answered() -> None:
+    """By the second request of the same exchange, within its bounds."""
+    challenge = 'WWW-Authenticate: Digest realm="r", nonce="n", qop="auth", algorithm=MD5\r\nSet-Cookie: sp=1\r\n'
+    server = exchanged(session_with(auth=HTTPDigestAuth("user", "pass")), answer(401, headers=challenge))
+    assert len(server.requests) == 2
+    assert server.requests[1].headers["authorization"].startswith("Digest ")
+    assert "cookie" not in server.requests[1].headers
+    assert server.requests[0].body == server.requests[1].body
+
+
+def test_an_auth_that_raises_is_no_answer() -> None:
+    """Its text goes nowhere."""
+
+    def fail(_: requests.PreparedRequest) -> requests.PreparedRequest:
+        raise ValueError("secret")
+
+    transport = HttpTransport("http://127.0.0.1:9/", session=session_with(auth=fail))
+    assert Reply(status=None, error="ValueError") == transport.send([EVENT])
+
+
+def test_a_sessions_proxies_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether the environment counts as well is what `trust_env` says."""
+    with FaultyServer() as proxy:
+        address = f"http://127.0.0.1:{proxy.port}"
+        transport = HttpTransport("http://c.invalid/", session=session_with(proxies={"http": address}))
+        assert Reply(status=200) == transport.send([EVENT])
+        transport.close()
+        monkeypatch.setenv("http_proxy", address)
+        transport = HttpTransport("http://c.invalid/", session=session_with(trust_env=False))
+        assert transport.send([EVENT]).status is None
+        transport.close()
+    assert len(proxy.requests) == 1
+
+
+def test_a_sessions_settings_are_read_once_and_its_cookies_are_not(tmp_path: Path) -> None:
+    """What happens to the object later is its owner's business; it is never sent with."""
+    session = session_with(headers={"X-A": "before"})
+    session.cookies.set("sp", "mine")
+    session.hooks["response"].append(mock.Mock(side_effect=AssertionError))
+    server = FaultyServer([answer(headers="Set-Cookie: sp=1\r\n"), answer()])
+    with server, make(f"127.0.0.1:{server.port}", Emitter, tmp_path, protocol="http", session=session) as emitter:
+        session.headers["X-A"] = "after"
+        with mock.patch.object(session, "send", side_effect=AssertionError):
+            for _ in range(2):
+                emitter.put(EVENT)
+                assert emitter.flush(10)
+    assert [request.headers["x-a"] for request in server.requests] == ["before", "before"]
+    assert not any("cookie" in request.headers for request in server.requests)
+    assert session.cookies.get_dict() == {"sp": "mine"}
+
+
+def test_what_a_session_verifies_with_is_used() -> None:
+    """And its certificate."""
+    transport = HttpTransport("https://c.invalid/", session=session_with(verify=False, cert="/c.pem", trust_env=False))
+    assert (transport._verify, transport._cert) == (False, "/c.pem")
+    assert HttpTransport("https://c.invalid/")._verify is True
+
+
+class Signing(HTTPAdapter):
+    """One of the user's own."""
+
+    def send(self, request: requests.PreparedRequest, *args: Any, **options: Any) -> requests.Response:
+        request.headers["X-Signed"] = "yes"
+        return super().send(request, *args, **options)
+
+
+@pytest.mark.parametrize("method", ["post", "get"])
+def test_an_adapter_of_the_users_own_is_used(
+    method: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it is; no redirect is followed and no cookie kept; what is not to be had with it is logged once."""
+    monkeypatch.setattr(http_transport, "_said", set())
+    session = requests.Session()
+    session.mount("http://", Signing())
+    redirect = answer(302, b"x" * 3_000_000, headers="Location: /elsewhere\r\nSet-Cookie: sp=1\r\n")
+    with FaultyServer([redirect, answer()]) as server:
+        for _ in range(2):
+            transport = HttpTransport(server.url, session=session, method=method)
+            assert transport.send([EVENT]).status in (302, 200)
+            transport.close()
+    session.close()
+    assert [request.headers.get("x-signed") for request in server.requests] == ["yes", "yes"]
+    assert [record.message for record in caplog.records] == ["transport.adapter_of_the_session"]
+    assert not any("cookie" in request.headers for request in server.requests)
+    assert all("eid=" in request.line for request in server.requests) == (method == "get")
+
+
+def test_a_session_that_sends_in_its_own_way_is_said_not_to(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its settings are used."""
+    monkeypatch.setattr(http_transport, "_said", set())
+
+    class Mine(requests.Session):
+        def request(self, *_: Any, **__: Any) -> requests.Response:
+            raise AssertionError
+
+    (request,) = exchanged(Mine()).requests
+    assert request.body
+    assert [record.message for record in caplog.records] == ["transport.session_not_sent_with"]
+
+
+@pytest.mark.parametrize(
+    ("session", "message"),
+    [
+        (object(), "session: must be a requests.Session"),
+        (session_with(headers={"X-A": "a\r\nEvil: 1"}), "session: headers: the value of X-A"),
+        (session_with(adapters={}), "session: no adapter is mounted"),
+    ],
+)
+def test_a_session_that_is_not_usable_is_refused(session: Any, message: str, tmp_path: Path) -> None:
+    """At construction, by name, and without a value."""
+    with pytest.raises(ConfigurationError, match=message) as caught:
+        make("http://c.invalid", Emitter, tmp_path, session=session)
+    assert "Evil" not in str(caught.value)
+    with pytest.raises(ConfigurationError, match="session: has no effect"):
+        make("http://c.invalid", Emitter, tmp_path, session=session, transport=Plain(Reply(status=200)))
+
+
+def test_a_session_in_a_configuration_reaches_the_emitter(tmp_path: Path) -> None:
+    """As the official one does."""
+    Snowplow.reset()
+    with FaultyServer() as server:
+        configuration = EmitterConfiguration(session=session_with(headers={"X-A": "a"}), queue_dir=tmp_path, linger=0.0)
+        tracker: Tracker = Snowplow.create_tracker("ns", server.url.rsplit("/", 2)[0], emitter_config=configuration)
+        tracker.track_page_view("http://x.example")
+        assert tracker.flush(timeout=10)
+        tracker.close()
+    Snowplow.reset()
+    assert server.requests[0].headers["x-a"] == "a"
