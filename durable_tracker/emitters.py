@@ -106,7 +106,7 @@ class Emitter(OfficialEmitter):
             None: 10 (1 for GET), and then up to 500 in one request.
         on_success: called with the list of events (dicts) that were delivered, after they left the queue.
         on_failure: called with the number of events delivered since the last such call and the list of events that
-            will not be tried again. It is not called for events that stay queued: an outage loses nothing.
+            will not be tried again. It is not called for events that stay queued, but with `report_retries`.
         byte_limit: bytes of a request's body at most. None: 150,000.
         request_timeout: seconds, or (connect, read) seconds, as in requests. None: 10 and 20.
         max_retry_delay_seconds: the longest backoff.
@@ -132,6 +132,8 @@ class Emitter(OfficialEmitter):
         drain: False leaves delivery to `python -m durable_tracker.drain`.
         shutdown_timeout: seconds for which the interpreter's exit may wait for a healthy collector.
         transport: carries events instead of HTTP.
+        report_retries: True calls `on_failure` also when an outage begins, and at most once a minute while it lasts,
+            with the events at hand. These stay queued and are sent again: to track them once more sends them twice.
 
     Raises:
         ConfigurationError: an argument is not usable; the message names it.
@@ -170,6 +172,7 @@ class Emitter(OfficialEmitter):
         drain: bool = True,
         shutdown_timeout: float = 5.0,
         transport: Transport | None = None,
+        report_retries: bool = False,
     ) -> None:
         if event_store is not None:
             raise ConfigurationError(
@@ -202,6 +205,7 @@ class Emitter(OfficialEmitter):
             headers=headers or {},
             drain=drain,
             shutdown_timeout=shutdown_timeout,
+            report_retries=report_retries,
         )
         self.name = name or self._address.name
         self.on_success = on_success
@@ -636,6 +640,7 @@ class Emitter(OfficialEmitter):
             custom_retry_codes=settings.custom_retry_codes,
             max_age=settings.max_age,
             senders=settings.senders,
+            report_retries=settings.report_retries,
         )
 
 

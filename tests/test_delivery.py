@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import logging
 import math
@@ -793,6 +794,48 @@ def test_callbacks_get_the_decoded_events_once_after_the_commit() -> None:
     assert sorted(number for batch in delivered for number in batch) == [2, 3, 5, 6, 7]
     assert {one["stm"] for batch in made.succeeded for one in batch} == {str(EPOCH_MS)}
     assert [(count, [int(one["eid"]) for one in gone]) for count, gone in made.failed] == [(0, [1]), (5, [4])]
+
+
+@pytest.mark.parametrize("status", [503, None, 404])
+def test_events_that_stay_queued_are_reported_on_request(status: int | None) -> None:
+    """When an outage begins, then once a minute; the next outage is another one. They stay queued."""
+    queue = MemoryQueue(events(4))
+    failed_at: list[float] = []
+
+    def reply(request: int, _eids: list[int]) -> Reply:
+        is_down = clock.elapsed_s < 150 or request == recovered_at + 1
+        return Reply(status=status, error="down") if is_down else Reply(status=200)
+
+    recovered_at = 1 << 30
+    made = rig(queue, ScriptedCollector(reply), batch_size=2, report_retries=True, max_retry_delay_seconds=10)
+    clock = made.clock
+    report = made.failed.append
+
+    def failed(delivered: int, gone: list[dict[str, str]]) -> None:
+        failed_at.append(clock.elapsed_s)
+        assert len(gone) == 2
+        report((delivered, gone))
+
+    made.delivery._on_failure = failed
+    made.delivery.run()
+    assert len(failed_at) == 3
+    assert failed_at[0] == 0
+    assert all(60 <= after - before < 75 for before, after in itertools.pairwise(failed_at))
+    assert (sorted(queue.delivered), queue.dead) == ([1, 2, 3, 4], {})
+    queue.put_many([event(5), event(6)])
+    recovered_at = len(made.transport.requests) - 1
+    made.delivery.run()
+    assert len(failed_at) == 4
+    assert (made.failed[-1][0], [int(one["eid"]) for one in made.failed[-1][1]]) == (4, [5, 6])
+    assert len(queue.delivered) == 6
+
+
+def test_events_that_stay_queued_are_not_reported_otherwise() -> None:
+    """Nor counted as failed."""
+    queue = MemoryQueue(events(2))
+    made = rig(queue, ScriptedCollector(lambda request, _: Reply(status=503 if request < 5 else 200)))
+    made.delivery.run()
+    assert (made.failed, sorted(queue.delivered)) == ([], [1, 2])
 
 
 def test_callbacks_run_after_the_commit() -> None:

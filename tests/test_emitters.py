@@ -98,6 +98,7 @@ def make(engine: dict[str, Any]) -> Iterator[Make]:
         ({"linger": True}, "linger"),
         ({"linger": None}, "linger"),
         ({"senders": 0}, "senders"),
+        ({"report_retries": 1}, "report_retries"),
         ({"senders": None}, "senders"),
         ({"max_queue_bytes": None}, "max_queue_bytes"),
         ({"queue_dir": 5}, "queue_dir"),

@@ -51,6 +51,10 @@ POKE_GAP_S = 1.0
 """Attempts that a poke brings forward are at least this far apart."""
 
 
+REPORT_GAP_S = 60.0
+"""Reports of events that stay queued are at least this far apart while an outage lasts."""
+
+
 def _wall_ms() -> int:
     return time.time_ns() // 1_000_000
 
@@ -68,7 +72,8 @@ class Delivery:
         stopping: whether delivery is to stop; asked between requests.
         on_success: called with the decoded events of a batch after they were accepted and removed from the queue.
         on_failure: called with the number of events delivered since the last such call, and the decoded events
-            that will not be tried again (refused for good, or too old), after they were moved out of the queue.
+            that will not be tried again (refused for good, or too old), after they were moved out of the queue. With
+            `report_retries` also for events that stay queued and are tried again.
         wall_ms: the wall clock, in milliseconds since the epoch: for `stm`.
         monotonic: the clock for everything else, in seconds.
         backoff: how long to wait after a trouble; by default full jitter up to the settings' maximum.
@@ -129,6 +134,7 @@ class Delivery:
         self._hitch: Trouble | None = None  # what ends this attempt once all replies are in
         self._progress: Callable[[DeliveryState], object] | None = None
         self._report = Reporter({**(about or {}), "queue": queue.name}, on_success, on_failure)
+        self._report_at = -math.inf  # when events that stay queued may be reported next
 
     @property
     def state(self) -> DeliveryState:
@@ -357,10 +363,14 @@ class Delivery:
             self._refused(batch, reply, outcome)
         else:
             self._reader.give_back(batch, was_slow=reply.is_unsent)
+            if self._settings.report_retries and self._monotonic() >= self._report_at:
+                self._report_at = self._monotonic() + REPORT_GAP_S
+                self._report.failed(batch.rows)
             self._hitched(outcome, reply.retry_after_s)
 
     def _accepted(self, batch: Batch) -> None:
         self._reader.accepted(batch)
+        self._report_at = -math.inf  # the next outage is another one
         self._left -= len(batch.rows)
         self._report.accepted(batch)
         if self.state.suspects:

@@ -77,7 +77,7 @@ class Reporter:
                 logging.WARNING, "delivery.events_expired", {"events": len(rows), "max_age_s": max_age_s, "fate": fate}
             )
         self.note(expired=self.state.expired + len(rows))
-        self._failed(rows)
+        self.failed(rows)
 
     def refused(self, row: Row, reason: str | None) -> None:
         """A row was moved to the dead letters."""
@@ -85,7 +85,7 @@ class Reporter:
             fate = "kept among the dead letters, since others are accepted; later ones are counted only"
             self._log(logging.WARNING, "delivery.event_refused", {"reason": reason, "fate": fate})
         self.note(dead=self.state.dead + 1)
-        self._failed([row])
+        self.failed([row])
 
     def parked(self, reason: str) -> None:
         """There is no room among the dead letters for a row that was refused."""
@@ -93,7 +93,8 @@ class Reporter:
             fate = "kept in the queue and passed by, until dead letters are requeued"
             self._log(logging.ERROR, "delivery.event_parked", {"reason": reason, "fate": fate})
 
-    def _failed(self, rows: Sequence[Row]) -> None:
+    def failed(self, rows: Sequence[Row]) -> None:
+        """Hand rows to `on_failure`: those that will not be tried again, or, if that was asked for, those that will."""
         if self._on_failure is not None:
             delivered, self._delivered_unreported = self._delivered_unreported, 0
             self._call(self._on_failure, delivered, [json.loads(row.payload) for row in rows])

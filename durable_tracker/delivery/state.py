@@ -25,6 +25,8 @@ class DeliverySettings:
         custom_retry_codes: what to do on statuses outside 2xx: True to try again, False never to.
         max_age: seconds after which an event is dropped unsent, None for never.
         senders: requests in flight at most.
+        report_retries: whether `on_failure` is also called for events that stay queued: when an outage begins, and at
+            most once a minute while it lasts.
 
     Raises:
         ConfigurationError: a field is not usable; the message names it.
@@ -36,6 +38,7 @@ class DeliverySettings:
     custom_retry_codes: Mapping[int, bool] = field(default_factory=dict)
     max_age: float | None = None
     senders: int = 1
+    report_retries: bool = False
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "byte_limit", "senders"):

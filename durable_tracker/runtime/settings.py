@@ -48,6 +48,7 @@ class EmitterSettings:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     drain: bool = True
     shutdown_timeout: float = 5.0
+    report_retries: bool = False
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "byte_limit", "buffer_capacity", "senders", "max_queue_bytes"):
@@ -58,8 +59,9 @@ class EmitterSettings:
             raise ConfigurationError(f"max_queue_bytes: {self.max_queue_bytes} is less than {MAX_QUEUE_BYTES_MIN}")
         _check_choice("durability", self.durability, get_args(Durability))
         _check_choice("on_full", self.on_full, get_args(OnFull))
-        if type(self.drain) is not bool:
-            raise ConfigurationError(f"drain: {self.drain!r} is neither True nor False")
+        for name in ("drain", "report_retries"):
+            if type(getattr(self, name)) is not bool:
+                raise ConfigurationError(f"{name}: {getattr(self, name)!r} is neither True nor False")
         if self.on_full == "block" and not self.drain:
             raise ConfigurationError("on_full: 'block' with drain=False would wait for ever: nobody makes room")
         if self.name is not None and (not isinstance(self.name, str) or not self.name):
