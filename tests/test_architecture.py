@@ -33,7 +33,7 @@ OFFICIAL = {
 }  # fmt: skip
 """Modules of the official tracker: a project that imports from them moves by changing the package's name."""
 
-PROMISED = {"__init__", "__main__", "drain", "errors", "log", "testing"}
+PROMISED = {"__init__", "__main__", "compat", "drain", "errors", "log", "testing"}
 """Paths that the documentation promises."""
 
 WINGS = {
