@@ -44,6 +44,7 @@ class OverriddenTransport:
 
     - True, or an int from 200 to 299: delivered. A bool is looked at before an int.
     - another int from 100 to 599: an HTTP status, which means what it means from a collector.
+    - an object with such an int as its `status_code`, which older official emitters took: that status.
     - anything else, such as False, -1 and None, and an exception: no answer. The events are sent again. Such an answer
       accuses no event, and none is ever dead-lettered for it: an event that is at fault holds the queue until an
       operator decides. This is logged once.
@@ -96,9 +97,10 @@ class OverriddenTransport:
             return Reply(status=HTTPStatus.OK.value)
         if answer is False or answer is None:
             return self._no_answer(call, f"returned {answer}")
-        if not isinstance(answer, int):
+        status_code = answer if isinstance(answer, int) else getattr(answer, "status_code", None)
+        if not isinstance(status_code, int) or isinstance(status_code, bool):
             return self._no_answer(call, f"returned a {type(answer).__name__}, which is no status")
-        status = int(answer)
+        status = int(status_code)
         if not _STATUS_MIN <= status <= _STATUS_MAX:
             return self._no_answer(call, f"returned {status}")
         if call.reply is not None and call.reply.status == status:
