@@ -16,7 +16,7 @@ from durable_tracker import compat
 def run(program: str) -> str:
     command = [sys.executable, "-W", "error", "-c", textwrap.dedent(program)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert 0 == done.returncode, done.stderr
+    assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
 
@@ -48,7 +48,7 @@ def test_a_library_that_imports_the_official_name_gets_this_package() -> None:
                 return 200
         print("good")
     """)
-    assert "good" == given
+    assert given == "good"
 
 
 def test_every_official_module_is_there() -> None:
@@ -81,9 +81,9 @@ def test_no_module_exists_twice() -> None:
         except ImportError as error:
             print(error.name)
     """)
-    assert [
+    assert given.split() == [
         "snowplow_tracker.testing", "snowplow_tracker.delivery", "snowplow_tracker.no_such", "snowplow_tracker",
-    ] == given.split()  # fmt: skip
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["snowplow_tracker", "snowplow_tracker.subject"])
@@ -121,13 +121,16 @@ def test_the_official_one_need_not_be_installed() -> None:
         from snowplow_tracker.events import PageView
         print(snowplow_tracker.Tracker.__module__)
     """)
-    assert "durable_tracker.tracker" == given
+    assert given == "durable_tracker.tracker"
 
 
 def test_importing_it_changes_nothing() -> None:
     """Only the call does."""
-    assert "False" == run("""
+    assert (
+        run("""
         import sys
         import durable_tracker.compat
         print("snowplow_tracker" in sys.modules)
     """)
+        == "False"
+    )

@@ -816,7 +816,7 @@ def test_events_that_stay_queued_are_reported_on_request(status: int | None) -> 
         assert len(gone) == 2
         report((delivered, gone))
 
-    made.delivery._on_failure = failed
+    made.delivery._report._on_failure = failed
     made.delivery.run()
     assert len(failed_at) == 3
     assert failed_at[0] == 0

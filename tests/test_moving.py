@@ -84,7 +84,7 @@ def test_a_command_line_tools_emitter(collector: Collector, tmp_path: Path) -> N
     """It is called in the background; the command ends with everything delivered."""
     emitter = QuietEmitter(collector.url, queue_dir=tmp_path)
     command(emitter).close()
-    assert ["end", "start"] == sorted(event["event"]["se_label"] for event in collector.good())
+    assert sorted(event["event"]["se_label"] for event in collector.good()) == ["end", "start"]
     assert {f"to {collector.url}/com.snowplowanalytics.snowplow/tp2", "good"} == set(emitter.notes)
 
 
@@ -98,7 +98,7 @@ def test_a_command_line_tool_without_a_network(tmp_path: Path) -> None:
     assert emitter.failures
     with Emitter("http://127.0.0.1:9", queue_dir=tmp_path, name="tool", drain=False) as successor:
         successor.put(b'{"e":"pv"}')
-        assert 3 == successor.stats().ledger.pending
+        assert successor.stats().ledger.pending == 3
 
 
 def test_a_command_line_tools_own_tests(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_a_command_line_tools_own_tests(tmp_path: Path) -> None:
         mocked.add(responses.POST, "http://c.invalid/com.snowplowanalytics.snowplow/tp2", body="ok")
         command(QuietEmitter("http://c.invalid", queue_dir=tmp_path)).close()
         sent = [event for call in mocked.calls for event in json.loads(call.request.body or "")["data"]]
-    assert ["start", "end"] == [event["se_la"] for event in sent]
+    assert [event["se_la"] for event in sent] == ["start", "end"]
 
 
 # ── as a service does: a subclass that only looks on, and callbacks that count ───────────────────────────────────────
@@ -177,9 +177,9 @@ def test_a_runners_session(collector: Collector, tmp_path: Path) -> None:
         tracker.track_unstruct_event(SelfDescribingJson(SCHEMA, {"a": 1}))
         assert tracker.flush(timeout=10)
         tracker.close()
-        assert 1 == len(session.cookies)
+        assert len(session.cookies) == 1
     raw = collector.good()[0]["rawEvent"]["context"]
-    assert "runner/3" == raw["useragent"]
+    assert raw["useragent"] == "runner/3"
     assert not any(header.lower().startswith("cookie:") for header in raw["headers"])
 
 
@@ -214,5 +214,5 @@ def test_a_library_that_is_not_ones_own(collector: Collector, tmp_path: Path) ->
         [sys.executable, "-c", program, collector.url],
         cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
-    assert 0 == done.returncode, done.stderr
-    assert ["a"] == [event["event"]["se_action"] for event in collector.good()]
+    assert done.returncode == 0, done.stderr
+    assert [event["event"]["se_action"] for event in collector.good()] == ["a"]
