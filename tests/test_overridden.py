@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
+import subprocess
+import sys
 import threading
 import time
 import warnings
+import weakref
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, ClassVar
 from unittest import mock
@@ -203,7 +207,7 @@ def test_one_call_at_a_time(tmp_path: Path) -> None:
         def http_post(self, data: str) -> int:
             return 200
 
-    with pytest.raises(ConfigurationError, match="senders: http_post is overridden"):
+    with pytest.raises(ConfigurationError, match=r"senders \(or thread_count\): http_post is overridden"):
         make("c.invalid", Mine, tmp_path, senders=2)
     with pytest.raises(ConfigurationError, match="transport: http_post is overridden"):
         make("c.invalid", Mine, tmp_path, transport=Plain(Reply(status=200)))
@@ -274,6 +278,55 @@ def test_flush_and_close_keep_their_deadlines(how: str, tmp_path: Path) -> None:
     assert time.monotonic() - started_at < 5
     is_over.set()
     emitter.close()
+
+
+def test_the_exit_keeps_its_deadline(tmp_path: Path) -> None:
+    """With a method that hangs for ever; the event is there for the next process."""
+    program = f"""
+import threading
+from durable_tracker import Emitter
+class Mine(Emitter):
+    def http_post(self, data):
+        print("called", flush=True)
+        threading.Event().wait()
+emitter = Mine("c.invalid", queue_dir={str(tmp_path)!r}, name="n", linger=0.0, shutdown_timeout=0.5)
+emitter.put({EVENT!r})
+"""
+    started_at = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert (0, "called\n", "") == (done.returncode, done.stdout, done.stderr)
+    assert time.monotonic() - started_at < 10
+    with make("c.invalid", Emitter, tmp_path, name="n", drain=False) as successor:
+        successor.put(EVENT)
+        assert 2 == successor.stats().ledger.pending
+
+
+def test_one_that_is_dropped_unclosed_goes_on(tmp_path: Path) -> None:
+    """Its worker needs it: what it has is delivered."""
+
+    class Mine(Emitter):
+        made: ClassVar[list[weakref.ref[Emitter]]] = []
+        sent: ClassVar[list[str]] = []
+
+        def http_post(self, data: str) -> int:
+            may_send.wait(10)
+            self.sent.append(data)
+            return 200
+
+    may_send = threading.Event()
+
+    def drop() -> None:
+        emitter = make("c.invalid", Mine, tmp_path)
+        Mine.made.append(weakref.ref(emitter))
+        emitter.put(EVENT)
+
+    drop()
+    gc.collect()
+    may_send.set()
+    wait_until(lambda: bool(Mine.sent))
+    emitter = Mine.made[0]()
+    assert emitter is not None
+    assert emitter.close()
 
 
 def test_a_child_sends_by_its_own_call(tmp_path: Path) -> None:

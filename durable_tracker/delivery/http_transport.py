@@ -173,7 +173,8 @@ class HttpTransport:
         session: a `requests.Session`. Its headers, auth, proxies, verify, cert and trust_env are read once, here, and
             are used as requests uses them, but for `.netrc`, which is not read. It is never sent with itself: its
             cookies, hooks, params, and what a subclass overrides are not used. `headers` win over its headers. An
-            `auth` that is a function is called with each request, by as many threads as send.
+            `auth` that is a function is called with each request, by as many threads as send. Retries that requests'
+            own adapter was given are not made: what is sent again, and when, is decided above a transport.
             An adapter that is mounted for `url` and is not requests' own class is used as it is, for each request. No
             redirect is followed and no cookie kept then either. What cannot be had with it: the bound on an answer's
             headers, the deadline for the whole exchange (its own timeouts remain), breaking off at `close`, and no

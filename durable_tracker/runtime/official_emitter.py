@@ -158,7 +158,8 @@ class OfficialEmitter:
         if self._given_transport is not None:
             raise ConfigurationError(f"transport: http_{self.method} is overridden, and sends; give one of them")
         if self._settings.senders > 1:
-            raise ConfigurationError(f"senders: http_{self.method} is overridden, and is called one at a time; give 1")
+            what = f"http_{self.method} is overridden, and is called one at a time"
+            raise ConfigurationError(f"senders (or thread_count): {what}; give 1")
 
     def _is_overridden(self) -> bool:
         """Return whether a subclass, or whoever patched the class or the object, brings the way to send."""
