@@ -6,19 +6,12 @@ from difflib import get_close_matches
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 
+from durable_tracker.delivery import checks
 from durable_tracker.emitters import Emitter
 from durable_tracker.errors import ConfigurationError
 from durable_tracker.log import logger
-from durable_tracker.runtime.checked import (
-    Setting,
-    check_callable,
-    check_positive,
-    check_retry_codes,
-    check_session,
-    check_timeout,
-    is_retry_rule,
-    refuse_event_store,
-)
+from durable_tracker.runtime.checked import Setting
+from durable_tracker.runtime.settings import CHECKS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,6 +21,13 @@ if TYPE_CHECKING:
 
 
 _OPTIONS = frozenset(signature(Emitter).parameters) - {"endpoint"}
+
+
+def _session(name: str, value: Any) -> Any:
+    """Return a session of requests, which is not imported here, or None."""
+    if value is not None and not callable(getattr(value, "get_adapter", None)):
+        raise checks.refused(name, value, "a requests.Session")
+    return value
 
 
 class EmitterConfiguration:
@@ -49,15 +49,15 @@ class EmitterConfiguration:
         ConfigurationError: a setting is not usable; also when it is set later.
     """
 
-    batch_size = Setting["int | None"](check_positive, "The most events in a request.")
-    on_success = Setting["SuccessCallback | None"](check_callable, "Called with the delivered events.")
-    on_failure = Setting["FailureCallback | None"](check_callable, "Called when a request failed.")
-    byte_limit = Setting["int | None"](check_positive, "The most bytes in a request.")
-    request_timeout = Setting["float | tuple[float, float] | None"](check_timeout, "Seconds.")
-    buffer_capacity = Setting["int | None"](check_positive, "The most pending events.")
-    custom_retry_codes = Setting["Mapping[int, bool]"](check_retry_codes, "Which HTTP statuses are retried.")
-    event_store = Setting[None](refuse_event_store, "Always None.")
-    session = Setting["Session | None"](check_session, "A session of requests.")
+    batch_size = Setting["int | None"](CHECKS["batch_size"], "The most events in a request.")
+    on_success = Setting["SuccessCallback | None"](CHECKS["on_success"], "Called with the delivered events.")
+    on_failure = Setting["FailureCallback | None"](CHECKS["on_failure"], "Called when a request failed.")
+    byte_limit = Setting["int | None"](checks.optional(CHECKS["byte_limit"]), "The most bytes in a request.")
+    request_timeout = Setting["float | tuple[float, float] | None"](CHECKS["request_timeout"], "Seconds.")
+    buffer_capacity = Setting["int | None"](CHECKS["buffer_capacity"], "The most pending events.")
+    custom_retry_codes = Setting["Mapping[int, bool]"](CHECKS["custom_retry_codes"], "Which HTTP statuses are retried.")
+    event_store = Setting[None](CHECKS["event_store"], "Always None.")
+    session = Setting["Session | None"](_session, "A session of requests.")
 
     def __init__(
         self,
@@ -93,7 +93,7 @@ class EmitterConfiguration:
 
         It is not for a 2xx, which means that they were delivered; then the reason is logged.
         """
-        if not is_retry_rule(status_code, retry):
+        if not checks.is_retry_rule(status_code, retry):
             extra = {"status_code": status_code, "retry": retry, "outcome": "nothing changed"}
             logger.warning("configuration.retry_code_refused", extra=extra)
             return False

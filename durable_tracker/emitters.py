@@ -15,6 +15,7 @@ import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
+from durable_tracker.delivery import checks
 from durable_tracker.delivery.batches import device_time_ms
 from durable_tracker.delivery.hold import Hold, hold_of
 from durable_tracker.delivery.policy import Delivery, DeliverySettings
@@ -34,7 +35,7 @@ from durable_tracker.runtime import exit  # noqa: A004 (a module, used by its na
 from durable_tracker.runtime.full_queue import FullQueue
 from durable_tracker.runtime.official_emitter import OfficialEmitter
 from durable_tracker.runtime.opened import Opened
-from durable_tracker.runtime.settings import EmitterSettings, OnFull, check_count, check_function, check_seconds
+from durable_tracker.runtime.settings import CHECKS, EmitterSettings, OnFull
 from durable_tracker.runtime.worker import Worker
 
 if TYPE_CHECKING:
@@ -174,16 +175,12 @@ class Emitter(OfficialEmitter):
         transport: Transport | None = None,
         report_retries: bool = False,
     ) -> None:
-        if event_store is not None:
-            raise ConfigurationError(
-                "event_store: events are stored on disk; choose where with queue_dir=, how much with max_queue_bytes="
-            )
+        for name_, value in (("event_store", event_store), ("on_success", on_success), ("on_failure", on_failure)):
+            CHECKS[name_](name_, value)
         if session is not None and transport is not None:
             raise ConfigurationError("session: has no effect beside transport=; give one of them")
         if batch_size is not None and buffer_size is not None:
             raise ConfigurationError("buffer_size: is the older spelling of batch_size; give one of them")
-        check_function("on_success", on_success)
-        check_function("on_failure", on_failure)
         if isinstance(transport, type) or not (transport is None or callable(getattr(transport, "send", None))):
             raise ConfigurationError(f"transport: {transport!r} has no method send; see the protocol Transport")
         self._address = Endpoint.parse(endpoint, protocol, port, method)
@@ -473,9 +470,7 @@ class Emitter(OfficialEmitter):
         Raises:
             ConfigurationError: `timeout` is not a number of seconds above 0.
         """
-        check_seconds("timeout", timeout)
-        if not timeout:
-            raise ConfigurationError("timeout: 0 would flush without a pause; give the seconds between two flushes")
+        checks.seconds_above_0("timeout", timeout)
         self.cancel_flush_timer()
         if flush_now:
             self.async_flush()
@@ -671,7 +666,7 @@ class AsyncEmitter(Emitter):
         **ours: Any,
     ) -> None:
         """As `Emitter`, with the official class's order of parameters; `ours` are `Emitter`'s keyword-only ones."""
-        check_count("thread_count", thread_count)
+        checks.count("thread_count", thread_count)
         if "senders" in ours:
             raise ConfigurationError("senders: is called thread_count here; give only that")
         super().__init__(

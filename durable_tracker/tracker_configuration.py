@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from durable_tracker.runtime.checked import Setting, check_boolean, check_callable
+from durable_tracker.delivery import checks
+from durable_tracker.runtime.checked import Setting
 
 if TYPE_CHECKING:
     from durable_tracker.protocol.encoder import JsonEncoder
@@ -21,8 +22,10 @@ class TrackerConfiguration:
         ConfigurationError: one of them is of another type; also when it is set later.
     """
 
-    encode_base64 = Setting[bool](check_boolean, "Whether self-describing JSON is sent in base64.")
-    json_encoder = Setting["JsonEncoder | None"](check_callable, "Called with each value that JSON has no form for.")
+    encode_base64 = Setting[bool](checks.boolean, "Whether self-describing JSON is sent in base64.")
+    json_encoder = Setting["JsonEncoder | None"](
+        checks.optional(checks.function), "Called with each value that JSON has no form for."
+    )
 
     def __init__(self, encode_base64: bool = True, json_encoder: JsonEncoder | None = None) -> None:
         self.encode_base64 = encode_base64

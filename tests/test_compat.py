@@ -335,9 +335,9 @@ def test_a_setting_that_is_not_usable_is_refused_when_it_is_given(setting: str, 
 
 def test_a_trackers_settings_are_checked_likewise() -> None:
     """And can be read back."""
-    with pytest.raises(ConfigurationError, match="encode_base64 must be True or False"):
+    with pytest.raises(ConfigurationError, match="encode_base64: 'yes' is not True or False"):
         TrackerConfiguration(encode_base64="yes")  # type: ignore[arg-type]
-    with pytest.raises(ConfigurationError, match="json_encoder must be a function"):
+    with pytest.raises(ConfigurationError, match="json_encoder: 5 is not a function"):
         TrackerConfiguration(json_encoder=5)  # type: ignore[arg-type]
     configuration = TrackerConfiguration(False, str)
     assert (configuration.encode_base64, configuration.json_encoder) == (False, str)

@@ -294,11 +294,11 @@ emitter.put({EVENT!r})
 """
     started_at = time.monotonic()
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
-    assert (0, "called\n", "") == (done.returncode, done.stdout, done.stderr)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "called\n", "")
     assert time.monotonic() - started_at < 10
     with make("c.invalid", Emitter, tmp_path, name="n", drain=False) as successor:
         successor.put(EVENT)
-        assert 2 == successor.stats().ledger.pending
+        assert successor.stats().ledger.pending == 2
 
 
 def test_one_that_is_dropped_unclosed_goes_on(tmp_path: Path) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from typing import TYPE_CHECKING
 
-from durable_tracker.errors import ConfigurationError
+from durable_tracker.delivery import checks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,18 +41,11 @@ class DeliverySettings:
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "byte_limit", "senders"):
-            if getattr(self, name) < 1:
-                raise ConfigurationError(f"{name}: {getattr(self, name)!r} is less than 1")
-        for name in ("max_retry_delay_seconds", "max_age"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise ConfigurationError(f"{name}: {value!r} is not a positive number of seconds")
-        for status, retry in self.custom_retry_codes.items():
-            if type(retry) is not bool:
-                raise ConfigurationError(f"custom_retry_codes: {retry!r} for {status!r} is neither True nor False")
-            if type(status) is not int or not 300 <= status <= 599:  # noqa: PLR2004 - statuses that are not a success
-                raise ConfigurationError(f"custom_retry_codes: {status!r} is not a status from 300 to 599")
-        object.__setattr__(self, "custom_retry_codes", dict(self.custom_retry_codes))
+            checks.count(name, getattr(self, name))
+        checks.seconds_above_0("max_retry_delay_seconds", self.max_retry_delay_seconds)
+        checks.optional(checks.seconds_above_0)("max_age", self.max_age)
+        codes = checks.retry_codes("custom_retry_codes", self.custom_retry_codes)
+        object.__setattr__(self, "custom_retry_codes", codes)
 
 
 class Result(Enum):

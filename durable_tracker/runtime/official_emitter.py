@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar, cast, over
 
 from durable_tracker.delivery.overridden import OverriddenTransport, send_plainly
 from durable_tracker.errors import ConfigurationError
-from durable_tracker.runtime.settings import EmitterSettings, check_function
+from durable_tracker.runtime.settings import CHECKS, EmitterSettings
 
 if TYPE_CHECKING:
     from durable_tracker.delivery.transport import Transport
@@ -69,7 +69,7 @@ class _Callback(_Assignable[T]):
         return emitter.__dict__.get(self._name)
 
     def _write(self, emitter: OfficialEmitter, value: Any) -> None:
-        check_function(self._name, value)
+        CHECKS[self._name](self._name, value)
         emitter.__dict__[self._name] = value
 
 
