@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import time
 from typing import TYPE_CHECKING, Any, overload
 
 from durable_tracker.errors import ConfigurationError, InvalidEventError
 from durable_tracker.events import Event
 from durable_tracker.payload import Payload
-from durable_tracker.protocol.encoder import encode_plain, finished, new_uuid, require_fields, to_bytes
+from durable_tracker.protocol.encoder import Shared, encode, encoded_fields, fields_of, finished, new_uuid
 from durable_tracker.protocol.fields import (
-    DEFAULT_PLATFORM,
-    EVENT_JSON_FIELDS,
     GET_QUERY_SIZE_MAX,
-    JSON_FIELDS,
     TRACKER_VERSION,
     check_query_size,
-    quote,
     shown,
     timestamp_value,
-    wire_map,
-    wire_members,
 )
 from durable_tracker.runtime.fan_out import close, each_within, emitter_list, flush, flush_async, hand_out
 from durable_tracker.runtime.track_methods import TrackMethods
@@ -40,24 +33,11 @@ _CHUNK_COUNT_MAX = 1000
 _CHUNK_SIZE_MAX = 1 << 20
 _QUERY_GROWTH_MAX = 3  # percent-encoding makes three bytes of one
 _UNSET: Any = object()
-_STAMPED_FIELDS = JSON_FIELDS | {"eid", "dtm", "ttm"}
+_NOTHING: dict[str, str] = {}
 _DEFAULT_SUBJECT = Subject()
 _ORDER_1 = ("namespace", "emitters", "subject", "app_id", "encode_base64", "json_encoder")
 _ORDER_0 = ("emitters", "subject", "namespace", "app_id", "encode_base64", "json_encoder")
 _DEFAULTS = {"subject": None, "namespace": None, "app_id": None, "encode_base64": True, "json_encoder": None}
-
-
-class _Shared:
-    """The finished fields of a subject and of a tracker, and what they were made from."""
-
-    def __init__(self, subject_pairs: dict[str, Any], own_pairs: dict[str, Any]) -> None:
-        self.subject_pairs = subject_pairs
-        self.own_pairs = own_pairs
-        self.wire = {"p": DEFAULT_PLATFORM, "tv": TRACKER_VERSION}
-        self.wire.update(wire_map(subject_pairs))
-        self.wire.update(wire_map(own_pairs))
-        self.text = encode_plain(self.wire)[1:-1]
-        self.fields = _STAMPED_FIELDS.union(self.wire)
 
 
 class Tracker(TrackMethods):
@@ -122,7 +102,7 @@ class Tracker(TrackMethods):
             "aid": arguments["app_id"],
         }
         self.timer = None
-        self._shared = _Shared({}, {})
+        self._shared = Shared({}, {})
         for name in ("namespace", "app_id"):
             if not isinstance(arguments[name], (str, type(None))):
                 raise ConfigurationError(f"{name} must be text or None, but is {shown(arguments[name])}")
@@ -238,7 +218,7 @@ class Tracker(TrackMethods):
         if isinstance(event, Payload):
             self.track(Event(event.nv_pairs, event_subject, context, tstamp))
             return self
-        return Payload.over(json.loads(self._finish(event)[1]))
+        return Payload.over(fields_of(self._finish(event)[1]))
 
     @overload
     def flush(self, is_async: bool = False) -> Self: ...
@@ -316,42 +296,35 @@ class Tracker(TrackMethods):
         """
         if not isinstance(event, Event):
             raise InvalidEventError("event", f"must be an Event, but is of type {type(event).__name__}")
-        eid = new_uuid()
-        dtm = time.time_ns() // 1_000_000
         shared = self._shared_fields(event.event_subject)
-        pairs = event.pairs
-        if shared.fields.isdisjoint(pairs) and type(event).build_payload is Event.build_payload:
-            members = wire_members(pairs)
-            encoded = event.encoded(self.encode_base64, self.json_encoder)
-            for field, value in encoded.items():
-                members.append(f'"{field}": "{value}"' if self.encode_base64 else f'"{field}": {quote(value)}')
-            if not pairs.get("e") or (pairs["e"] == "ue" and EVENT_JSON_FIELDS.isdisjoint(encoded)):
-                require_fields({**shared.wire, **wire_map(pairs)})
-            payload = to_bytes(f'{{"eid": "{eid}", "dtm": "{dtm}", {shared.text}, {", ".join(members)}}}')
+        if type(event).build_payload is Event.build_payload:
+            pairs, encoded = event.pairs, _NOTHING
+            content = event.describe()
+            if content is not None or event.context or event.true_timestamp is not None:
+                encoded = encoded_fields(
+                    content, event.context, event.true_timestamp, self.encode_base64, self.json_encoder
+                )
         else:
-            payload = self._finish_merged(event, shared, {"eid": eid, "dtm": str(dtm)})
+            pairs = event.build_payload(self.encode_base64, self.json_encoder).nv_pairs
+            encoded = _NOTHING
+        keeps_platform = "p" in pairs and not any(
+            subject and subject.has_platform for subject in (self.subject, event.event_subject)
+        )
+        eid, payload = encode(pairs, encoded, shared, keeps_platform)
         self._check_query_size(payload)
         return eid, payload
-
-    def _finish_merged(self, event: Event, shared: _Shared, stamps: dict[str, str]) -> bytes:
-        """Return the payload of an event that has a field that others set too, or that builds its payload itself."""
-        own = wire_map(event.build_payload(self.encode_base64, self.json_encoder).nv_pairs)
-        wire = {**own, **shared.wire, **stamps}
-        if "p" in own and not any(subject and subject.has_platform for subject in (self.subject, event.event_subject)):
-            wire["p"] = own["p"]
-        return finished(wire)
 
     def _check_query_size(self, payload: bytes) -> None:
         """Refuse an event that is too long for one of the emitters."""
         if len(payload) * _QUERY_GROWTH_MAX > GET_QUERY_SIZE_MAX and any(
             getattr(emitter, "method", None) == "get" for emitter in self.emitters
         ):
-            check_query_size(json.loads(payload))
+            check_query_size(fields_of(payload))
 
     def _hand_out(self, payloads: Sequence[bytes]) -> None:
         hand_out(self.emitters, payloads)
 
-    def _shared_fields(self, event_subject: Subject | None) -> _Shared:
+    def _shared_fields(self, event_subject: Subject | None) -> Shared:
         """Return the finished fields of the subjects and of the tracker itself.
 
         Those of the tracker and of its own subject are kept until one of the two changes.
@@ -361,10 +334,10 @@ class Tracker(TrackMethods):
         if event_subject is not None:
             if not isinstance(event_subject, Subject):
                 raise InvalidEventError("event_subject", f"must be a Subject or None, but is {shown(event_subject)}")
-            return _Shared(event_subject.combine_subject(subject), own)
+            return Shared(event_subject.combine_subject(subject), own)
         shared = self._shared
         if subject.standard_nv_pairs != shared.subject_pairs or own != shared.own_pairs:
-            shared = self._shared = _Shared(dict(subject.standard_nv_pairs), dict(own))
+            shared = self._shared = Shared(dict(subject.standard_nv_pairs), dict(own))
         return shared
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from durable_tracker.payload import Payload
-from durable_tracker.protocol.encoder import contexts_text, event_text, to_base64
-from durable_tracker.protocol.fields import require_text, timestamp_value
+from durable_tracker.protocol.encoder import encoded_fields
+from durable_tracker.protocol.fields import require_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -89,30 +89,6 @@ class Event:
         """Return the content of a self-describing event, None for the other kinds."""
         return None
 
-    def encoded(self, encode_base64: bool, json_encoder: JsonEncoder | None) -> dict[str, str]:
-        """Return the fields that take encoding: content, context and timestamp, as far as there are any.
-
-        Raises:
-            InvalidEventError: one of them cannot be encoded.
-        """
-        wire: dict[str, str] = {}
-        event_json = self.describe()
-        if event_json is not None:
-            text = event_text(event_json, json_encoder)
-            if encode_base64:
-                wire["ue_px"] = to_base64(text)
-            else:
-                wire["ue_pr"] = text
-        if self.context:
-            text = contexts_text(self.context, json_encoder)
-            if encode_base64:
-                wire["cx"] = to_base64(text)
-            else:
-                wire["co"] = text
-        if self.true_timestamp is not None:
-            wire["ttm"] = timestamp_value("ttm", self.true_timestamp)
-        return wire
-
     def build_payload(
         self, encode_base64: bool, json_encoder: JsonEncoder | None, subject: Subject | None = None
     ) -> Payload:
@@ -123,7 +99,8 @@ class Event:
         Raises:
             InvalidEventError: content, context or timestamp cannot be encoded.
         """
-        payload = Payload({**self.pairs, **self.encoded(encode_base64, json_encoder)})
+        encoded = encoded_fields(self.describe(), self.context, self.true_timestamp, encode_base64, json_encoder)
+        payload = Payload({**self.pairs, **encoded})
         if self.event_subject is not None:
             payload.add_dict(self.event_subject.combine_subject(subject))
         elif subject is not None:

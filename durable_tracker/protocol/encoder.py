@@ -1,4 +1,11 @@
-"""Event data as JSON text: what the built-in JSON encoder lets through, refused where the pipeline would choke on it.
+"""The one way from an event to its bytes: strict JSON text, the fields around it, and the finished payload.
+
+    pairs ──────────────► wire_members ──┐
+    content, context ───► encoded_fields ┼─► _to_bytes ─► bytes      `encode`: an event of a tracker
+    subject, tracker ───► Shared ────────┘             ▲
+    raw payload ────────────────────────► wire_members ┘           `finished`: a payload that is complete
+
+What the built-in JSON encoder lets through is refused where the pipeline would choke on it.
 
 The text is the same as that of the official tracker, byte for byte: not escaped to ASCII, separated by ", " and ": ",
 in the order of insertion. Everything here is safe to call from any thread and from a signal handler, and never changes
@@ -18,15 +25,21 @@ from typing import TYPE_CHECKING, Any
 from durable_tracker.errors import InvalidEventError
 from durable_tracker.protocol.fields import (
     CONTEXTS_SCHEMA,
+    DEFAULT_PLATFORM,
+    EVENT_CODES,
     EVENT_JSON_FIELDS,
     EVENT_SIZE_MAX,
     JSON_FIELDS,
     NESTING_MAX,
     REQUIRED_FIELDS,
+    TEXT_SIZE_MAX,
+    TRACKER_VERSION,
     UNSTRUCT_EVENT_SCHEMA,
     check_schema,
     shown,
+    timestamp_value,
     wire_map,
+    wire_value,
 )
 from durable_tracker.self_describing_json import SelfDescribingJson
 
@@ -38,6 +51,8 @@ if TYPE_CHECKING:
 
 _SCALARS = frozenset({str, int, float, bool, type(None)})
 _CONTAINERS = frozenset({dict, list, tuple})
+_STAMPED_FIELDS = JSON_FIELDS | {"eid", "dtm", "ttm"}
+_ASCII_FIELDS = frozenset({"ue_px", "cx", "ttm"})
 _ENVELOPE_LEVELS = {"ue": 2, "cx": 3}
 _CONVERSIONS_MAX = 40
 _INTEGER_BITS_MAX = 4096
@@ -61,6 +76,8 @@ def _make_encoder() -> Callable[[Any], str]:
 
 
 encode_plain = _make_encoder()
+quote: Callable[[str], str] = json.encoder.encode_basestring
+"""Turns text into a JSON string, not escaped to ASCII."""
 
 
 def _is_plain(value: object, levels: int) -> bool:
@@ -259,28 +276,95 @@ def require_fields(wire: Mapping[str, str]) -> None:
         raise InvalidEventError("ue_pr", "is required in a self-describing event, or ue_px is")
 
 
-def to_bytes(text: str) -> bytes:
-    """Return a finished event as UTF-8.
-
-    Raises:
-        InvalidEventError: a field is not Unicode, or the event is too large for a collector.
-    """
-    try:
-        payload = text.encode()
-    except UnicodeEncodeError:
-        for field, value in json.loads(text).items():
-            check_text(value, field)
-        raise
-    if len(payload) > EVENT_SIZE_MAX:
-        rule = f"takes {len(payload)} bytes; collectors take at most {EVENT_SIZE_MAX}"
-        raise InvalidEventError("event", rule)
-    return payload
-
-
 def new_uuid() -> str:
     """Return a random UUID, version 4. As `str(uuid.uuid4())`, in a third of the time."""
     digits = urandom(16).hex()
     return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{_VARIANT[digits[16]]}{digits[17:20]}-{digits[20:]}"
+
+
+def encoded_fields(
+    content: object | None,
+    context: Sequence[object],
+    true_timestamp: object,
+    encode_base64: bool,
+    json_encoder: JsonEncoder | None,
+) -> dict[str, str]:
+    """Return the fields that take encoding, as far as there are any.
+
+    Args:
+        content: what a self-describing event holds, or None.
+        context: the event's entities.
+        true_timestamp: milliseconds since 1970 UTC, or None.
+        encode_base64: whether JSON goes into the fields for base64.
+        json_encoder: as in `json_text`.
+
+    Raises:
+        InvalidEventError: one of them cannot be encoded.
+    """
+    wire: dict[str, str] = {}
+    if content is not None:
+        text = event_text(content, json_encoder)
+        wire["ue_px" if encode_base64 else "ue_pr"] = to_base64(text) if encode_base64 else text
+    if context:
+        text = contexts_text(context, json_encoder)
+        wire["cx" if encode_base64 else "co"] = to_base64(text) if encode_base64 else text
+    if true_timestamp is not None:
+        wire["ttm"] = timestamp_value("ttm", true_timestamp)
+    return wire
+
+
+class Shared:
+    """The finished fields that the events of a tracker have in common. Not changed after it was made.
+
+    Args:
+        subject_pairs: the fields of the subject, by their names.
+        own_pairs: the fields of the tracker, which win.
+
+    Raises:
+        InvalidEventError: a field breaks its rule.
+    """
+
+    def __init__(self, subject_pairs: Mapping[str, Any], own_pairs: Mapping[str, Any]) -> None:
+        self.subject_pairs = subject_pairs
+        self.own_pairs = own_pairs
+        self.wire = {"p": DEFAULT_PLATFORM, "tv": TRACKER_VERSION, **wire_map(subject_pairs), **wire_map(own_pairs)}
+        self.text = encode_plain(self.wire)[1:-1]
+        self.fields = _STAMPED_FIELDS.union(self.wire)
+
+
+def encode(
+    pairs: Mapping[str, object], encoded: Mapping[str, str], shared: Shared, keeps_platform: bool = False
+) -> tuple[str, bytes]:
+    """Return an event's new id and its bytes as an emitter stores them.
+
+    Args:
+        pairs: the event's own fields, by their names.
+        encoded: what `encoded_fields` returned for it; wins over `pairs`.
+        shared: the fields of subject and tracker; win over `pairs`.
+        keeps_platform: whether the event's own platform wins over the shared one.
+
+    Raises:
+        InvalidEventError: the event broke a rule of the protocol.
+    """
+    eid = new_uuid()
+    dtm = time.time_ns() // 1_000_000
+    if not shared.fields.isdisjoint(pairs):
+        own = wire_map(pairs)
+        if keeps_platform and "p" in own:
+            shared = Shared({**shared.wire, "p": own["p"]}, {})
+        pairs = {
+            field: value
+            for field, value in own.items()
+            if field not in encoded and field not in shared.wire and field not in ("eid", "dtm")
+        }
+        _check_json_fields(pairs)
+    members = wire_members(pairs)
+    for field, text in encoded.items():
+        members.append(f'"{field}": "{text}"' if field in _ASCII_FIELDS else f'"{field}": {quote(text)}')
+    code = pairs.get("e")
+    if not code or (code == "ue" and EVENT_JSON_FIELDS.isdisjoint(encoded)):
+        require_fields({**shared.wire, **wire_map(pairs), **encoded})
+    return eid, _to_bytes(f'{{"eid": "{eid}", "dtm": "{dtm}", {shared.text}, {", ".join(members)}}}')
 
 
 def finished(pairs: Mapping[str, object]) -> bytes:
@@ -296,6 +380,52 @@ def finished(pairs: Mapping[str, object]) -> bytes:
     require_fields(wire)
     wire.setdefault("eid", new_uuid())
     wire.setdefault("dtm", str(time.time_ns() // 1_000_000))
+    _check_json_fields(wire)
+    return _to_bytes(f"{{{', '.join(wire_members(wire))}}}")
+
+
+def fields_of(payload: bytes) -> dict[str, str]:
+    """Return the fields of a finished event, as a new dict."""
+    fields: dict[str, str] = json.loads(payload)
+    return fields
+
+
+def wire_members(pairs: Mapping[str, object]) -> list[str]:
+    """Return `pairs` as `wire_map` does, each as a member of a JSON object.
+
+    Raises:
+        InvalidEventError: a pair breaks a rule.
+    """
+    members = []
+    size_max = TEXT_SIZE_MAX.get
+    for field, value in pairs.items():
+        if type(value) is str and 0 < len(value) <= size_max(field, 0):
+            members.append(f'"{field}": {quote(value)}')
+        elif field == "e" and type(value) is str and value in EVENT_CODES:
+            members.append(f'"e": "{value}"')
+        elif (text := wire_value(field, value)) is not None:
+            members.append(f'"{field}": {quote(text)}')
+    return members
+
+
+def _check_json_fields(wire: Mapping[str, Any]) -> None:
     for field in JSON_FIELDS.intersection(wire):
         check_json_field(field, wire[field])
-    return to_bytes(encode_plain(wire))
+
+
+def _to_bytes(text: str) -> bytes:
+    """Return the text of a finished event as UTF-8.
+
+    Raises:
+        InvalidEventError: a field is not Unicode, or the event is too large for a collector.
+    """
+    try:
+        payload = text.encode()
+    except UnicodeEncodeError:
+        for field, value in json.loads(text).items():
+            check_text(value, field)
+        raise
+    if len(payload) > EVENT_SIZE_MAX:
+        rule = f"takes {len(payload)} bytes; collectors take at most {EVENT_SIZE_MAX}"
+        raise InvalidEventError("event", rule)
+    return payload

@@ -16,7 +16,6 @@ Everything here is safe to call from any thread and from a signal handler.
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import operator
 import re
@@ -230,9 +229,6 @@ TEXT_SIZE_MAX: Final[Mapping[str, int]] = {
 }
 """The text fields, and the most characters that their columns take (Enrich: atomic field limits)."""
 
-quote: Callable[[str], str] = json.encoder.encode_basestring
-"""Turns text into a JSON string, not escaped to ASCII."""
-
 _FLAGS = ("cookie", "f_pdf", "f_qt", "f_wma", "f_dir", "f_fla", "f_java", "f_gears", "f_ag")
 _RULES: dict[str, Callable[[str, object], str]] = {
     "e": _choice(EVENT_CODES),
@@ -285,23 +281,6 @@ def wire_map(pairs: Mapping[str, object]) -> dict[str, str]:
     """
     values = ((field, wire_value(field, value)) for field, value in pairs.items())
     return {field: text for field, text in values if text is not None}
-
-
-def wire_members(pairs: Mapping[str, object]) -> list[str]:
-    """Return `pairs` as `wire_map` does, each as a member of a JSON object.
-
-    Raises:
-        InvalidEventError: a pair breaks a rule.
-    """
-    members = []
-    for field, value in pairs.items():
-        if type(value) is str and 0 < len(value) <= TEXT_SIZE_MAX.get(field, 0):
-            members.append(f'"{field}": {quote(value)}')
-        elif field == "e" and type(value) is str and value in EVENT_CODES:
-            members.append(f'"e": "{value}"')
-        elif (text := wire_value(field, value)) is not None:
-            members.append(f'"{field}": {quote(text)}')
-    return members
 
 
 def require_text(field: str, value: object) -> None:

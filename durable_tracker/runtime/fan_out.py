@@ -6,12 +6,12 @@ a dict and may know neither timeouts nor closing.
 
 from __future__ import annotations
 
-import json
 import time
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from durable_tracker.errors import ConfigurationError
+from durable_tracker.protocol.encoder import fields_of
 from durable_tracker.protocol.fields import shown
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def hand_out(emitters: Iterable[AnyEmitter], payloads: Sequence[bytes]) -> None:
         try:
             if not _takes_bytes(type(emitter)):
                 for payload in payloads:
-                    emitter.input(json.loads(payload))  # type: ignore[union-attr]
+                    emitter.input(fields_of(payload))  # type: ignore[union-attr]
             elif len(payloads) == 1:
                 emitter.put(payloads[0])  # type: ignore[union-attr]
             else:
