@@ -23,7 +23,9 @@ int32 = st.integers(INT32_MIN, INT32_MAX)
 uuids = st.uuids().map(str)
 timestamps = st.none() | st.integers(0, 10**13) | st.floats(0, 1e13)
 names = st.from_regex(r"[a-zA-Z0-9_-]{1,10}", fullmatch=True)
-schemas = st.builds("iglu:{}/{}/jsonschema/{}-{}-{}".format, names, names, *[st.integers(0, 99)] * 3)
+schemas = st.builds(
+    "iglu:{}/{}/jsonschema/{}-{}-{}".format, names, names, st.integers(1, 99), *[st.integers(0, 99)] * 2
+)
 maybe_texts = st.none() | st.lists(unicode_text, max_size=3)
 
 

@@ -138,7 +138,11 @@ def test_a_request_that_is_wrong_as_a_whole_is_one_bad_row(kind: str, made: Requ
         ("se_va", "nan"), ("se_va", ""), ("tr_tt", "True"), ("ti_pr", "1,5"), ("cookie", "true"), ("cx", ""),
         ("cx", "!"), ("co", "[]"), ("aid", "a" * 256), ("ip", "1" * 129), ("tr_cu", "EURO"),
         ("se_pr", "\N{GRINNING FACE}" * 501), ("co", "NaN"), ("co", contexts(version="1-0-0")),
-        ("co", contexts({"schema": "nonsense", "data": {}})), ("co", contexts({"schema": LINK_CLICK, "data": {}})),
+        ("co", contexts({"schema": "nonsense", "data": {}})),
+        ("co", contexts({"schema": "iglu:a/b/c/0-1-0", "data": {}})),
+        ("co", contexts({"schema": "iglu:a/b/c/1-0-00", "data": {}})),
+        ("co", contexts({"schema": "iglu:a/b/c/1-0-99999999999", "data": {}})),
+        ("co", contexts({"schema": LINK_CLICK, "data": {}})),
         ("ue_pr", self_describing({"targetUrl": ""})), ("ue_pr", self_describing({}, "iglu:a/b")),
         ("ue_pr", contexts()),
     ],
@@ -197,9 +201,12 @@ def test_an_older_payload_data_is_judged_by_its_own_keys() -> None:
     assert kinds(classify(request(batch(EVENT, schema=old)), Registry())) == ["tracker_protocol_violations"]
 
 
-def test_json_may_be_forty_containers_deep_and_no_more() -> None:
-    """The limit of Enrich holds, and text that would exhaust the parser is refused as well."""
+def test_json_may_be_forty_levels_deep_and_no_more() -> None:
+    """The limit of Micro holds, a scalar counts, and text that would exhaust the parser is refused as well."""
     read_json("[" * DEPTH_MAX + "]" * DEPTH_MAX)
+    read_json("[" * (DEPTH_MAX - 1) + "1" + "]" * (DEPTH_MAX - 1))
+    with pytest.raises(ValueError, match="deeper than 40"):
+        read_json("[" * DEPTH_MAX + "1" + "]" * DEPTH_MAX)
     for depth in (DEPTH_MAX + 1, 100_000):
         with pytest.raises(ValueError, match="deeper than 40"):
             read_json("[" * depth + "]" * depth)

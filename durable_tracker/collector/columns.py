@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
 DEPTH_MAX: Final = 40
-"""Containers inside one another, envelope included, that Enrich reads (`maxJsonDepth`)."""
+"""Levels of containers, envelope and the innermost scalar included, that Micro reads (`maxJsonDepth`)."""
 EVENT_TYPES: Final = {
     "pv": "page_view",
     "pp": "page_ping",
@@ -37,7 +37,7 @@ UUID: Final = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}"
 
 
 def read_json(text: str) -> Any:
-    """Read JSON as Enrich does: no NaN, no infinities, at most `DEPTH_MAX` containers inside one another.
+    """Read JSON as Enrich does: no NaN, no infinities, at most `DEPTH_MAX` levels, scalars included.
 
     Raises:
         ValueError: the text is something else.
@@ -58,9 +58,7 @@ def read_json(text: str) -> Any:
         ]
         if not level:
             return document
-    if any(isinstance(child, dict | list) for child in level):
-        raise ValueError(f"nested deeper than {DEPTH_MAX}")
-    return document
+    raise ValueError(f"nested deeper than {DEPTH_MAX}")
 
 
 def _refuse_constant(name: str) -> Any:

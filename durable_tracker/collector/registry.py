@@ -17,7 +17,9 @@ from durable_tracker.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-IGLU: Final = re.compile(r"iglu:([a-zA-Z0-9_.-]+)/([a-zA-Z0-9_-]+)/([a-zA-Z0-9_-]+)/([0-9]+-[0-9]+-[0-9]+)")
+IGLU: Final = re.compile(
+    r"iglu:([a-zA-Z0-9_.-]+)/([a-zA-Z0-9_-]+)/([a-zA-Z0-9_-]+)/([1-9][0-9]{0,9}(?:-(?:0|[1-9][0-9]{0,9})){2})"
+)
 """A schema's address: vendor, name, format, version; to be matched in full."""
 _SCHEMA_DIR: Final = Path(__file__).parent.parent / "protocol" / "schemas"
 _DRAFT_4: Final = "http://json-schema.org/draft-04/schema#"

@@ -299,6 +299,14 @@ def _open_envelope(document: Any, name: str, registry: Registry) -> Any:
     return document["data"]
 
 
+def _version_error(uri: str) -> str | None:
+    """Return what is wrong with the version in a schema's address, which Enrich parses beyond the pattern."""
+    match = IGLU.fullmatch(uri)
+    if match is None or any(int(part) >= 2**31 for part in match[4].split("-")):
+        return f"{uri}: the version is not a SchemaVer such as 1-0-0"
+    return None
+
+
 class _Faulty(NamedTuple):
     """Why one event is refused."""
 
@@ -363,6 +371,6 @@ def _embedded(
         violations.append(f"{key}: {exc}")
         return ()
     inner = data if isinstance(data, list) else [data]
-    errors = [registry.check(item["schema"], item["data"]) for item in inner]
+    errors = [_version_error(item["schema"]) or registry.check(item["schema"], item["data"]) for item in inner]
     violations.extend(f"{key}: {error}" for error in errors if error is not None)
     return tuple(item["schema"] for item in inner)
