@@ -18,6 +18,7 @@ if sys.platform == "win32":
 
 if TYPE_CHECKING:
     from durable_tracker._version import __version__
+    from durable_tracker.contracts import disable_contracts, enable_contracts
     from durable_tracker.delivery.transport import Reply, Transport
     from durable_tracker.emitter_configuration import EmitterConfiguration
     from durable_tracker.emitters import AsyncEmitter, Emitter, EmitterStats
@@ -34,18 +35,11 @@ if TYPE_CHECKING:
         StorageError,
         UnknownFormatError,
     )
+    from durable_tracker.event_store import EventStore, InMemoryEventStore
     from durable_tracker.events import Event, PagePing, PageView, ScreenView, SelfDescribing, StructuredEvent
     from durable_tracker.log import logger
     from durable_tracker.payload import Payload
-    from durable_tracker.runtime.refused import (
-        CeleryEmitter,
-        EventStore,
-        InMemoryEventStore,
-        RedisEmitter,
-        RedisWorker,
-        disable_contracts,
-        enable_contracts,
-    )
+    from durable_tracker.runtime.refused import CeleryEmitter, RedisEmitter, RedisWorker
     from durable_tracker.self_describing_json import SelfDescribingJson
     from durable_tracker.snowplow import Snowplow
     from durable_tracker.subject import Subject

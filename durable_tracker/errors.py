@@ -2,6 +2,7 @@
 
     DurableTrackerError
     ├── ConfigurationError (ValueError)     an argument of a constructor or command is not usable
+    │   └── NamespaceTakenError (TypeError)  another tracker is registered by that namespace
     ├── InvalidEventError (ValueError)      an event was refused at the door; nothing was queued
     └── QueueError                          the queue did not take, or could not give, an event
         ├── QueueFullError                  the quota or the disk is full; nothing was queued
@@ -25,6 +26,10 @@ class DurableTrackerError(Exception):
 
 class ConfigurationError(DurableTrackerError, ValueError):
     """An argument is not usable. The message names it, shows what it was and says what it may be."""
+
+
+class NamespaceTakenError(ConfigurationError, TypeError):
+    """Another tracker is registered by that namespace. The official tracker raises a TypeError, so this is one too."""
 
 
 class InvalidEventError(DurableTrackerError, ValueError):

@@ -50,7 +50,8 @@ class SelfDescribingJson:
             return NotImplemented
         return self.to_json() == other.to_json()
 
-    __hash__ = None  # type: ignore[assignment]  # equal by value, and mutable
+    def __hash__(self) -> int:
+        return hash(self._schema)  # the data need not be hashable, and may change
 
     def __repr__(self) -> str:
         return f"SelfDescribingJson({self._schema!r}, {self.data!r})"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from durable_tracker.emitter_configuration import EmitterConfiguration
 from durable_tracker.emitters import Emitter
-from durable_tracker.errors import ConfigurationError
+from durable_tracker.errors import ConfigurationError, NamespaceTakenError
 from durable_tracker.protocol.fields import shown
 from durable_tracker.tracker import Tracker
 from durable_tracker.tracker_configuration import TrackerConfiguration
@@ -48,7 +48,7 @@ class Snowplow:
             ConfigurationError: the namespace is taken, or an argument is not usable.
         """
         if not isinstance(namespace, str) or not namespace:
-            raise ConfigurationError(f"namespace must be text that is not empty, but is {shown(namespace)}")
+            raise NamespaceTakenError(f"namespace must be text that is not empty, but is {shown(namespace)}")
         tracker_config = TrackerConfiguration() if tracker_config is None else tracker_config
         emitter_config = EmitterConfiguration() if emitter_config is None else emitter_config
         if not isinstance(tracker_config, TrackerConfiguration):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import Any
 
 from durable_tracker.errors import ConfigurationError
 
@@ -30,23 +30,3 @@ class CeleryEmitter(_Refused):
     """Refused: every emitter sends in the background."""
 
     instead = "every Emitter sends in the background and survives crashes; use Emitter"
-
-
-class EventStore(_Refused):
-    """Refused: the queue on disk is the store."""
-
-    instead = "events are stored on disk; choose where with Emitter(queue_dir=...)"
-
-
-class InMemoryEventStore(EventStore):
-    """Refused: there is no in-memory mode; for tests there is `durable_tracker.testing`."""
-
-
-def disable_contracts() -> NoReturn:
-    """Refused: what is checked keeps one event from spoiling its whole batch downstream."""
-    raise ConfigurationError("disable_contracts: validation is always on; an event that fails it would be lost")
-
-
-def enable_contracts() -> NoReturn:
-    """Refused: they are always on."""
-    raise ConfigurationError("enable_contracts: validation is always on; remove the call")
