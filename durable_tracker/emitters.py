@@ -13,7 +13,7 @@ import threading
 import time
 import weakref
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from durable_tracker.delivery import checks
 from durable_tracker.delivery.batches import device_time_ms
@@ -29,8 +29,10 @@ from durable_tracker.errors import (
     QueueFullError,
 )
 from durable_tracker.log import logger
-from durable_tracker.protocol.encoder import finished
+from durable_tracker.protocol.encoder import fields_of, finished
 from durable_tracker.protocol.endpoint import Endpoint, replaced_addresses
+from durable_tracker.protocol.fields import PAYLOAD_DATA_SCHEMA as _PAYLOAD_DATA_SCHEMA
+from durable_tracker.protocol.fields import check_query
 from durable_tracker.runtime import exit  # noqa: A004 (a module, used by its name)
 from durable_tracker.runtime.full_queue import FullQueue
 from durable_tracker.runtime.official_emitter import OfficialEmitter
@@ -46,6 +48,12 @@ if TYPE_CHECKING:
     from durable_tracker.delivery.transport import Transport
     from durable_tracker.engines.engine import Durability, Engine
     from durable_tracker.engines.queue import Queue, Row
+
+PAYLOAD_DATA_SCHEMA: Final = _PAYLOAD_DATA_SCHEMA
+DEFAULT_MAX_LENGTH: Final = 10
+"""Events of a batch by default on the official tracker. Nothing here uses it."""
+PROTOCOLS: Final = frozenset({"http", "https"})
+METHODS: Final = frozenset({"get", "post"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -280,7 +288,10 @@ class Emitter(OfficialEmitter):
         Raises:
             InvalidEventError: a field breaks the protocol; nothing was stored. Otherwise as `put`.
         """
-        self.put(finished(payload))
+        encoded = finished(payload)
+        if self.method == "get":
+            check_query(fields_of(encoded))
+        self.put(encoded)
 
     def _check_capacity(self, queue: Queue, count: int) -> None:
         if queue.pending() + count > (self.buffer_capacity or 0):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from durable_tracker.errors import InvalidEventError
-from durable_tracker.protocol.fields import DEFAULT_PLATFORM, INT32_MAX, shown, wire_value
+from durable_tracker.protocol.fields import DEFAULT_PLATFORM, INT32_MAX, integer_value, shown, wire_value
 
 if TYPE_CHECKING:
     from typing import Self
@@ -28,11 +28,11 @@ class Subject:
         self._platform_was_set = False
 
     def _set(self, field: str, value: object) -> Self:
-        wire_value(field, value)
+        text = wire_value(field, value)
         if value is None:
             self.standard_nv_pairs.pop(field, None)
         else:
-            self.standard_nv_pairs[field] = value
+            self.standard_nv_pairs[field] = value if type(value) in (str, int, float) else text
         return self
 
     def set_platform(self, value: str) -> Self:
@@ -120,7 +120,9 @@ class Subject:
 
 
 def _dimensions(field: str, width: int, height: int) -> str:
-    for side in (width, height):
-        if isinstance(side, bool) or not isinstance(side, int) or not 0 < side <= INT32_MAX:
-            raise InvalidEventError(field, f"must be whole pixels above 0, but is {shown(width)} by {shown(height)}")
-    return f"{width}x{height}"
+    try:
+        sides = [integer_value(field, side, 1, INT32_MAX) for side in (width, height)]
+    except InvalidEventError:
+        rule = f"must be whole pixels above 0, but is {shown(width)} by {shown(height)}"
+        raise InvalidEventError(field, rule) from None
+    return "x".join(sides)

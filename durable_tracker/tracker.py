@@ -12,7 +12,7 @@ from durable_tracker.protocol.encoder import Shared, encode, encoded_fields, fie
 from durable_tracker.protocol.fields import (
     GET_QUERY_SIZE_MAX,
     TRACKER_VERSION,
-    check_query_size,
+    check_query,
     shown,
     timestamp_value,
 )
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from durable_tracker.runtime.fan_out import AnyEmitter
     from durable_tracker.self_describing_json import SelfDescribingJson
 
+VERSION = TRACKER_VERSION
 _CHUNK_COUNT_MAX = 1000
 _CHUNK_SIZE_MAX = 1 << 20
 _QUERY_GROWTH_MAX = 3  # percent-encoding makes three bytes of one
@@ -103,9 +104,6 @@ class Tracker(TrackMethods):
         }
         self.timer = None
         self._shared = Shared({}, {})
-        for name in ("namespace", "app_id"):
-            if not isinstance(arguments[name], (str, type(None))):
-                raise ConfigurationError(f"{name} must be text or None, but is {shown(arguments[name])}")
         if not isinstance(self.encode_base64, bool):
             raise ConfigurationError(f"encode_base64 must be True or False, but is {self.encode_base64!r:.80}")
         if not (self.json_encoder is None or callable(self.json_encoder)):
@@ -146,7 +144,7 @@ class Tracker(TrackMethods):
         """
         if isinstance(event, Payload):
             payload = finished(event.nv_pairs)
-            self._check_query_size(payload)
+            self._check_for_get(payload)
             self._hand_out([payload])
             return self
         eid, payload = self._finish(event)
@@ -311,15 +309,15 @@ class Tracker(TrackMethods):
             subject and subject.has_platform for subject in (self.subject, event.event_subject)
         )
         eid, payload = encode(pairs, encoded, shared, keeps_platform)
-        self._check_query_size(payload)
+        self._check_for_get(payload)
         return eid, payload
 
-    def _check_query_size(self, payload: bytes) -> None:
-        """Refuse an event that is too long for one of the emitters."""
-        if len(payload) * _QUERY_GROWTH_MAX > GET_QUERY_SIZE_MAX and any(
+    def _check_for_get(self, payload: bytes) -> None:
+        """Refuse an event that one of the emitters, by GET, cannot send."""
+        if (len(payload) * _QUERY_GROWTH_MAX > GET_QUERY_SIZE_MAX or b'"nuid"' in payload) and any(
             getattr(emitter, "method", None) == "get" for emitter in self.emitters
         ):
-            check_query_size(fields_of(payload))
+            check_query(fields_of(payload))
 
     def _hand_out(self, payloads: Sequence[bytes]) -> None:
         hand_out(self.emitters, payloads)

@@ -82,19 +82,18 @@ def envelope(name: str, data: Any, version: str = "1-0-0") -> str:
 REFUSED: dict[str, tuple[Callable[[Any], Any], str, str]] = {
     "a key outside the allow-list": (lambda t: t.track(raw(cv="1")), "cv", "not a field"),
     "a key that is not text": (lambda t: t.track(Event({"e": "pv", 1: "x"})), "1", "not a field"),
-    "the time of sending": (lambda t: t.track(raw(stm="1")), "stm", "stamped when the event is sent"),
+    "an event that always fails": (lambda t: t.track(Event({"e": "ad"})), "e", "one of ev, pp"),
     "no kind of event": (lambda t: t.track(Event({"url": "x"})), "e", "required"),
     "an empty kind of event": (lambda t: t.track(Event({"e": ""})), "e", "required"),
-    "an unknown kind of event": (lambda t: t.track(Event({"e": "xx"})), "e", "one of ad, ev, pp"),
+    "an unknown kind of event": (lambda t: t.track(Event({"e": "xx"})), "e", "one of ev, pp"),
     "an unhashable kind of event": (lambda t: t.track(Event({"e": ["pv"]})), "e", "one of"),
     "an unknown platform": (lambda t: t.track(raw(p="toaster")), "p", "one of app, cnsl, headset"),
     "a payload without a tracker version": (lambda t: t.track(Payload({"e": "pv", "p": "pc"})), "tv", "required"),
     "a self-describing event without content": (lambda t: t.track(Event({"e": "ue"})), "ue_pr", "required"),
     "an event that is none": (lambda t: t.track("page view"), "event", "must be an Event"),
     "an event id that is no UUID": (lambda t: t.track(raw(eid="1")), "eid", "UUID"),
-    "a network user id that is no UUID": (lambda t: t.track(raw(nuid="x")), "nuid", "UUID"),
     "a boolean as an integer": (lambda t: t.track(PagePing("u", min_x=True)), "pp_mix", "integer"),
-    "a fraction as an integer": (lambda t: t.track(PagePing("u", max_x=1.0)), "pp_max", "integer"),
+    "a fraction as an integer": (lambda t: t.track(PagePing("u", max_x=1.5)), "pp_max", "integer"),
     "a fraction in text as an integer": (lambda t: t.track(raw(vid="1.0")), "vid", "integer"),
     "digits of another script": (lambda t: t.track(raw(vid="\u0661")), "vid", "integer"),
     "an integer beyond 32 bits": (lambda t: t.track(PagePing("u", min_y=2**31)), "pp_miy", "2147483647"),
@@ -127,9 +126,6 @@ REFUSED: dict[str, tuple[Callable[[Any], Any], str, str]] = {
     "a size without a height": (lambda t: t.track(raw(res="1920")), "res", "WIDTHxHEIGHT"),
     "a size beyond 32 bits": (lambda t: t.track(raw(ds="1x2147483648")), "ds", "WIDTHxHEIGHT"),
     "a flag that is a word": (lambda t: t.track(raw(cookie="yes")), "cookie", "0 or 1"),
-    "a boolean as text": (lambda t: t.track(StructuredEvent("c", "a", label=True)), "se_la", "text"),
-    "a list as text": (lambda t: t.track(PageView("u", page_title=["x"])), "page", "text"),
-    "bytes as text": (lambda t: t.track(PageView("u", page_title=b"x")), "page", "text"),
     "an empty address": (lambda t: t.track_page_view(""), "url", "not empty"),
     "no address": (lambda t: t.track(PageView(None)), "url", "not empty"),
     "an empty category": (lambda t: t.track_struct_event("", "a"), "se_ca", "not empty"),
@@ -137,18 +133,27 @@ REFUSED: dict[str, tuple[Callable[[Any], Any], str, str]] = {
     "a lone surrogate in a field": (lambda t: t.track(PageView("u", page_title="a\ud800b")), "page", "surrogate"),
     "a timestamp in words": (lambda t: t.track(PageView("u", true_timestamp="abc")), "ttm", "milliseconds"),
     "a timestamp in text": (lambda t: t.track(PageView("u", true_timestamp="5")), "ttm", "milliseconds"),
-    "a boolean as a timestamp": (lambda t: t.track(PageView("u", true_timestamp=True)), "ttm", "integer"),
+    "a boolean as a timestamp": (lambda t: t.track(PageView("u", true_timestamp=True)), "ttm", "milliseconds"),
     "NaN as a timestamp": (lambda t: t.track(PageView("u", true_timestamp=float("nan"))), "ttm", "milliseconds"),
     "a timestamp after the year 9999": (lambda t: t.track(PageView("u", true_timestamp=10**15)), "ttm", "integer"),
     "NaN in JSON": (lambda t: t.track(described({"a": [1, float("nan")]})), "data.a[1]", "finite"),
     "infinity in a context": (lambda t: t.track(with_context(float("-inf"))), "context[0]", "finite"),
     "a surrogate in JSON": (lambda t: t.track(described({"a": "\udc00"})), "data.a", "surrogate"),
     "a surrogate in a key": (lambda t: t.track(described({"\udc00": 1})), "data", "surrogate"),
-    "a number as a key": (lambda t: t.track(described({"a": {1: 2}})), "data.a", "text as keys"),
-    "None as a key": (lambda t: t.track(described({None: 2})), "data", "text as keys"),
-    "an event nested too deeply": (lambda t: t.track(described(nested(39))), "nested", "40 levels"),
-    "a context nested too deeply": (lambda t: t.track(with_context(nested(38))), "nested", "40 levels"),
-    "data that contains itself": (lambda t: t.track(described(circular())), "nested", "40 levels"),
+    "a tuple as a key": (lambda t: t.track(described({"a": {(1,): 2}})), "data.a", "text or a number as keys"),
+    "two keys that become one": (lambda t: t.track(described({1: 2, "1": 3})), "data", "two keys"),
+    "NaN as a key": (lambda t: t.track(described({float("nan"): 2})), "data", "finite"),
+    "a schema of version 0": (lambda _: SelfDescribingJson("iglu:a/b/jsonschema/0-1-0", {}), "schema", "iglu:"),
+    "a schema with a leading zero": (lambda _: SelfDescribingJson("iglu:a/b/jsonschema/01-0-0", {}), "schema", "iglu:"),
+    "a schema ending in zeros": (lambda _: SelfDescribingJson("iglu:a/b/jsonschema/1-0-00", {}), "schema", "iglu:"),
+    "a schema beyond 32 bits": (
+        lambda _: SelfDescribingJson("iglu:a/b/jsonschema/1-0-2147483648", {}),
+        "schema",
+        "iglu:",
+    ),
+    "an event nested too deeply": (lambda t: t.track(described(nested(48))), "nested", "50 levels"),
+    "a context nested too deeply": (lambda t: t.track(with_context(nested(47))), "nested", "50 levels"),
+    "data that contains itself": (lambda t: t.track(described(circular())), "nested", "50 levels"),
     "an integer of thousands of digits": (lambda t: t.track(described({"n": 10**5000})), "data.n", "bits"),
     "a set in JSON": (lambda t: t.track(described({"a": {1}})), "data.a", "json_encoder"),
     "bytes in JSON": (lambda t: t.track(described(b"x")), "data", "json_encoder"),
@@ -185,9 +190,9 @@ REFUSED: dict[str, tuple[Callable[[Any], Any], str, str]] = {
         "exactly",
     ),
     "JSON text nested too deeply": (
-        lambda t: t.track(raw(co=envelope("contexts", [{"schema": SCHEMA, "data": nested(38)}], "1-0-1"))),
+        lambda t: t.track(raw(co=envelope("contexts", [{"schema": SCHEMA, "data": nested(47)}], "1-0-1"))),
         "co",
-        "40 levels",
+        "50 levels",
     ),
     "an event that is too large": (lambda t: t.track(described("x" * 980_000)), "event", "980000"),
     "an element without an id": (
@@ -291,14 +296,14 @@ def test_what_breaks_a_rule_is_refused_and_the_next_event_goes_through(case: str
     assert [event.eid for event in emitter.events] == [eid]
 
 
-@pytest.mark.parametrize("build", [lambda: described(nested(38)), lambda: with_context(nested(37))])
-def test_nesting_of_40_levels_with_the_envelope_is_let_through(build: Callable[[], Any]) -> None:
+@pytest.mark.parametrize("build", [lambda: described(nested(47)), lambda: with_context(nested(46))])
+def test_nesting_of_50_levels_with_envelope_and_scalar_is_let_through(build: Callable[[], Any]) -> None:
     """The limit is that of the pipeline, which counts the envelope."""
     emitter = RecordingEmitter()
     Tracker("shop", emitter, encode_base64=False).track(build())
     wire = emitter.events[0].wire
     text = wire.get("ue_pr", wire.get("co", ""))
-    assert max(text.count("[", 0, i) + text.count("{", 0, i) for i in range(len(text))) == 40
+    assert max(text.count("[", 0, i) + text.count("{", 0, i) for i in range(len(text))) == 49
 
 
 ACCEPTED: dict[str, tuple[Any, str, str]] = {

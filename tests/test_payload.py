@@ -66,7 +66,7 @@ def test_subclasses_of_the_json_types_are_written_as_those(value: Any, expected:
     ("answer", "rule"),
     [
         (float("nan"), "finite"),
-        ({1: 2}, "text as keys"),
+        ({(1, 2): 2}, "text or a number as keys"),
         ("\ud800", "surrogate"),
         (object(), "keeps returning"),
     ],

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from durable_tracker.payload import Payload
-from durable_tracker.protocol.encoder import encoded_fields
+from durable_tracker.protocol.encoder import context_list, encoded_fields
 from durable_tracker.protocol.fields import require_text
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from typing import Self
 
     from durable_tracker.protocol.encoder import JsonEncoder
@@ -60,7 +60,7 @@ class Event:
     Attributes:
         pairs: the fields that are set, by their names in the protocol.
         event_subject: as given.
-        context: as given; an empty list if none was.
+        context: as given, if it can be read twice, else as a list; an empty list if none was.
         true_timestamp: as given.
     """
 
@@ -68,12 +68,12 @@ class Event:
         self,
         dict_: Mapping[str, Any] | None = None,
         event_subject: Subject | None = None,
-        context: Sequence[SelfDescribingJson] | None = None,
+        context: Iterable[SelfDescribingJson] | None = None,
         true_timestamp: float | None = None,
     ) -> None:
         self.pairs: dict[str, Any] = dict(dict_) if dict_ else {}
         self.event_subject = event_subject
-        self.context: Sequence[SelfDescribingJson] = [] if context is None else context
+        self.context: Sequence[SelfDescribingJson] = context_list(context)
         self.true_timestamp = true_timestamp
 
     @property

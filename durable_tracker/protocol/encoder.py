@@ -19,10 +19,12 @@ import binascii
 import json
 import math
 import time
+from collections.abc import Iterable, Iterator
 from os import urandom
 from typing import TYPE_CHECKING, Any
 
 from durable_tracker.errors import InvalidEventError
+from durable_tracker.log import logger
 from durable_tracker.protocol.fields import (
     CONTEXTS_SCHEMA,
     DEFAULT_PLATFORM,
@@ -30,6 +32,7 @@ from durable_tracker.protocol.fields import (
     EVENT_JSON_FIELDS,
     EVENT_SIZE_MAX,
     JSON_FIELDS,
+    NESTING_EVERYWHERE,
     NESTING_MAX,
     REQUIRED_FIELDS,
     TEXT_SIZE_MAX,
@@ -44,7 +47,7 @@ from durable_tracker.protocol.fields import (
 from durable_tracker.self_describing_json import SelfDescribingJson
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     JsonEncoder = Callable[[Any], Any]
     """Called with a value that JSON has no form for. Returns one that it has, or raises TypeError."""
@@ -54,6 +57,7 @@ _CONTAINERS = frozenset({dict, list, tuple})
 _STAMPED_FIELDS = JSON_FIELDS | {"eid", "dtm", "ttm"}
 _ASCII_FIELDS = frozenset({"ue_px", "cx", "ttm"})
 _ENVELOPE_LEVELS = {"ue": 2, "cx": 3}
+_said: list[str] = []
 _CONVERSIONS_MAX = 40
 _INTEGER_BITS_MAX = 4096
 _VARIANT = dict(zip("0123456789abcdef", "89ab" * 4, strict=True))
@@ -81,11 +85,13 @@ quote: Callable[[str], str] = json.encoder.encode_basestring
 
 
 def _is_plain(value: object, levels: int) -> bool:
-    """Tell whether `value` is of JSON's own types alone, with text as keys, nested at most `levels` deep."""
+    """Tell whether `value` is of JSON's own types alone, with text as keys, of at most `levels`, a scalar included."""
     kind = type(value)
+    if levels <= 0:
+        return False
     if kind in _SCALARS:
         return True
-    if levels <= 0 or kind not in _CONTAINERS:
+    if kind not in _CONTAINERS or (levels == 1 and value):
         return False
     items: Any = value
     if kind is dict:
@@ -106,19 +112,17 @@ def _plain(value: Any, levels: int, place: str, json_encoder: JsonEncoder | None
         InvalidEventError: something in it has no place in JSON; the message says where it is.
     """
     for _ in range(_CONVERSIONS_MAX):
-        if value is None or isinstance(value, (bool, str, int, float)):
-            return _plain_scalar(value, place)
-        if isinstance(value, (dict, list, tuple)):
-            if levels <= 0:
-                raise InvalidEventError(
-                    place, f"must not be nested deeper than {NESTING_MAX} levels, envelope included"
-                )
-            if isinstance(value, dict):
-                return {
-                    _plain_key(key, place): _plain(item, levels - 1, f"{place}.{key!s:.40}", json_encoder)
-                    for key, item in list(value.items())
-                }
+        known = value is None or isinstance(value, (bool, str, int, float, dict, list, tuple))
+        if known and levels <= 0:
+            raise InvalidEventError(place, f"must not be nested deeper than {NESTING_MAX} levels, envelope included")
+        if known and levels <= NESTING_MAX - NESTING_EVERYWHERE:
+            _warn_of_nesting(place)
+        if isinstance(value, dict):
+            return _plain_dict(value, levels, place, json_encoder)
+        if isinstance(value, (list, tuple)):
             return [_plain(item, levels - 1, f"{place}[{i}]", json_encoder) for i, item in enumerate(value)]
+        if known:
+            return _plain_scalar(value, place)
         if json_encoder is None:
             rule = f"must be JSON, but is of type {type(value).__name__}; a json_encoder can give it a form"
             raise InvalidEventError(place, rule)
@@ -127,6 +131,23 @@ def _plain(value: Any, levels: int, place: str, json_encoder: JsonEncoder | None
         except TypeError as error:
             raise InvalidEventError(place, f"must be JSON, and the json_encoder refused it: {error}") from error
     raise InvalidEventError(place, "must be JSON, and the json_encoder keeps returning values that are not")
+
+
+def _plain_dict(value: dict[Any, Any], levels: int, place: str, json_encoder: JsonEncoder | None) -> dict[str, Any]:
+    plain: dict[str, Any] = {}
+    for raw_key, item in list(value.items()):
+        key = _plain_key(raw_key, place)
+        if key in plain:
+            raise InvalidEventError(place, f"must not have two keys that are {shown(key)} in JSON")
+        plain[key] = _plain(item, levels - 1, f"{place}.{key:.40}", json_encoder)
+    return plain
+
+
+def _warn_of_nesting(place: str) -> None:
+    if not _said:
+        _said.append(place)
+        extra = {"field": place[:80], "levels_max": NESTING_EVERYWHERE, "outcome": "sent; said once"}
+        logger.warning("event.nested_deeply", extra=extra)
 
 
 def _plain_scalar(value: Any, place: str) -> Any:
@@ -146,8 +167,12 @@ def _plain_scalar(value: Any, place: str) -> Any:
 
 
 def _plain_key(key: Any, place: str) -> str:
+    """Return a key as `json.dumps` writes it."""
+    if key is None or isinstance(key, (bool, int, float)):
+        return encode_plain(_plain_scalar(key, place))
     if not isinstance(key, str):
-        raise InvalidEventError(place, f"must have text as keys, but has {shown(key)} of type {type(key).__name__}")
+        rule = f"must have text or a number as keys, but has {shown(key)} of type {type(key).__name__}"
+        raise InvalidEventError(place, rule)
     check_text(key, place)
     return str.__str__(key)
 
@@ -172,14 +197,15 @@ def json_text(value: Any, field: str, json_encoder: JsonEncoder | None, levels: 
         value: any JSON; of other types only what `json_encoder` gives a form.
         field: names the value in an error.
         json_encoder: called with each value that JSON has no form for; what it returns is checked likewise.
-        levels: how deeply objects and arrays may nest.
+        levels: how deeply objects and arrays may nest, the scalar included; a warning is logged once beyond
+            NESTING_EVERYWHERE.
 
     Raises:
-        InvalidEventError: a value is not JSON, a key is not text, a number is not finite, text has a lone surrogate, or
-            the nesting is too deep.
+        InvalidEventError: a value is not JSON, a key is neither text nor a number or is there twice, a number is not
+            finite, text has a lone surrogate, or the nesting is too deep.
     """
     try:
-        if _is_plain(value, levels):
+        if _is_plain(value, levels - NESTING_MAX + NESTING_EVERYWHERE):
             text = encode_plain(value)
             text.encode()
             return text
@@ -209,13 +235,13 @@ def event_text(event_json: object, json_encoder: JsonEncoder | None) -> str:
     return f'{{"schema": "{UNSTRUCT_EVENT_SCHEMA}", "data": {{"schema": "{schema}", "data": {text}}}}}'
 
 
-def contexts_text(context: Sequence[object], json_encoder: JsonEncoder | None) -> str:
+def contexts_text(context: Iterable[object], json_encoder: JsonEncoder | None) -> str:
     """Return an event's entities in their envelope, as JSON text.
 
     Raises:
-        InvalidEventError: as `json_text`, or it is not a list of SelfDescribingJson.
+        InvalidEventError: as `json_text`, or it is no iterable of SelfDescribingJson.
     """
-    if not isinstance(context, (list, tuple)):
+    if isinstance(context, str) or not isinstance(context, Iterable):
         rule = f"must be a list of SelfDescribingJson, but is of type {type(context).__name__}"
         raise InvalidEventError("context", rule)
     levels = NESTING_MAX - _ENVELOPE_LEVELS["cx"]
@@ -225,6 +251,13 @@ def contexts_text(context: Sequence[object], json_encoder: JsonEncoder | None) -
         schema, data = _schema_and_data(entity, field)
         entities.append(f'{{"schema": "{schema}", "data": {json_text(data, field, json_encoder, levels)}}}')
     return f'{{"schema": "{CONTEXTS_SCHEMA}", "data": [{", ".join(entities)}]}}'
+
+
+def context_list(context: Any) -> Any:
+    """Return entities in a form that can be read twice: an iterator as a list, None as an empty one."""
+    if context is None:
+        return []
+    return list(context) if isinstance(context, Iterator) else context
 
 
 def to_base64(text: str) -> str:
@@ -239,7 +272,7 @@ def check_json_field(field: str, text: str) -> None:
         InvalidEventError: a decoder in the pipeline would refuse it.
     """
     try:
-        decoded = _strict_decode(base64.urlsafe_b64decode(text) if field in ("ue_px", "cx") else text)
+        decoded = _strict_decode(_from_base64(text) if field in ("ue_px", "cx") else text)
     except (binascii.Error, ValueError, RecursionError) as error:
         raise InvalidEventError(field, f"must be JSON{' in base64' * (field in ('ue_px', 'cx'))}: {error}") from None
     if not _is_plain(decoded, NESTING_MAX):
@@ -254,6 +287,12 @@ def check_json_field(field: str, text: str) -> None:
         if not isinstance(entity, dict) or entity.keys() != {"schema", "data"}:
             raise InvalidEventError(field, "must hold objects of exactly a schema and data")
         check_schema(entity["schema"], field)
+
+
+def _from_base64(text: str) -> bytes:
+    """Decode base64 as the pipeline does: of either alphabet, padded or not."""
+    plain = text.rstrip("=").replace("+", "-").replace("/", "_")
+    return base64.b64decode(plain + "=" * (-len(plain) % 4), altchars=b"-_", validate=True)
 
 
 def _strict_decode(text: str | bytes) -> Any:
@@ -284,7 +323,7 @@ def new_uuid() -> str:
 
 def encoded_fields(
     content: object | None,
-    context: Sequence[object],
+    context: Iterable[object],
     true_timestamp: object,
     encode_base64: bool,
     json_encoder: JsonEncoder | None,

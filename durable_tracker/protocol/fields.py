@@ -19,9 +19,10 @@ import contextlib
 import math
 import operator
 import re
+import types
 from decimal import Decimal
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 from uuid import UUID
 
@@ -30,7 +31,7 @@ from durable_tracker.errors import InvalidEventError
 from durable_tracker.log import logger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 TRACKER_VERSION: Final = f"durable-py-{__version__}"
 """The value of `tv`. Events say who made them, so the prefix is this library's own."""
@@ -41,31 +42,50 @@ PAYLOAD_DATA_SCHEMA: Final = "iglu:com.snowplowanalytics.snowplow/payload_data/j
 
 DEFAULT_PLATFORM: Final = "pc"
 PLATFORMS: Final = frozenset({"web", "mob", "pc", "srv", "app", "tv", "cnsl", "iot", "headset"})
-EVENT_CODES: Final = frozenset({"pv", "pp", "se", "ue", "tr", "ti", "ad", "ev"})
+EVENT_CODES: Final = frozenset({"pv", "pp", "se", "ue", "tr", "ti", "ev"})
+"""The kinds of event that pass. `ad` is left out: Enrich has no schema for it, so it always fails."""
 REQUIRED_FIELDS: Final = ("tv", "p", "e")
 
 EVENT_SIZE_MAX: Final = 980_000
 """Bytes of one encoded event. Collectors drop a request whose record exceeds 1,000,000 bytes, and answer 200."""
 GET_QUERY_SIZE_MAX: Final = 20_000
 """Bytes of the querystring of a GET. Collectors refuse a request line above 20,480 bytes; path and `stm` take some."""
-NESTING_MAX: Final = 40
-"""Levels of objects and arrays in a JSON field, its envelope included (Enrich: `maxJsonDepth`)."""
+NESTING_MAX: Final = 50
+"""Levels of a JSON field, its envelope and the innermost scalar included (Enrich: `maxJsonDepth`)."""
+NESTING_EVERYWHERE: Final = 40
+"""Levels that every pipeline takes, Micro's too; beyond them there is a warning."""
 
 INT32_MIN: Final = -(2**31)
 INT32_MAX: Final = 2**31 - 1
 _MS_MIN: Final = -62_167_219_200_000  # the years 0 to 9999, all that a timestamp column holds
 _MS_MAX: Final = 253_402_300_799_999
 _CURRENCY_SIZE_MAX: Final = 3
-_DIGITS_MAX: Final = 400
 _SHOWN_SIZE_MAX: Final = 80
+_EXPONENT_MAX: Final = 400
+_INT32_DIGITS: Final = 10
+_LOGGED_MAX: Final = 1000
+_BOOLEANS: Final = ("bool", "bool_")  # numpy's have a __float__
 
-_SCHEMA_URI = re.compile(r"iglu:[a-zA-Z0-9_.-]+/[a-zA-Z0-9_-]+/[a-zA-Z0-9_-]+/[0-9]+-[0-9]+-[0-9]+")
+_SCHEMA_URI = re.compile(
+    r"iglu:[a-zA-Z0-9_.-]+/[a-zA-Z0-9_-]+/[a-zA-Z0-9_-]+/([1-9][0-9]*)-(0|[1-9][0-9]*)-(0|[1-9][0-9]*)"
+)
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-_INTEGER = re.compile(r"-?[0-9]{1,20}")
-_DECIMAL = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+_INTEGER = re.compile(r"[+-]?[0-9]{1,19}")
+_DECIMAL = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,9})?")
 _DIMENSIONS = re.compile(r"([0-9]{1,10})x([0-9]{1,10})")
 
+_TEXTLESS = (
+    bytes,
+    bytearray,
+    memoryview,
+    types.FunctionType,
+    types.BuiltinFunctionType,
+    types.MethodType,
+    types.CoroutineType,
+    types.GeneratorType,
+)
 _logged_lengths: set[str] = set()
+_logged_textless: set[tuple[str, type]] = set()
 
 
 def shown(value: object) -> str:
@@ -78,35 +98,59 @@ def shown(value: object) -> str:
 
 
 def text_value(field: str, value: object) -> str:
-    """Return text that `field` can carry: text as it is, a number or a UUID in its usual form.
+    """Return `str(value)`, which any text field can carry. Called once per value, outside locks.
+
+    What has no text of its own, such as a function or bytes, is returned in the form that `str` gives it, and logged
+    once per field and type.
 
     Raises:
-        InvalidEventError: `value` is of another type, or is not finite.
+        InvalidEventError: `str(value)` raised an error.
     """
-    if isinstance(value, str):
-        return str.__str__(value)
-    if isinstance(value, UUID):
-        return str(value)
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 10**_DIGITS_MAX:
-        return int.__repr__(value)
-    if isinstance(value, (float, Decimal)) and math.isfinite(value):
-        return str(value)
-    raise InvalidEventError(field, f"must be text, but is {shown(value)} of type {type(value).__name__}")
+    if type(value) is str:
+        return value
+    try:
+        text = str(value)
+    except Exception as error:
+        rule = f"must have a text, but str() of {shown(value)} of type {type(value).__name__} raised {error!r:.80}"
+        raise InvalidEventError(field, rule) from error
+    kind = type(value)
+    textless = isinstance(value, _TEXTLESS) or (kind.__str__ is object.__str__ and kind.__repr__ is object.__repr__)
+    if textless and (field, kind) not in _logged_textless and len(_logged_textless) < _LOGGED_MAX:
+        _logged_textless.add((field, kind))
+        extra = {"field": field, "type": kind.__name__, "outcome": "sent; said once per field and type"}
+        logger.warning("event.field_without_text", extra=extra)
+    return str.__str__(text)
+
+
+def _exact(value: object) -> int | Decimal | None:
+    """Return a number that is no boolean as it is: by `__index__`, its own text, or `__float__`. None if it is none."""
+    if isinstance(value, (bool, str, bytes)) or type(value).__name__ in _BOOLEANS:
+        return None
+    with contextlib.suppress(Exception):
+        return operator.index(value)  # type: ignore[arg-type]  # whatever has __index__, numpy's integers too
+    if not hasattr(value, "__float__"):
+        return None
+    with contextlib.suppress(Exception):
+        text = str(value)
+        number = Decimal(text if _DECIMAL.fullmatch(text) else float(value))
+        if number.is_finite() and number.adjusted() <= _EXPONENT_MAX:
+            return number
+    return None
 
 
 def integer_value(field: str, value: object, lowest: int = INT32_MIN, highest: int = INT32_MAX) -> str:
-    """Return the digits of an integer, given as one or as its digits (Enrich: conversions).
+    """Return the digits of an integer, given as an integral number or as its digits (Enrich: conversions).
 
     Raises:
-        InvalidEventError: `value` is a boolean, is not integral ("1.0" is not either), or is out of range.
+        InvalidEventError: `value` is a boolean, is not integral (the text "1.0" is not either), or is out of range.
     """
     number: int | None = None
     if isinstance(value, str):
-        if _INTEGER.fullmatch(value):
-            number = int(value)
-    elif not isinstance(value, bool):
-        with contextlib.suppress(TypeError):
-            number = operator.index(value)  # type: ignore[arg-type]  # whatever has __index__, numpy's integers too
+        if _INTEGER.fullmatch(value) and lowest <= int(value) <= highest:
+            return str.__str__(value)
+    else:
+        exact = _exact(value)
+        number = int(exact) if exact is not None and exact == int(exact) else None
     if number is None or not lowest <= number <= highest:
         raise InvalidEventError(field, f"must be an integer from {lowest} to {highest}, but is {shown(value)}")
     return str(number)
@@ -118,13 +162,12 @@ def milliseconds_value(field: str, value: object) -> str:
     Raises:
         InvalidEventError: `value` is not a finite number, or lies outside the years 0 to 9999.
     """
-    if isinstance(value, float) and math.isfinite(value):
-        value = int(value)
-    elif not isinstance(value, int):
-        rule = f"must be a number of milliseconds since 1970 UTC, but is {shown(value)}"
-        if not isinstance(value, str) or not _INTEGER.fullmatch(value):
-            raise InvalidEventError(field, rule)
-    return integer_value(field, value, _MS_MIN, _MS_MAX)
+    if isinstance(value, str) and _INTEGER.fullmatch(value):
+        return integer_value(field, value, _MS_MIN, _MS_MAX)
+    exact = _exact(value)
+    if exact is None:
+        raise InvalidEventError(field, f"must be a number of milliseconds since 1970 UTC, but is {shown(value)}")
+    return integer_value(field, int(exact), _MS_MIN, _MS_MAX)
 
 
 def timestamp_value(field: str, value: object) -> str:
@@ -148,14 +191,23 @@ def decimal_value(field: str, value: object) -> str:
         return repr(value)
     if type(value) is int and -(1 << 63) <= value < 1 << 63:
         return str(value)
-    if isinstance(value, (int, float, Decimal, str)) and not isinstance(value, bool):
-        with contextlib.suppress(
-            ValueError, OverflowError
-        ):  # text that is no number, an integer of thousands of digits
-            text = str.__str__(value) if isinstance(value, str) else str(value)
-            if _DECIMAL.fullmatch(text) and math.isfinite(float(text)):
-                return text
+    if isinstance(value, str) or _exact(value) is not None:
+        with contextlib.suppress(Exception):  # text that is no number, an integer of thousands of digits
+            for text in _decimal_texts(value):
+                if _DECIMAL.fullmatch(text) and math.isfinite(float(text)):
+                    return text
     raise InvalidEventError(field, f"must be a finite decimal number, but is {shown(value)}")
+
+
+def _decimal_texts(value: Any) -> Iterator[str]:
+    """Yield the forms of a number: its own text, then those by `__index__` and `__float__`."""
+    if isinstance(value, str):
+        yield str.__str__(value)
+        return
+    yield str(value)
+    if hasattr(value, "__index__"):
+        yield str(operator.index(value))
+    yield repr(float(value))
 
 
 def uuid_value(field: str, value: object) -> str:
@@ -166,8 +218,9 @@ def uuid_value(field: str, value: object) -> str:
     """
     if isinstance(value, UUID):
         return str(value)
-    if isinstance(value, str) and _UUID.fullmatch(value):
-        return str.__str__(value)
+    text = str.__str__(value) if isinstance(value, str) else text_value(field, value)
+    if _UUID.fullmatch(text):
+        return text
     raise InvalidEventError(field, f"must be a UUID such as 8-4-4-4-12 hexadecimal digits, but is {shown(value)}")
 
 
@@ -181,7 +234,7 @@ def _dimensions_value(field: str, value: object) -> str:
 def _flag_value(field: str, value: object) -> str:
     if isinstance(value, bool) or value not in ("0", "1", 0, 1):
         raise InvalidEventError(field, f"must be 0 or 1, but is {shown(value)}")
-    return str(value)
+    return value if isinstance(value, str) else str(int(value))
 
 
 def _currency_value(field: str, value: object) -> str:
@@ -209,13 +262,9 @@ def _choice(allowed: frozenset[str]) -> Callable[[str, object], str]:
     return rule
 
 
-def _sent_by_delivery(field: str, value: object) -> str:
-    raise InvalidEventError(field, f"is stamped when the event is sent, so it cannot be given ({shown(value)})")
-
-
 TEXT_SIZE_MAX: Final[Mapping[str, int]] = {
     **dict.fromkeys(("aid", "tz", "uid", "lang"), 255),
-    **dict.fromkeys(("tna", "duid", "tnuid", "ip", "cs", "fp", "f_realp", "mac"), 128),
+    **dict.fromkeys(("tna", "duid", "tnuid", "nuid", "ip", "cs", "fp", "f_realp", "mac"), 128),
     **dict.fromkeys(("tr_id", "tr_af", "tr_ci", "tr_st", "tr_co"), 255),
     **dict.fromkeys(("ti_id", "ti_sk", "ti_na", "ti_nm", "ti_ca"), 255),
     **dict.fromkeys(("ad_ba", "ad_ca", "ad_ad", "ad_uid", "ue_na", "sa", "sn", "st", "sp", "ctype"), 1000),
@@ -233,8 +282,8 @@ _FLAGS = ("cookie", "f_pdf", "f_qt", "f_wma", "f_dir", "f_fla", "f_java", "f_gea
 _RULES: dict[str, Callable[[str, object], str]] = {
     "e": _choice(EVENT_CODES),
     "p": _choice(PLATFORMS),
-    "stm": _sent_by_delivery,
-    **dict.fromkeys(("eid", "sid", "nuid"), uuid_value),
+    "stm": text_value,
+    **dict.fromkeys(("eid", "sid"), uuid_value),
     **dict.fromkeys(("dtm", "ttm"), milliseconds_value),
     **dict.fromkeys(("vid", "tid", "ti_qu", "pp_mix", "pp_max", "pp_miy", "pp_may"), integer_value),
     **dict.fromkeys(("se_va", "tr_tt", "tr_tx", "tr_sh", "ti_pr"), decimal_value),
@@ -253,10 +302,12 @@ FIELDS: Final = frozenset(TEXT_SIZE_MAX) | frozenset(_RULES)
 def wire_value(field: str, value: object) -> str | None:
     """Return what `field` carries on the wire, or None if it has to be left out, as None and "" have.
 
+    `stm` is left out too: it is stamped afresh whenever the event is sent.
+
     Raises:
         InvalidEventError: there is no such field, or `value` breaks its rule.
     """
-    if value is None or (isinstance(value, str) and not value):
+    if value is None or field == "stm" or (isinstance(value, str) and not value):
         return None
     rule = _RULES.get(field)
     if rule is not None:
@@ -265,6 +316,8 @@ def wire_value(field: str, value: object) -> str | None:
     if size_max is None:
         raise InvalidEventError(str(field), "is not a field of the tracker protocol (payload_data 1-0-4)")
     text = text_value(field, value)
+    if not text:
+        return None
     if len(text) > size_max and field not in _logged_lengths:
         _logged_lengths.add(field)
         # Its column takes less by default: the event may become a failed event in the pipeline.
@@ -295,11 +348,12 @@ def require_text(field: str, value: object) -> None:
 
 @lru_cache(maxsize=4096)
 def _is_schema_uri(uri: str) -> bool:
-    return _SCHEMA_URI.fullmatch(uri) is not None
+    match = _SCHEMA_URI.fullmatch(uri)
+    return match is not None and all(len(part) <= _INT32_DIGITS and int(part) <= INT32_MAX for part in match.groups())
 
 
 def check_schema(uri: object, field: str = "schema") -> str:
-    """Return `uri` if both envelope schemas accept it as the schema of an event or of an entity.
+    """Return `uri` if both envelope schemas accept it as a schema, and its version parses.
 
     Raises:
         InvalidEventError: it is not of the form iglu:vendor/name/format/1-0-0.
@@ -309,12 +363,15 @@ def check_schema(uri: object, field: str = "schema") -> str:
     return uri
 
 
-def check_query_size(wire: Mapping[str, str]) -> None:
-    """Refuse an event that is too long for the request line of a GET.
+def check_query(wire: Mapping[str, str]) -> None:
+    """Refuse an event that a GET cannot carry.
 
     Raises:
-        InvalidEventError: its querystring would exceed GET_QUERY_SIZE_MAX.
+        InvalidEventError: its querystring would exceed GET_QUERY_SIZE_MAX, or its `nuid` is not a UUID, which a
+            collector takes from a querystring as its own network id.
     """
+    if "nuid" in wire:
+        uuid_value("nuid", wire["nuid"])
     size = len(urlencode(wire))
     if size > GET_QUERY_SIZE_MAX:
         rule = f"takes {size} bytes as a querystring; a GET has room for {GET_QUERY_SIZE_MAX}, so use method='post'"

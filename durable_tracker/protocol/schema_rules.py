@@ -8,7 +8,7 @@ link_click 1-0-1, remove_from_cart 1-0-0, screen_view 1-0-0, site_search 1-0-0, 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from durable_tracker.errors import InvalidEventError
@@ -79,6 +79,11 @@ def optional_list(field: str, values: object) -> Sequence[Any]:
     return values or ()
 
 
+def iterable_or_none(field: str, values: object) -> Iterable[Any]:
+    """Return a list, a tuple or an iterator as it is, an empty one for None."""
+    return values if isinstance(values, Iterator) else optional_list(field, values)
+
+
 def optional_number(field: str, value: object) -> object:
     """Return a finite number, or None."""
     if value is None or (isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)):
@@ -88,8 +93,6 @@ def optional_number(field: str, value: object) -> object:
 
 def optional_count(field: str, value: object) -> object:
     """Return an integer from 0 to 2147483647, or None."""
-    if value is not None and not isinstance(value, int):
-        raise InvalidEventError(field, f"must be an integer, but is {shown(value)}")
     return None if value is None else int(integer_value(field, value, 0, INT32_MAX))
 
 

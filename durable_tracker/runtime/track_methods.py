@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from durable_tracker.errors import InvalidEventError
 from durable_tracker.events import Event, PagePing, PageView, ScreenView, SelfDescribing, StructuredEvent
+from durable_tracker.protocol.encoder import context_list
 from durable_tracker.protocol.fields import one_of, require_text
 from durable_tracker.protocol.schema_rules import (
     FORM_NODE_NAMES,
@@ -16,6 +17,7 @@ from durable_tracker.protocol.schema_rules import (
     form_element,
     form_type,
     item_fields,
+    iterable_or_none,
     optional_count,
     optional_list,
     optional_text,
@@ -348,8 +350,9 @@ class TrackMethods:
             "tr_co": country,
             "tr_cu": currency,
         }
+        context = context_list(context)
         events = [Event(transaction, event_subject, context, tstamp)]
-        for index, item in enumerate(optional_list("items", items)):
+        for index, item in enumerate(iterable_or_none("items", items)):
             pairs = item_fields(f"items[{index}]", order_id, currency, item)
             events.append(Event(pairs, event_subject, item.get("context") or context, tstamp))
         self._track_together(events)
