@@ -144,7 +144,7 @@ class Tracker(TrackMethods):
         """
         if isinstance(event, Payload):
             payload = finished(event.nv_pairs)
-            self._check_for_get(payload)
+            self._check_for_get(payload, "nuid" in event.nv_pairs)
             self._hand_out([payload])
             return self
         eid, payload = self._finish(event)
@@ -309,12 +309,12 @@ class Tracker(TrackMethods):
             subject and subject.has_platform for subject in (self.subject, event.event_subject)
         )
         eid, payload = encode(pairs, encoded, shared, keeps_platform)
-        self._check_for_get(payload)
+        self._check_for_get(payload, "nuid" in pairs)
         return eid, payload
 
-    def _check_for_get(self, payload: bytes) -> None:
+    def _check_for_get(self, payload: bytes, has_nuid: bool) -> None:
         """Refuse an event that one of the emitters, by GET, cannot send."""
-        if (len(payload) * _QUERY_GROWTH_MAX > GET_QUERY_SIZE_MAX or b'"nuid"' in payload) and any(
+        if (len(payload) * _QUERY_GROWTH_MAX > GET_QUERY_SIZE_MAX or has_nuid) and any(
             getattr(emitter, "method", None) == "get" for emitter in self.emitters
         ):
             check_query(fields_of(payload))

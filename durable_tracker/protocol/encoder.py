@@ -58,6 +58,7 @@ _STAMPED_FIELDS = JSON_FIELDS | {"eid", "dtm", "ttm"}
 _ASCII_FIELDS = frozenset({"ue_px", "cx", "ttm"})
 _ENVELOPE_LEVELS = {"ue": 2, "cx": 3}
 _said: list[str] = []
+_MARGIN = NESTING_MAX - NESTING_EVERYWHERE + 1  # the scalar counts; beyond it the copy decides, and warns
 _CONVERSIONS_MAX = 40
 _INTEGER_BITS_MAX = 4096
 _VARIANT = dict(zip("0123456789abcdef", "89ab" * 4, strict=True))
@@ -85,13 +86,11 @@ quote: Callable[[str], str] = json.encoder.encode_basestring
 
 
 def _is_plain(value: object, levels: int) -> bool:
-    """Tell whether `value` is of JSON's own types alone, with text as keys, of at most `levels`, a scalar included."""
+    """Tell whether `value` is of JSON's own types alone, with text as keys, in at most `levels` containers."""
     kind = type(value)
-    if levels <= 0:
-        return False
     if kind in _SCALARS:
         return True
-    if kind not in _CONTAINERS or (levels == 1 and value):
+    if levels <= 0 or kind not in _CONTAINERS:
         return False
     items: Any = value
     if kind is dict:
@@ -205,7 +204,7 @@ def json_text(value: Any, field: str, json_encoder: JsonEncoder | None, levels: 
             finite, text has a lone surrogate, or the nesting is too deep.
     """
     try:
-        if _is_plain(value, levels - NESTING_MAX + NESTING_EVERYWHERE):
+        if _is_plain(value, levels - _MARGIN):
             text = encode_plain(value)
             text.encode()
             return text
@@ -275,8 +274,11 @@ def check_json_field(field: str, text: str) -> None:
         decoded = _strict_decode(_from_base64(text) if field in ("ue_px", "cx") else text)
     except (binascii.Error, ValueError, RecursionError) as error:
         raise InvalidEventError(field, f"must be JSON{' in base64' * (field in ('ue_px', 'cx'))}: {error}") from None
-    if not _is_plain(decoded, NESTING_MAX):
-        raise InvalidEventError(field, f"must not be nested deeper than {NESTING_MAX} levels")
+    if not _is_plain(decoded, NESTING_MAX - 1):
+        try:
+            _plain(decoded, NESTING_MAX, field, None)
+        except InvalidEventError as error:
+            raise InvalidEventError(field, error.rule) from None
     name, envelope = ("contexts", list) if field in ("cx", "co") else ("unstruct_event", dict)
     prefix = f"iglu:com.snowplowanalytics.snowplow/{name}/jsonschema/1-0-"
     inner = decoded.get("data") if isinstance(decoded, dict) else None

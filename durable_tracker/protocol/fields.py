@@ -232,9 +232,11 @@ def _dimensions_value(field: str, value: object) -> str:
 
 
 def _flag_value(field: str, value: object) -> str:
-    if isinstance(value, bool) or value not in ("0", "1", 0, 1):
-        raise InvalidEventError(field, f"must be 0 or 1, but is {shown(value)}")
-    return value if isinstance(value, str) else str(int(value))
+    with contextlib.suppress(InvalidEventError):
+        text = integer_value(field, value, 0, 1)
+        if text in ("0", "1"):
+            return text
+    raise InvalidEventError(field, f"must be 0 or 1, but is {shown(value)}")
 
 
 def _currency_value(field: str, value: object) -> str:
