@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 VERSION = TRACKER_VERSION
 _CHUNK_COUNT_MAX = 1000
 _CHUNK_SIZE_MAX = 1 << 20
-_QUERY_GROWTH_MAX = 3  # percent-encoding makes three bytes of one
+_QUERY_SURE = GET_QUERY_SIZE_MAX // 3  # bytes that fit for sure: percent-encoding makes three bytes of one
 _UNSET: Any = object()
 _NOTHING: dict[str, str] = {}
 _DEFAULT_SUBJECT = Subject()
@@ -144,7 +144,7 @@ class Tracker(TrackMethods):
         """
         if isinstance(event, Payload):
             payload = finished(event.nv_pairs)
-            self._check_for_get(payload, "nuid" in event.nv_pairs)
+            self._check_for_get(payload)
             self._hand_out([payload])
             return self
         eid, payload = self._finish(event)
@@ -309,14 +309,13 @@ class Tracker(TrackMethods):
             subject and subject.has_platform for subject in (self.subject, event.event_subject)
         )
         eid, payload = encode(pairs, encoded, shared, keeps_platform)
-        self._check_for_get(payload, "nuid" in pairs)
+        if len(payload) > _QUERY_SURE or "nuid" in pairs:
+            self._check_for_get(payload)
         return eid, payload
 
-    def _check_for_get(self, payload: bytes, has_nuid: bool) -> None:
+    def _check_for_get(self, payload: bytes) -> None:
         """Refuse an event that one of the emitters, by GET, cannot send."""
-        if (len(payload) * _QUERY_GROWTH_MAX > GET_QUERY_SIZE_MAX or has_nuid) and any(
-            getattr(emitter, "method", None) == "get" for emitter in self.emitters
-        ):
+        if any(getattr(emitter, "method", None) == "get" for emitter in self.emitters):
             check_query(fields_of(payload))
 
     def _hand_out(self, payloads: Sequence[bytes]) -> None:

@@ -54,6 +54,7 @@ if TYPE_CHECKING:
 
 _SCALARS = frozenset({str, int, float, bool, type(None)})
 _CONTAINERS = frozenset({dict, list, tuple})
+_LISTS = (list, tuple)  # asked first: an abstract class takes a microsecond to tell
 _STAMPED_FIELDS = JSON_FIELDS | {"eid", "dtm", "ttm"}
 _ASCII_FIELDS = frozenset({"ue_px", "cx", "ttm"})
 _ENVELOPE_LEVELS = {"ue": 2, "cx": 3}
@@ -240,7 +241,7 @@ def contexts_text(context: Iterable[object], json_encoder: JsonEncoder | None) -
     Raises:
         InvalidEventError: as `json_text`, or it is no iterable of SelfDescribingJson.
     """
-    if isinstance(context, str) or not isinstance(context, Iterable):
+    if type(context) not in _LISTS and (isinstance(context, str) or not isinstance(context, Iterable)):
         rule = f"must be a list of SelfDescribingJson, but is of type {type(context).__name__}"
         raise InvalidEventError("context", rule)
     levels = NESTING_MAX - _ENVELOPE_LEVELS["cx"]
@@ -256,7 +257,7 @@ def context_list(context: Any) -> Any:
     """Return entities in a form that can be read twice: an iterator as a list, None as an empty one."""
     if context is None:
         return []
-    return list(context) if isinstance(context, Iterator) else context
+    return list(context) if type(context) not in _LISTS and isinstance(context, Iterator) else context
 
 
 def to_base64(text: str) -> str:
