@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from durable_tracker.delivery.transport import Reply, Transport
     from durable_tracker.emitter_configuration import EmitterConfiguration
     from durable_tracker.emitters import AsyncEmitter, Emitter, EmitterStats
+    from durable_tracker.engines.engine import Engine
     from durable_tracker.engines.queue import Ledger, Queue, Row
     from durable_tracker.errors import (
         ConfigurationError,
@@ -68,6 +69,7 @@ _HOMES = {
     "events": ("Event", "PagePing", "PageView", "ScreenView", "SelfDescribing", "StructuredEvent"),
     "log": ("logger",),
     "payload": ("Payload",),
+    "engines.engine": ("Engine",),
     "engines.queue": ("Ledger", "Queue", "Row"),
     "event_store": ("EventStore", "InMemoryEventStore"),
     "runtime.refused": ("CeleryEmitter", "RedisEmitter", "RedisWorker"),
@@ -102,6 +104,7 @@ __all__ = [
     "Emitter",
     "EmitterConfiguration",
     "EmitterStats",
+    "Engine",
     "Event",
     "EventStore",
     "InMemoryEventStore",

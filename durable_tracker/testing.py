@@ -13,6 +13,11 @@ already: while a test uses `tracked_events`, every tracker of the process record
     def test_saving_is_tracked(tracked_events):
         save_game()
         assert tracked_events[0].data == {"level": 3}
+
+An engine that keeps queues in memory, for what an emitter does beside a collector that is slow, down, or refuses:
+
+    engine = MemoryEngine("shop")
+    emitter = Emitter(collector.url, queue=engine)
 """
 
 from __future__ import annotations
@@ -20,6 +25,7 @@ from __future__ import annotations
 import base64
 import json
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, overload
 
 from durable_tracker.self_describing_json import SelfDescribingJson
@@ -27,10 +33,21 @@ from durable_tracker.self_describing_json import SelfDescribingJson
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from durable_tracker.engines.memory import MemoryEngine, MemoryQueue
+
+__all__ = ["MemoryEngine", "MemoryQueue", "RecordedEvent", "RecordingEmitter", "TrackedEvents"]
+
 try:
     import pytest
 except ImportError:  # the emitter is of use without it
     pytest = None  # type: ignore[assignment]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in ("MemoryEngine", "MemoryQueue"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    # pytest loads this module at every start, and needs neither.
+    return getattr(import_module("durable_tracker.engines.memory"), name)
 
 
 @dataclass(frozen=True, slots=True)

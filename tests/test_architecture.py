@@ -58,6 +58,7 @@ EXPORTED = {
     "Emitter",
     "EmitterConfiguration",
     "EmitterStats",
+    "Engine",
     "Event",
     "EventStore",
     "InvalidEventError",

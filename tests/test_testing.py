@@ -7,7 +7,10 @@ import sys
 
 import pytest
 
-from durable_tracker.errors import QueueFullError
+from durable_tracker import testing
+from durable_tracker.collector import Collector
+from durable_tracker.emitters import Emitter
+from durable_tracker.errors import ConfigurationError, QueueFullError
 from durable_tracker.events import PageView, SelfDescribing
 from durable_tracker.self_describing_json import SelfDescribingJson
 from durable_tracker.testing import RecordedEvent, RecordingEmitter, TrackedEvents
@@ -90,3 +93,21 @@ def test_the_emitter_can_be_used_without_pytest() -> None:
     """In a script, or under another test runner."""
     program = "import sys; sys.modules['pytest'] = None; import durable_tracker.testing as t; t.RecordingEmitter()"
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_an_emitter_can_keep_its_queue_in_memory() -> None:
+    """Through the same delivery as a queue on disk."""
+    engine = testing.MemoryEngine("shop")
+    with Collector() as collector, Emitter(collector.url, queue=engine) as emitter:
+        emitter.put(b'{"e":"pv","p":"srv","tv":"t"}')
+        assert emitter.flush(10)
+        assert emitter.stats().slot is None
+        assert collector.counts()["total"] == 1
+    with pytest.raises(ConfigurationError, match="queue_dir"):
+        Emitter("c.example", queue=engine, queue_dir="/nowhere")
+    with pytest.raises(ConfigurationError, match="queue: there is no engine"):
+        Emitter("c.example", queue="carrier-pigeon:loft")
+    with pytest.raises(ConfigurationError, match="queue: object has no methods"):
+        Emitter("c.example", queue=object())  # type: ignore[arg-type]
+    with pytest.raises(AttributeError):
+        testing.Nothing  # noqa: B018
