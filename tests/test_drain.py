@@ -348,7 +348,7 @@ def test_json_tells_everything_in_one_object(run: Run, queues: Queues) -> None:
     with Collector() as collector:
         first = queues.leave("a", 0, 0, 4, url=collector.url, method="post")
         second = queues.leave("b", 0, 10, 4, url="http://127.0.0.1:9", method="post")
-        code, out, err = run("--json", "--timeout", "0.3")
+        code, out, err = run("--json", "--timeout", "2")
         report = json.loads(out)
         assert tuple(report[name] for name in ("delivered", "remaining", "slots", "exit_code")) == (4, 4, 2, 1)
         assert code == Exit.BACKLOG

@@ -120,7 +120,7 @@ def test_each_reason_for_doubt_is_logged_once(
     with caplog.at_level(logging.WARNING):
         syncing.warn_if_untested()
         syncing.warn_if_untested()
-    reasons = [str(vars(record)["reason"]) for record in caplog.records if record.message == WARNING]
+    reasons = [str(vars(record)["reason"]) for record in caplog.records if vars(record)["event"] == WARNING]
     assert len(reasons) == len(said)
     assert all(word in reason for word, reason in zip(said, reasons, strict=True))
 
