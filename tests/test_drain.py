@@ -300,7 +300,7 @@ def test_a_slot_of_a_live_process_is_reported_with_its_pid_and_not_waited_for(ru
         leave(root, "unreachable", 0, 10, 3, url="http://127.0.0.1:9", method="post")
         path = leave(root, "busy", 0, 20, 3, url=collector.url, method="post")
         with SqliteQueue.take(Slot(path.parent, 0)):
-            code, out, err = run("--timeout", "0.3")
+            code, out, err = run("--timeout", "2")
         assert code == Exit.BUSY
         assert str(os.getpid()) in err
         assert "delivered 3, remaining 3" in out
