@@ -53,12 +53,12 @@ PATIENCE_S: Final = 60.0
 GRACE_S: Final = 1.0
 """How long the request in flight may still take when it is time to stop."""
 
-_WATCH_S: Final = 0.1
-_PROBE_EVENTS: Final = 10
-_PROBE_S: Final = 5.0
+_WATCH_S: Final = 0.1  # between two looks whether to stop
+_PROBE_EVENTS: Final = 10  # in the request that shows whether a collector answers
+_PROBE_S: Final = 5.0  # for its answer
 _PROBE_S_MIN: Final = 0.5
-_TURN_S: Final = 5.0
-_LATE_S: Final = 60.0
+_TURN_S: Final = 5.0  # for the queues of one collector, while others wait
+_LATE_S: Final = 60.0  # that a request may go on after its turn
 _PAUSE_S: Final = 0.2
 
 
@@ -91,19 +91,17 @@ class Stop:
 
     def __init__(self, timeout_s: float | None) -> None:
         """Begin the time that `timeout_s` counts; None means as long as there is progress."""
-        self._signals: queues.SimpleQueue[None] = queues.SimpleQueue()
         self._deadline = None if timeout_s is None else time.monotonic() + timeout_s
         self._progress_at = time.monotonic()
         self.is_interrupted = False
 
     def install(self) -> None:
-        """Stop on SIGINT and SIGTERM. The handler only sets a flag and wakes whoever waits."""
+        """Stop on SIGINT and SIGTERM. The handler only sets a flag, which is looked at often enough."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._interrupt)
 
     def _interrupt(self, _number: int, _frame: FrameType | None) -> None:
         self.is_interrupted = True
-        self._signals.put(None)
 
     def progressed(self) -> None:
         """Start the patience anew."""
@@ -133,7 +131,6 @@ class Turn:
         self.share_s = share_s
         self._stop = stop
         self._end = time.monotonic() + seconds
-        self._woken: queues.SimpleQueue[None] = queues.SimpleQueue()
         self.is_abandoned = False
 
     def left_s(self) -> float:
@@ -151,8 +148,7 @@ class Turn:
             left = min(until - time.monotonic(), self.left_s())
             if left <= 0:
                 break
-            with contextlib.suppress(queues.Empty):
-                self._woken.get(timeout=min(left, _WATCH_S))
+            time.sleep(min(left, _WATCH_S))
         return self.is_due()
 
 
@@ -265,7 +261,7 @@ class SlotDrain:
         if probe_s is not None and not self._answers(queue, endpoint, Turn(stop, probe_s), settings):
             return
         self._transport = _transport(endpoint, args)
-        delivery = _delivery(queue, self._transport, settings, endpoint, turn)
+        delivery = _delivery(queue, self._transport, settings, endpoint, turn, stopping=turn.is_due)
         try:
             with Progress(self._before.pending, self.place.label, is_quiet=args.quiet or args.json) as progress:
                 result = self._run(delivery, turn, stop, progress, give_up=probe_s is not None)
@@ -292,14 +288,8 @@ class SlotDrain:
             nonlocal state
             state = news
 
-        delivery = Delivery(
-            queue,
-            self._transport,
-            settings=few,
-            wait=turn.wait,
-            stopping=lambda: state.requests > 0 or turn.is_due(),
-            hold=hold_of(endpoint.identity),
-            about={"collector": endpoint.identity},
+        delivery = _delivery(
+            queue, self._transport, few, endpoint, turn, stopping=lambda: state.requests > 0 or turn.is_due()
         )
         try:
             delivery.run(give_up_on_trouble=True, progress=note)
@@ -437,14 +427,20 @@ def _transport(endpoint: Endpoint, args: argparse.Namespace, limit_s: float | No
 
 
 def _delivery(
-    queue: Queue, transport: HttpTransport, settings: DeliverySettings, endpoint: Endpoint, turn: Turn
+    queue: Queue,
+    transport: HttpTransport,
+    settings: DeliverySettings,
+    endpoint: Endpoint,
+    turn: Turn,
+    *,
+    stopping: Callable[[], bool],
 ) -> Delivery:
     return Delivery(
         queue,
         transport,
         settings=settings,
         wait=turn.wait,
-        stopping=turn.is_due,
+        stopping=stopping,
         hold=hold_of(endpoint.identity),
         about={"collector": endpoint.identity},
     )

@@ -1,4 +1,4 @@
-"""The emitter: owns a slot, a worker and the settings.
+"""The emitter: owns a queue, a worker and the settings.
 
 Tracker ──put──► Emitter ──► Queue ◄── Worker ──► Delivery ──► Transport ──► collector
                     │          └────────┴──────── Opened, by the first use in each process
