@@ -70,3 +70,6 @@ class Payload:
     def get(self) -> dict[str, Any]:
         """Return the fields themselves, not a copy."""
         return self.nv_pairs
+
+    def __repr__(self) -> str:
+        return f"Payload({self.nv_pairs!r})"

@@ -109,6 +109,9 @@ class Subject:
         # Other than the default, it was set by someone, if not by the setter.
         return self._platform_was_set or self.standard_nv_pairs.get("p", DEFAULT_PLATFORM) != DEFAULT_PLATFORM
 
+    def __repr__(self) -> str:
+        return f"<Subject {self.standard_nv_pairs!r}>"
+
     def combine_subject(self, subject: Subject | None) -> dict[str, Any]:
         """Return the fields of this subject laid over those of another one, as a new dict."""
         if subject is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, overload
 
+from durable_tracker.delivery import checks
 from durable_tracker.errors import ConfigurationError, InvalidEventError
 from durable_tracker.events import Event
 from durable_tracker.payload import Payload
@@ -104,10 +105,20 @@ class Tracker(TrackMethods):
         }
         self.timer = None
         self._shared = Shared({}, {})
-        if not isinstance(self.encode_base64, bool):
-            raise ConfigurationError(f"encode_base64 must be True or False, but is {self.encode_base64!r:.80}")
-        if not (self.json_encoder is None or callable(self.json_encoder)):
-            raise ConfigurationError(f"json_encoder must be a function or None, but is {self.json_encoder!r:.80}")
+        checks.boolean("encode_base64", self.encode_base64)
+        checks.optional(checks.function)("json_encoder", self.json_encoder)
+
+    if not TYPE_CHECKING:
+
+        def _official(self, namespace, emitters, subject=None, app_id=None, encode_base64=True, json_encoder=None):  # noqa: ANN001, ANN202
+            """Show its parameters in `help` and `inspect.signature`."""
+
+        __init__.__wrapped__ = _official
+        del _official
+
+    def __repr__(self) -> str:
+        app = self.standard_nv_pairs["aid"]
+        return f"<{type(self).__name__} {self.get_namespace()!r}{f' of {app!r}' if app else ''} to {self.emitters!r}>"
 
     @staticmethod
     def get_uuid() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import itertools
 import json
 import re
@@ -22,8 +23,9 @@ from uuid import UUID
 import pytest
 
 from durable_tracker import _version
+from durable_tracker.emitters import AsyncEmitter, Emitter
 from durable_tracker.errors import ConfigurationError, InvalidEventError, QueueFullError
-from durable_tracker.events import Event, PageView, SelfDescribing, StructuredEvent
+from durable_tracker.events import Event, PagePing, PageView, ScreenView, SelfDescribing, StructuredEvent
 from durable_tracker.payload import Payload
 from durable_tracker.protocol import fields
 from durable_tracker.self_describing_json import SelfDescribingJson
@@ -123,8 +125,8 @@ def test_a_tracker_needs_no_more_than_an_emitter() -> None:
         (lambda e: AnyTracker("ns", e, namespace="x"), TypeError, "two values for the argument 'namespace'"),
         (lambda e: AnyTracker(e, colour="red"), TypeError, "unexpected argument 'colour'"),
         (lambda e: AnyTracker(e, None, "n", "a", True, None, 7), TypeError, "at most 6"),
-        (lambda e: AnyTracker(e, encode_base64="yes"), ConfigurationError, "encode_base64 must be True or False"),
-        (lambda e: AnyTracker(e, json_encoder=5), ConfigurationError, "json_encoder must be a function"),
+        (lambda e: AnyTracker(e, encode_base64="yes"), ConfigurationError, "encode_base64: .yes. is not True or False"),
+        (lambda e: AnyTracker(e, json_encoder=5), ConfigurationError, "json_encoder: 5 is not a function"),
         (lambda e: AnyTracker(e).add_emitter(None), ConfigurationError, "emitters must be an emitter"),
     ],
 )
@@ -538,3 +540,20 @@ assert not logging.getLogger().handlers
 assert logging.getLogger("durable_tracker").level == logging.NOTSET
 """
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_signatures_and_representations_show_what_there_is() -> None:
+    """In `help`, in an editor, in a traceback."""
+    names = "namespace emitters subject app_id encode_base64 json_encoder"
+    assert list(inspect.signature(Tracker).parameters) == names.split()
+    emitter = RecordingEmitter()
+    assert repr(Tracker("shop", emitter, app_id="web")) == f"<Tracker 'shop' of 'web' to [{emitter!r}]>"
+    assert repr(Tracker("shop", emitter)) == f"<Tracker 'shop' to [{emitter!r}]>"
+    assert repr(Subject().set_user_id("u")) == "<Subject {'p': 'pc', 'uid': 'u'}>"
+    assert repr(StructuredEvent("a", "b")) == "<StructuredEvent {'e': 'se', 'se_ca': 'a', 'se_ac': 'b'}>"
+    content = SelfDescribingJson("iglu:com.acme/x/jsonschema/1-0-0", {"a": 1})
+    assert repr(SelfDescribing(content)) == f"<SelfDescribing {content!r}>"
+    assert repr(Payload({"e": "pv"})) == "Payload({'e': 'pv'})"
+    for made in (Emitter, AsyncEmitter, PageView, PagePing, ScreenView, StructuredEvent, SelfDescribing, Event):
+        kinds = {parameter.kind for parameter in inspect.signature(made).parameters.values()}
+        assert inspect.Parameter.VAR_POSITIONAL not in kinds

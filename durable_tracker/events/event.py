@@ -85,6 +85,10 @@ class Event:
     def payload(self, value: Payload) -> None:
         self.pairs = value.nv_pairs
 
+    def __repr__(self) -> str:
+        content = self.describe()
+        return f"<{type(self).__name__} {self.pairs if content is None else content!r}>"
+
     def describe(self) -> SelfDescribingJson | None:
         """Return the content of a self-describing event, None for the other kinds."""
         return None
