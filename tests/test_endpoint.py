@@ -60,7 +60,7 @@ def test_what_users_write_becomes_one_address(arguments: tuple[Any, ...], url: s
         (("c.example", "https", 0), "port"),
         (("c.example", "https", 65536), "port"),
         (("c.example", "https", True), "port"),
-        (("c.example", "https", "443"), "port"),
+        (("c.example", "https", "443x"), "port"),
         (("c.example:0x50",), "endpoint"),
         (("c.example:99999",), "endpoint"),
         (("https://c.example:1", "https", 2), "port"),
@@ -166,3 +166,9 @@ def test_a_name_can_be_read_back(scheme: str, user: str, port: int, path: str) -
     assert recorded is not None
     assert endpoint.identity == recorded.identity
     assert re.fullmatch(r"[A-Za-z0-9._~%-]+", endpoint.name)
+
+
+def test_a_port_may_be_the_digits_that_an_environment_variable_has() -> None:
+    """As the official tracker takes them."""
+    port: Any = "9090"
+    assert Endpoint.parse("c.example", port=port).public_url == Endpoint.parse("c.example", port=9090).public_url

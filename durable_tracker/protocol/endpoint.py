@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import operator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal, Self
 from urllib.parse import SplitResult, quote, unquote, urlsplit, urlunsplit
@@ -53,8 +54,7 @@ class Endpoint:
             raise ConfigurationError(f"protocol: {protocol!r} is neither 'http' nor 'https'")
         if method not in ("get", "post"):
             raise ConfigurationError(f"method: {method!r} is neither 'get' nor 'post'")
-        if port is not None and (type(port) is not int or not 1 <= port <= 65535):  # noqa: PLR2004
-            raise ConfigurationError(f"port: {port!r} is not an integer from 1 to 65535")
+        port = _port(port)
         text = endpoint.strip()
         parts, own_port = _split(text if "://" in text else f"{protocol}://{text}")
         if own_port is not None and port is not None and own_port != port:
@@ -146,6 +146,17 @@ def _split(url: str) -> tuple[SplitResult, int | None]:
     if parts.query or parts.fragment:
         raise ConfigurationError("endpoint: must have no query and no fragment")
     return parts, own_port
+
+
+def _port(port: object) -> int | None:
+    """Return a port; its digits, as an environment variable has them, will do."""
+    number = None
+    with contextlib.suppress(TypeError):
+        if not isinstance(port, bool):
+            number = int(port) if isinstance(port, str) and port.isascii() and port.isdigit() else operator.index(port)  # type: ignore[arg-type]
+    if port is None or (number is not None and 1 <= number <= 65535):  # noqa: PLR2004
+        return number
+    raise ConfigurationError(f"port: {port!r} is not an integer from 1 to 65535")
 
 
 def replaced_addresses(replaces: object) -> list[Endpoint]:
