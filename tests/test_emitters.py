@@ -750,11 +750,20 @@ def test_drop_oldest_takes_what_was_read_ahead_and_is_not_on_the_wire(make: Make
 # ── emitters that are dropped without being closed ───────────────────────────────────────────────────────────────────
 
 
+@pytest.fixture
+def _nothing_retired() -> None:
+    """What other tests have dropped is given back first."""
+    gc.collect()
+    worker_module.close_retired()
+    assert not worker_module._retired
+
+
 def held() -> tuple[int, int]:
     gc.collect()
     return len(os.listdir("/proc/self/task")), len(os.listdir("/proc/self/fd"))
 
 
+@pytest.mark.usefixtures("_nothing_retired")
 @pytest.mark.parametrize("drain", [True, False])
 def test_what_a_dropped_emitter_holds_comes_back(tmp_path: Path, drain: bool) -> None:
     """The official API has no close. Its events are delivered first; without a thread they stay on disk."""
@@ -781,6 +790,7 @@ def test_what_a_dropped_emitter_holds_comes_back(tmp_path: Path, drain: bool) ->
                 assert collector.wait(distinct=102)
 
 
+@pytest.mark.usefixtures("_nothing_retired")
 @pytest.mark.parametrize("is_down", [True, False], ids=["down", "asked to be left alone"])
 def test_dropped_emitters_do_not_pile_up_in_an_outage(tmp_path: Path, is_down: bool) -> None:
     """Some go on trying; the others leave their events on disk, for the next owner of the name."""
@@ -825,6 +835,7 @@ def test_an_event_that_waits_longer_than_max_age_is_dropped_by_the_process_that_
         assert list(collector.eids()) == [eid(2)]
 
 
+@pytest.mark.usefixtures("_nothing_retired")
 def test_a_dropped_emitter_outlives_an_error_of_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No put comes that would start its thread again."""
     monkeypatch.setattr(worker_module, "_STORAGE_RETRY_S", 0.1)
