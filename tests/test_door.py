@@ -349,6 +349,22 @@ def test_what_is_unset_is_left_out(nothing: str | None) -> None:
     assert set(emitter.events[0].wire) == {"e", "url", "p", "tv", "tna", "eid", "dtm"}
 
 
+def test_a_part_of_an_address_that_is_too_long_for_its_column_is_logged_likewise(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The whole may be shorter than its own column."""
+    monkeypatch.setattr(fields, "_logged_lengths", set())
+    emitter = RecordingEmitter()
+    tracker = Tracker("shop", emitter)
+    url, referrer = "https://acme.com/" + "p" * 3000, "https://" + "h" * 256 + ".com/?" + "q" * 6001
+    for _ in range(2):
+        tracker.track(PageView(url, referrer=referrer))
+    tracker.track(PageView("https://acme.com/" + "p" * 2999 + "?" + "q" * 6000))
+    assert len(emitter.events) == 3
+    logged = [(vars(record)["field"], vars(record)["size"]) for record in caplog.records]
+    assert logged == [("url (path)", 3001), ("refr (host)", 260), ("refr (query)", 6001)]
+
+
 def test_text_that_is_too_long_for_its_column_is_sent_and_logged_once_per_field(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

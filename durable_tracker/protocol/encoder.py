@@ -35,7 +35,7 @@ from durable_tracker.protocol.fields import (
     NESTING_EVERYWHERE,
     NESTING_MAX,
     REQUIRED_FIELDS,
-    TEXT_SIZE_MAX,
+    TEXT_SIZE_SURE,
     TRACKER_VERSION,
     UNSTRUCT_EVENT_SCHEMA,
     check_schema,
@@ -439,7 +439,7 @@ def wire_members(pairs: Mapping[str, object]) -> list[str]:
         InvalidEventError: a pair breaks a rule.
     """
     members = []
-    size_max = TEXT_SIZE_MAX.get
+    size_max = TEXT_SIZE_SURE.get
     for field, value in pairs.items():
         if type(value) is str and 0 < len(value) <= size_max(field, 0):
             members.append(f'"{field}": {quote(value)}')

@@ -23,7 +23,7 @@ import types
 from decimal import Decimal
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 from uuid import UUID
 
 from durable_tracker._version import __version__
@@ -295,6 +295,14 @@ _RULES: dict[str, Callable[[str, object], str]] = {
     # Their content is JSON, which `payload` checks.
     **dict.fromkeys(("ue_px", "ue_pr", "cx", "co"), text_value),
 }
+URL_FIELDS: Final = ("url", "refr")
+URL_SIZE_SURE: Final = 255
+"""Characters of an address of which no part can be too long for its column."""
+_URL_PART_SIZE_MAX: Final = {"scheme": 16, "host": 255, "path": 3000, "query": 6000, "fragment": 3000}
+
+TEXT_SIZE_SURE: Final[Mapping[str, int]] = {**TEXT_SIZE_MAX, **dict.fromkeys(URL_FIELDS, URL_SIZE_SURE)}
+"""As many characters of a text field need no look."""
+
 EVENT_JSON_FIELDS: Final = frozenset({"ue_px", "ue_pr"})
 JSON_FIELDS: Final = EVENT_JSON_FIELDS | {"cx", "co"}
 FIELDS: Final = frozenset(TEXT_SIZE_MAX) | frozenset(_RULES)
@@ -320,12 +328,31 @@ def wire_value(field: str, value: object) -> str | None:
     text = text_value(field, value)
     if not text:
         return None
-    if len(text) > size_max and field not in _logged_lengths:
-        _logged_lengths.add(field)
-        # Its column takes less by default: the event may become a failed event in the pipeline.
-        extra = {"field": field, "size_max": size_max, "size": len(text), "outcome": "sent; said once per field"}
-        logger.warning("event.field_too_long", extra=extra)
+    if len(text) > size_max:
+        _say_too_long(field, len(text), size_max)
+    if field in URL_FIELDS and len(text) > URL_SIZE_SURE:
+        for part, size in _url_parts(text):
+            if size > _URL_PART_SIZE_MAX[part]:
+                _say_too_long(f"{field} ({part})", size, _URL_PART_SIZE_MAX[part])
     return text
+
+
+def _say_too_long(field: str, size: int, size_max: int) -> None:
+    """Log once per field that its column takes less by default: the event may become a failed event downstream."""
+    if field not in _logged_lengths:
+        _logged_lengths.add(field)
+        extra = {"field": field, "size_max": size_max, "size": size, "outcome": "sent; said once per field"}
+        logger.warning("event.field_too_long", extra=extra)
+
+
+def _url_parts(text: str) -> Iterator[tuple[str, int]]:
+    with contextlib.suppress(ValueError):  # what is no URL has no parts
+        parts = urlsplit(text)
+        yield "scheme", len(parts.scheme)
+        yield "host", len(parts.hostname or "")
+        yield "path", len(parts.path)
+        yield "query", len(parts.query)
+        yield "fragment", len(parts.fragment)
 
 
 def wire_map(pairs: Mapping[str, object]) -> dict[str, str]:
