@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import stat
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from durable_tracker.engines.queue import ForkedError, Ledger
-from durable_tracker.engines.sqlite import books, dead_letters, salvage, sweep
+from durable_tracker.engines.sqlite import books, dead_letters, restore, salvage, sweep
 from durable_tracker.engines.sqlite import connection as connection_module
 from durable_tracker.engines.sqlite.queue import SqliteQueue
 from durable_tracker.engines.sqlite.slots import Slot, make_private_directory
@@ -31,7 +32,6 @@ from durable_tracker.errors import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
 
     OpenQueue = Callable[..., SqliteQueue]
 
@@ -884,3 +884,20 @@ def test_every_use_of_a_queue_passes_the_gate(open_queue: OpenQueue) -> None:
     queue._pid = os.getpid()
     assert passed == []
     assert queue.pending() == 1
+
+
+def test_the_format_is_written_down(open_queue: OpenQueue) -> None:
+    """Each key of `meta` and each file has its place in FORMAT.md."""
+    queue = open_queue()
+    queue.put_many([b"{}"] * 3)
+    queue.set_origin({"url": "https://c.example"})
+    queue.remember(b"[[1]]")
+    queue.reject([1], 400, "no")
+    queue.ack([2])
+    queue._books.checkpoint()
+    text = (Path(books.__file__).parent / "FORMAT.md").read_text(encoding="utf-8")
+    for key in [*queue._file.books.meta.keys(), restore._PROGRESS]:
+        name = key.decode() if isinstance(key, bytes) else key
+        assert f"`{name}`" in text, name
+    for path in queue.slot.directory.iterdir():
+        assert f"`{path.name.replace('0', 'N', 1)}`" in text, path
