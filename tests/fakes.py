@@ -264,7 +264,7 @@ def rig(
     *,
     clock: VirtualClock | None = None,
     uniform: Callable[[float, float], float] = lambda _low, high: high,
-    pace: Throttle | None = None,
+    throttle: Throttle | None = None,
     **settings: Any,
 ) -> Rig:
     """Put a delivery together. The jitter is fixed at its upper bound."""
@@ -284,6 +284,6 @@ def rig(
         wall_ms=clock.wall_ms,
         monotonic=clock.monotonic,
         backoff=Backoff(max_retry_delay_seconds=checked.max_retry_delay_seconds, uniform=uniform),
-        pace=pace,
+        throttle=throttle,
     )
     return made

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from fakes import OK, MemoryQueue, ScriptedCollector, event, rig
 
-from durable_tracker.delivery import throttle as pace_module
+from durable_tracker.delivery import throttle as throttle_module
 from durable_tracker.delivery.policy import Result
 from durable_tracker.delivery.throttle import PIECE, Throttle
 
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
 
 class Site:
-    """A pace on a clock of its own, and an application that tracks when it is told to."""
+    """A throttle on a clock of its own, and an application that tracks when it is told to."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.cpu_s = self.now_s = self.rested_s = 0.0
         self.high = 1000
         self.is_hurried = False
         clock = SimpleNamespace(thread_time=lambda: self.cpu_s, monotonic=lambda: self.now_s, sleep=self.sleep)
-        monkeypatch.setattr(pace_module, "time", clock)
-        self.pace = Throttle(lambda: self.high, lambda: self.is_hurried)
+        monkeypatch.setattr(throttle_module, "time", clock)
+        self.throttle = Throttle(lambda: self.high, lambda: self.is_hurried)
 
     def sleep(self, seconds: float) -> None:
         assert seconds > 0
@@ -41,12 +41,12 @@ class Site:
         self.cpu_s += seconds
         self.now_s += seconds + waiting
         before = self.rested_s
-        self.pace.rest()
+        self.throttle.rest()
         return self.rested_s - before
 
     def batch(self, *, came: int, count: int = 300) -> None:
         self.high += came
-        self.pace.delivered(count)
+        self.throttle.delivered(count)
 
 
 @pytest.fixture
@@ -59,13 +59,13 @@ def test_a_drain_that_disturbs_nobody_does_not_rest(site: Site) -> None:
     for _ in range(100):
         site.batch(came=0)
         assert site.work(0.001) == 0
-    assert not site.pace.is_gentle
+    assert not site.throttle.is_gentle
 
 
 def test_beside_an_application_a_drain_takes_a_twentieth_of_a_core(site: Site) -> None:
     """Whatever the size of the pieces."""
     site.batch(came=1)
-    assert site.pace.is_gentle
+    assert site.throttle.is_gentle
     site.work(0.05)
     start_s, worked_s = site.now_s, site.cpu_s
     for piece_s in [0.0002, 0.001, 0.0001, 0.0015] * 50:
@@ -150,12 +150,12 @@ class Threads(ScriptedCollector):
         return super().send(events)
 
 
-def drain(pace: Throttle | None, **settings: Any) -> tuple[list[list[int]], list[int], set[str]]:
+def drain(throttle: Throttle | None, **settings: Any) -> tuple[list[list[int]], list[int], set[str]]:
     queue = PeekedQueue([event(number, pad=(number * 37) % 90) for number in range(1, 1001)])
     queue.peeked = []
     transport = Threads(lambda _n, _eids: OK)
     transport.seen = set()
-    made = rig(queue, transport, pace=pace, **settings)
+    made = rig(queue, transport, throttle=throttle, **settings)
     assert made.delivery.run() is Result.EMPTY
     made.delivery.close()
     return transport.requests, queue.peeked, transport.seen
@@ -166,13 +166,13 @@ def drain(pace: Throttle | None, **settings: Any) -> tuple[list[list[int]], list
 )
 def test_batches_are_the_same_when_read_in_pieces(settings: dict[str, int]) -> None:
     """Pieces are small, there is a rest after each, and the reading thread sends."""
-    pace = Gentle()
-    gentle, peeked, threads = drain(pace, **settings)
+    throttle = Gentle()
+    gentle, peeked, threads = drain(throttle, **settings)
     hurried, *_ = drain(None, **settings)
     assert [number for batch in gentle for number in batch] == list(range(1, 1001))
     assert len(gentle) == len(hurried)
     assert max(peeked) <= PIECE
-    assert pace.rests >= len(gentle)
+    assert throttle.rests >= len(gentle)
     assert {threading.current_thread().name} == threads
 
 

@@ -77,7 +77,7 @@ class Delivery:
         wall_ms: the wall clock, in milliseconds since the epoch: for `stm`.
         monotonic: the clock for everything else, in seconds.
         backoff: how long to wait after a trouble; by default full jitter up to the settings' maximum.
-        pace: when to rest beside an application that tracks; None: never.
+        throttle: when to rest beside an application that tracks; None: never.
         hold: what the collector said last, for all who deliver to it; None: nobody else does.
         about: what the log says besides: the emitter's name, the collector's address.
 
@@ -100,7 +100,7 @@ class Delivery:
         wall_ms: Callable[[], int] = _wall_ms,
         monotonic: Callable[[], float] = time.monotonic,
         backoff: Backoff | None = None,
-        pace: Throttle | None = None,
+        throttle: Throttle | None = None,
         hold: Hold | None = None,
         about: Mapping[str, str] | None = None,
     ) -> None:
@@ -123,9 +123,14 @@ class Delivery:
         self._unread: Exception | None = None  # why nothing could be claimed ahead
         self._owed: list[Batch] = []  # accepted by the collector, but not yet removed from the queue
         self._reader = Reader(
-            queue, settings=settings, without_old=self._without_old, wall_ms=wall_ms, monotonic=monotonic, pace=pace
+            queue,
+            settings=settings,
+            without_old=self._without_old,
+            wall_ms=wall_ms,
+            monotonic=monotonic,
+            throttle=throttle,
         )
-        self._pace = pace
+        self._throttle = throttle
         self._known: bytes | None = None  # what is on record of suspects, None before that was read
         self._hold = hold or Hold()
         self._left: float = math.inf  # events that were pending when the run began, and are not dealt with
@@ -377,8 +382,8 @@ class Delivery:
             self._report.note(suspects=len(self._reader.court))
         self._owed.append(batch)
         self._pay()
-        if self._pace is not None:
-            self._pace.delivered(len(batch.rows))
+        if self._throttle is not None:
+            self._throttle.delivered(len(batch.rows))
         self._rest()
         self._report.recovered()
 
@@ -454,8 +459,8 @@ class Delivery:
         return trouble
 
     def _rest(self) -> None:
-        if self._pace is not None:
-            self._pace.rest()
+        if self._throttle is not None:
+            self._throttle.rest()
 
     def _plan(self, trouble: Trouble) -> float:
         delay_s = self._backoff.delay_s(trouble)

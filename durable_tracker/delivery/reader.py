@@ -48,7 +48,7 @@ class Reader:
         without_old: returns the rows that are not too old to be sent, having dealt with the others.
         wall_ms: the clock for `stm`.
         monotonic: the clock for waiting.
-        pace: when to read in pieces; None: never.
+        throttle: when to read in pieces; None: never.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Reader:
         without_old: Callable[[list[Row]], list[Row]],
         wall_ms: Callable[[], int],
         monotonic: Callable[[], float],
-        pace: Throttle | None = None,
+        throttle: Throttle | None = None,
     ) -> None:
         self.streak = 0
         """Refusals since the last acceptance."""
@@ -71,7 +71,7 @@ class Reader:
         self._settings = settings
         self._without_old = without_old
         self._wall_ms = wall_ms
-        self._pace = pace
+        self._throttle = throttle
         self._spans = Spans()
         self._cursor = 0
         self._size_max = settings.byte_limit
@@ -243,8 +243,8 @@ class Reader:
         return [row for row, before in zip(rows, befores, strict=False) if not self.court.recognise(row.key, before)]
 
     def _read(self, count_max: int, size_max: int) -> list[Row]:
-        pace = self._pace
-        if pace is None or not pace.is_gentle:
+        throttle = self._throttle
+        if throttle is None or not throttle.is_gentle:
             return self._queue.peek(self._cursor, count_max, size_max)
         rows: list[Row] = []
         while len(rows) < count_max and size_max > 0:
@@ -254,7 +254,7 @@ class Reader:
             if len(found) < piece:
                 break
             size_max -= sum(len(row.payload) for row in found)
-            pace.rest()
+            throttle.rest()
         return rows
 
     def _beyond(self) -> Batch | None:

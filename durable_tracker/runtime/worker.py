@@ -70,7 +70,7 @@ class Worker:
 
         Args:
             queue: what it drains.
-            make_delivery: called with a queue, `wait`, `stopping` and `pace`.
+            make_delivery: called with a queue, `wait`, `stopping` and `throttle`.
             linger_s: how long the first event waits for others.
             gather: how many waiting events end the linger.
             source: where there may be backlogs that it may send as well.
@@ -97,8 +97,8 @@ class Worker:
         self._next_adoption = 0.0
         self._done_orphans: dict[str, object] = {}
         self._pid = os.getpid()
-        self._pace = Throttle(lambda: queue.puts, lambda: self._is_stopped or bool(self._listeners))
-        self._delivery = make_delivery(queue, wait=self._wait, stopping=self._is_over, pace=self._pace)
+        self._throttle = Throttle(lambda: queue.puts, lambda: self._is_stopped or bool(self._listeners))
+        self._delivery = make_delivery(queue, wait=self._wait, stopping=self._is_over, throttle=self._throttle)
         self._ident: int | None = None
         self._has_ended = False
         self._deaths = 0
@@ -436,7 +436,7 @@ class Worker:
         if orphan.is_empty():
             return Result.EMPTY
         logger.info("worker.orphan_adopted", extra={"queue": orphan.name, **_counts(orphan)})
-        delivery = self._make_delivery(orphan, wait=self._wait, stopping=is_over, pace=self._pace)
+        delivery = self._make_delivery(orphan, wait=self._wait, stopping=is_over, throttle=self._throttle)
         try:
             result = delivery.run(give_up_on_trouble=True)
             if isinstance(orphan, Shrinking):
