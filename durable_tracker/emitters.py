@@ -215,7 +215,7 @@ class Emitter(OfficialEmitter):
         self.name = name or self._address.name
         self.on_success = on_success
         self.on_failure = on_failure
-        self.buffer_capacity = buffer_capacity
+        self._capacity = buffer_capacity
         self._session = session
         self._hold = hold_of(self._address.identity) if transport is None else Hold()
         self._given_transport = transport
@@ -260,7 +260,7 @@ class Emitter(OfficialEmitter):
         try:
             opened = self._opened or self._open()
             queue = opened.queue
-            if self.buffer_capacity is not None:
+            if self._capacity is not None:
                 self._check_capacity(queue, 1)
             queue.put(payload)
         except QueueError as exc:
@@ -271,10 +271,12 @@ class Emitter(OfficialEmitter):
 
     def put_many(self, payloads: Sequence[bytes]) -> None:
         """Store finished events, in few commits. Raises as `put`; a leading part may then have been stored."""
+        if not payloads:
+            return
         opened = None
         try:
             opened = self._opened or self._open()
-            if self.buffer_capacity is not None:
+            if self._capacity is not None:
                 self._check_capacity(opened.queue, len(payloads))
             opened.queue.put_many(payloads)
         except QueueError as exc:
@@ -294,8 +296,8 @@ class Emitter(OfficialEmitter):
         self.put(encoded)
 
     def _check_capacity(self, queue: Queue, count: int) -> None:
-        if queue.pending() + count > (self.buffer_capacity or 0):
-            raise QueueFullError(f"{self.name}: buffer_capacity={self.buffer_capacity} events are pending")
+        if queue.pending() + count > (self._capacity or 0):
+            raise QueueFullError(f"{self.name}: buffer_capacity={self._capacity} events are pending")
 
     def _put_again(self, payloads: Sequence[bytes], error: QueueError, opened: Opened | None) -> None:
         """Store events once more, when what `error` says was dealt with: a fork, an exit, or a full queue.
@@ -306,7 +308,7 @@ class Emitter(OfficialEmitter):
             opened: what it was put into, None if that could not be opened.
         """
         while True:
-            payloads = payloads[getattr(error, "stored", 0) :]
+            payloads = payloads[error.stored :]
             if isinstance(error, QueueFullError):
                 if opened is not None:
                     opened.announce()  # what found room: others may wait for it to leave
@@ -314,22 +316,30 @@ class Emitter(OfficialEmitter):
                     for payload in payloads:  # of several, there may be room for some
                         self.put(payload)
                     return
-                queue = opened.queue if opened else None
-                if not self._full.makes_room(queue, len(payloads[0]), error, is_closed=self._is_closed):
+                is_over = self._is_closed or exit.has_begun()  # after the exit handler nobody delivers, and makes room
+                if not self._full.makes_room(
+                    opened.evicting if opened else None, len(payloads[0]), error, is_over=is_over
+                ):
                     return
             else:
                 self._open_again(error, opened)
             opened = None
             try:
                 opened = self._opened or self._open()
-                if self.buffer_capacity is not None:
-                    self._check_capacity(opened.queue, len(payloads))
-                opened.queue.put_many(payloads)
+                self._store(opened.queue, payloads)
             except QueueError as exc:
                 error = exc
             else:
                 opened.announce()
                 return
+
+    def _store(self, queue: Queue, payloads: Sequence[bytes]) -> None:
+        if self._capacity is not None:
+            self._check_capacity(queue, len(payloads))
+        if len(payloads) == 1:
+            queue.put(payloads[0])
+        else:
+            queue.put_many(payloads)
 
     def _open_again(self, error: QueueError, opened: Opened | None) -> None:
         """Let the next use open a queue anew, if that helps against an error; else raise it."""

@@ -50,17 +50,17 @@ class InvalidEventError(DurableTrackerError, ValueError):
 
 
 class QueueError(DurableTrackerError):
-    """The queue did not take, or could not give, an event."""
-
-
-class QueueFullError(QueueError):
-    """The quota (`max_queue_bytes`) or the disk is full. The event was not queued.
+    """The queue did not take, or could not give, an event.
 
     Attributes:
-        stored: how many of several events, the leading ones, were queued before it was full.
+        stored: of `put_many`: how many of the events, the leading ones, were queued before the error.
     """
 
     stored: int = 0
+
+
+class QueueFullError(QueueError):
+    """The quota (`max_queue_bytes`) or the disk is full. The event was not queued."""
 
 
 class DeadLettersFullError(QueueFullError):

@@ -85,6 +85,7 @@ class MemoryQueue(memory.MemoryQueue):
         self.clock: VirtualClock | None = None
         self.put_at_s: dict[int, float] = {}
         self.peeks = 0
+        self.failing_at = 0
         self.known: bytes | None = None
         self.releases = 0
         self.put_many(list(payloads))
@@ -117,6 +118,8 @@ class MemoryQueue(memory.MemoryQueue):
         assert count_max >= 1
         assert size_max >= 1
         self.peeks += 1
+        if self.peeks == self.failing_at:
+            raise StorageError("this peek failed")
         self._fail("peek")
         return super().peek(after, count_max, size_max)
 

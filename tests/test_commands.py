@@ -357,3 +357,10 @@ def test_a_closed_pipe_is_no_traceback(filled: Path) -> None:
     done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)  # noqa: S602
     assert len(done.stdout.splitlines()) == 1
     assert "Traceback" not in done.stderr
+
+
+def test_a_path_needs_no_engine_of_the_environment(run: Run, filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is named is looked into."""
+    monkeypatch.setenv("DURABLE_TRACKER_QUEUE", "memory:nowhere")
+    assert json.loads(run("status", filled)[1])["ledger"]["pending"] == 7
+    assert run("status")[0] == Exit.USAGE

@@ -1168,3 +1168,17 @@ def test_what_is_known_of_a_suspect_outlasts_an_outage() -> None:
     made.delivery.run()
     assert all(one == [3] for one in collector.requests if 3 in one)
     assert list(queue.dead) == [3]
+
+
+@pytest.mark.parametrize("at", range(1, 120, 2))
+def test_a_read_that_fails_while_a_long_run_of_poison_is_left_behind_loses_nothing(at: int) -> None:
+    """What was claimed before it is read again."""
+    queue = MemoryQueue(events(300))
+    queue.failing_at = at
+    made = rig(queue, PoisonedCollector(range(1, 201)), batch_size=10)
+    for number in range(301, 400):
+        if made.delivery.run() is Result.EMPTY:
+            break
+        queue.put(event(number))
+        made.clock.advance(60)
+    assert queue.pending() == len(queue.rows) == made.delivery.state.suspects

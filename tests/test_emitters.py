@@ -854,3 +854,46 @@ def test_a_dropped_emitter_outlives_an_error_of_the_disk(tmp_path: Path, monkeyp
         collector.up()
         assert collector.wait(events=1, timeout_s=20)
         wait_until(lambda: not worker_module._retired, 10)
+
+
+@pytest.mark.parametrize("on_full", ["raise", "drop_newest", "drop_oldest", "block"])
+def test_no_event_is_put_into_a_full_queue(make: Make, on_full: str) -> None:
+    """An empty list needs no room."""
+    emitter = make(buffer_capacity=1, on_full=on_full)
+    emitter.put(event(1))
+    emitter.put_many([])
+    assert emitter.stats().ledger.pending == 1
+
+
+def test_what_a_subclass_assigns_before_the_constructor_is_set_by_it(make: Make, engine: dict[str, Any]) -> None:
+    """As it always was."""
+
+    class Early(Emitter):
+        def __init__(self, *args: Any, **settings: Any) -> None:
+            self.batch_size = 3
+            self.buffer_capacity = 4
+            super().__init__(*args, **settings)
+
+    with Early(NOBODY, **engine) as emitter:
+        assert (emitter.batch_size, emitter.buffer_capacity) == (10, None)
+
+
+def test_an_assignment_is_checked(make: Make) -> None:
+    """Also beside a transport of one's own."""
+    emitter = make(transport=RecordingTransport())
+    with pytest.raises(ConfigurationError, match="request_timeout"):
+        emitter.request_timeout = -1
+    with pytest.raises(ConfigurationError, match="buffer_capacity"):
+        emitter.buffer_capacity = "x"  # type: ignore[assignment]
+    emitter.buffer_capacity = 1
+    emitter.put(event(1))
+    with pytest.raises(QueueFullError):
+        emitter.put_many([event(2), event(3)])
+
+
+class RecordingTransport:
+    def send(self, events: Sequence[bytes]) -> Reply:
+        return Reply(status=503, error="down")
+
+    def close(self) -> None:
+        pass

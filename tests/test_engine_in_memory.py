@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from typing import Any
 
 import pytest
@@ -205,3 +208,67 @@ def test_a_closed_queue_takes_nothing() -> None:
     queue.close()
     with pytest.raises(QueueClosedError):
         queue.put(b"{}")
+
+
+def test_a_put_in_a_signal_handler_is_taken_in_by_the_call_that_it_interrupted() -> None:
+    """Whatever that is."""
+    queue = MemoryQueue()
+    count = 0
+
+    def handler(_number: int, _frame: object) -> None:
+        nonlocal count
+        count += 1
+        queue.put(b"from the handler")
+
+    before = signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.0003, 0.0003)
+    try:
+        until = time.monotonic() + 1
+        while time.monotonic() < until:
+            queue.put(b"put")
+            count += 1
+            queue.peek(0, 1, 100)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert (queue.ledger().accepted, queue.pending()) == (count, count)
+    queue.ack(numbers(queue, count=10**9))
+    assert queue.is_empty()
+
+
+def test_a_child_has_queues_of_its_own() -> None:
+    """Else it would send its parent's events too."""
+    engine = MemoryEngine()
+    mine = engine.queue("n")
+    mine.put(b"the parent's")
+    with mine._store.lock:
+        pid = os.fork()
+        if pid == 0:
+            theirs = engine.queue("n")
+            theirs.put(b"the child's")
+            os._exit(0 if theirs.pending() == 1 and len(engine.places()) == 1 else 1)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert mine.pending() == 1
+
+
+def test_a_suspect_is_asked_about_before_its_claim_runs_out() -> None:
+    """Else it would come back as an event that nobody knows."""
+    clock = VirtualClock()
+    queue = MemoryQueue(lease_s=5.0, monotonic=clock.monotonic)
+    queue.put(event(7))
+    delivery = deliver(queue, ScriptedCollector(lambda *_: refusal(400)), clock)
+    assert delivery.run() is Result.SUSPECTS
+    assert 0 < (delivery.state.next_attempt_at or 0) - clock.monotonic() <= 2.5
+
+
+def test_dead_letters_are_listed_by_their_keys() -> None:
+    """Whichever was refused first, so that no page leaves one out."""
+    queue = MemoryQueue()
+    queue.put_many([event(1), event(2), event(3)])
+    first, second, third = numbers(queue)
+    queue.reject([third, first, second], 400, "no")
+    after, found = 0, 0
+    while letters := queue.dead_letters(1, after):
+        after = letters[-1].key
+        found += 1
+    assert found == 3

@@ -6,7 +6,7 @@ import json
 import logging
 import socket
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fakes import MemoryQueue
 from processes import wait_until
@@ -168,3 +168,36 @@ def test_with_the_standard_formatter_a_line_says_where_why_and_what_becomes_of_t
     assert line.startswith("WARNING delivery.interrupted (")
     assert all(part in line for part in ("emitter shop", "collector http://127.0.0.1:9", str(queue), "refused"))
     assert "all events are kept, and sending them is tried again" in line
+
+
+def test_only_what_happened_gets_into_a_message() -> None:
+    """Not what a record factory of the application's adds; and no value makes a line fail."""
+
+    class Rude:
+        def __str__(self) -> str:
+            raise RuntimeError
+
+    records: list[logging.LogRecord] = []
+
+    class Keeping(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            records.append(record)
+
+    before = logging.getLogRecordFactory()
+
+    def factory(*args: Any, **kwargs: Any) -> logging.LogRecord:
+        record = before(*args, **kwargs)
+        record.otelTraceID, record.event = "0", "theirs"
+        return record
+
+    handler = Keeping()
+    logger.addHandler(handler)
+    logging.setLogRecordFactory(factory)
+    try:
+        logger.warning("queue.odd", extra={"queue": "100 %s", "reason": Rude(), "fate": None})
+        logger.warning("as it %s", "is")
+    finally:
+        logging.setLogRecordFactory(before)
+        logger.removeHandler(handler)
+    assert [record.getMessage() for record in records] == ["queue.odd (queue 100 %s): <Rude>", "as it is"]
+    assert vars(records[0])["event"] == "queue.odd"

@@ -901,3 +901,34 @@ def test_the_format_is_written_down(open_queue: OpenQueue) -> None:
         assert f"`{name}`" in text, name
     for path in queue.slot.directory.iterdir():
         assert f"`{path.name.replace('0', 'N', 1)}`" in text, path
+
+
+def test_a_row_that_was_delivered_is_not_held(open_queue: OpenQueue) -> None:
+    """Though it still stands below the mark: it is asked about after an ack of which the outcome is unknown."""
+    queue = open_queue()
+    queue.put_many([b"{}"] * 400)
+    rows = [row.key for row in queue.peek(0, 100, 1 << 20)]
+    assert queue.hold(rows) == rows
+    queue.ack(rows)
+    assert queue._books.acked == 100
+    assert list(queue.hold(rows)) == []
+    assert queue.hold([100, 101]) == [101]
+
+
+def test_an_error_amid_a_bulk_put_says_how_many_were_stored(
+    open_queue: OpenQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else whoever puts the rest again puts all of them."""
+    queue = open_queue()
+    real, calls = queue.insert_all, []
+
+    def closed(payloads: Any, keys: list[int]) -> None:
+        calls.append(len(payloads))
+        if len(calls) == 3:
+            raise QueueClosedError("closed")
+        real(payloads, keys)
+
+    monkeypatch.setattr(queue, "insert_all", closed)
+    with pytest.raises(QueueClosedError) as caught:
+        queue.put_many([b"{}"] * 1000)
+    assert caught.value.stored == 512 == queue.pending()

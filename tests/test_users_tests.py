@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 from urllib.parse import parse_qs, urlsplit
@@ -182,3 +183,12 @@ def test_a_redirect_that_never_ends_is_cut_off(monkeypatch: pytest.MonkeyPatch) 
         assert transport.send(EVENTS).status == 302
         transport.close()
     assert sum(read) <= REPLY_SIZE_MAX
+
+
+def test_a_mock_may_answer_by_an_http_status(tmp_path: Path) -> None:
+    """It is an int."""
+    with responses.RequestsMock() as mocked:
+        mocked.add(responses.POST, "https://h.example/com.snowplowanalytics.snowplow/tp2", status=HTTPStatus.OK)
+        with Emitter("h.example", queue_dir=tmp_path) as emitter:
+            emitter.put(b'{"e":"pv"}')
+            assert emitter.flush(10)

@@ -68,7 +68,8 @@ def chosen_places(args: argparse.Namespace) -> list[Place]:
         ConfigurationError: something that was named does not exist.
     """
     addresses = [path for path in args.path if is_address(path)]
-    engine = engine_of(addresses[0] if addresses else None, args.queue_dir)
+    if addresses and args.queue_dir is not None:
+        raise ConfigurationError(f"--queue-dir: {addresses[0]} is not in a directory; give one of them")
     if args.queue_dir is not None and not args.queue_dir.is_dir():
         raise ConfigurationError(f"--queue-dir {args.queue_dir}: there is no such directory")
     places: list[Place] = []
@@ -78,9 +79,9 @@ def chosen_places(args: argparse.Namespace) -> list[Place]:
             raise ConfigurationError(f"{path}: no queue is there")
         places += found
     if args.name and not addresses:
-        places += engine.places(args.name)
+        places += engine_of(None, args.queue_dir).places(args.name)
     if not args.path and not args.name:
-        places += engine.places()
+        places += engine_of(None, args.queue_dir).places()
     return list({os.path.realpath(place.name): place for place in places}.values())
 
 

@@ -342,8 +342,9 @@ class HttpTransport:
         )
         _read_to_the_end(response.raw)
         status = response.status_code
-        if type(status) is not int:
+        if not isinstance(status, int) or isinstance(status, bool):
             return Reply(status=None, error="the answer has no status")  # from a mock that was given none
+        status = int(status)  # of an HTTPStatus
         if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
             return Reply(status=status)
         after = response.headers.get("Retry-After")

@@ -6,6 +6,7 @@ be sent again, and suspects: see `poison` for how a refused event is told from a
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -63,7 +64,9 @@ class Reader:
     ) -> None:
         self.streak = 0
         """Refusals since the last acceptance."""
-        self.court = Court(settings.max_retry_delay_seconds, wall_ms, monotonic)
+        # A suspect is held by being asked about: else it would come back as an event that nobody knows.
+        gap_max_s = min(settings.max_retry_delay_seconds, math.inf if queue.lease_s is None else queue.lease_s / 2)
+        self.court = Court(gap_max_s, wall_ms, monotonic)
         """The suspects, and what is known of them."""
         self._leap = 0
         self._asked = 0  # questions about suspects since anything else was sent
@@ -264,12 +267,18 @@ class Reader:
         is, is soon left behind.
         """
         batch = self._fresh(self._settings.batch_size)
-        for _ in range((1 << self._leap) - 1):
-            further = self._fresh(self._settings.batch_size) if batch is not None else None
-            if batch is None or further is None:
-                break
-            self._spans.add(batch.span)
-            batch = further
+        try:
+            for _ in range((1 << self._leap) - 1):
+                further = self._fresh(self._settings.batch_size) if batch is not None else None
+                if batch is None or further is None:
+                    break
+                self._spans.add(batch.span)
+                batch = further
+        except BaseException:
+            if batch is not None:  # else nobody would ever read it again
+                self._spans.add(batch.span)
+            self._leap = 0
+            raise
         self._leap = min(self._leap + 1, _LEAP_MAX)
         while batch is None and (span := self._spans.newest_untried()) is not None:
             batch = self._again(span)

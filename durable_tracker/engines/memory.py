@@ -13,12 +13,13 @@ import os
 import threading
 import time
 import weakref
+from collections import deque
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, Self
 
 from durable_tracker.engines.engine import QueueSettings
 from durable_tracker.engines.queue import DeadLetter, ForkedError, Ledger, Row
-from durable_tracker.errors import ConfigurationError, QueueClosedError, QueueFullError
+from durable_tracker.errors import ConfigurationError, QueueClosedError, QueueError, QueueFullError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -51,6 +52,7 @@ class _Store:
     number: int = 0
     first: int = 1  # no event has a lower number
     free: int = 1  # nor has one that nobody ever claimed, or that was given back
+    late: deque[tuple[MemoryQueue, bytes]] = field(default_factory=deque)  # put by signal handlers amid other calls
     on_wire: set[int] = field(default_factory=set)
     origin: dict[str, str] = field(default_factory=dict)
     suspects: bytes | None = None
@@ -102,21 +104,29 @@ class MemoryQueue:
 
     def put(self, payload: bytes) -> None:
         """Store one event; see `Queue.put`."""
+        if self.is_held_by_this_thread():
+            self._check_open()
+            self._store.late.append((self, payload))  # a signal handler's: whoever it interrupted takes it in
+            return
         with self._opened() as store:
             if store.size + len(payload) > store.settings.max_queue_bytes:
                 raise QueueFullError(f"{self._name} has reached max_queue_bytes={store.settings.max_queue_bytes}")
-            store.number += 1
-            store.events[store.number] = _Event(payload, self._monotonic())
-            store.size += len(payload)
-            store.count(accepted=1, pending=1)
-            self.puts += 1
+            self.take_in(store, payload)
+
+    def take_in(self, store: _Store, payload: bytes) -> None:
+        """For the store: add an event. The lock is held."""
+        store.number += 1
+        store.events[store.number] = _Event(payload, self._monotonic())
+        store.size += len(payload)
+        store.count(accepted=1, pending=1)
+        self.puts += 1
 
     def put_many(self, payloads: Sequence[bytes]) -> None:
         """Store events, in order; see `Queue.put_many`."""
         for stored, payload in enumerate(payloads):
             try:
                 self.put(payload)
-            except QueueFullError as exc:
+            except QueueError as exc:
                 exc.stored = stored
                 raise
 
@@ -262,7 +272,8 @@ class MemoryQueue:
     def ledger(self) -> Ledger:
         """Return the counts; see `Queue.ledger`."""
         self._check_pid()
-        return self._store.counts
+        with _Locked(self._store) as store:
+            return store.counts
 
     def pending(self) -> int:
         """Return the number of pending events."""
@@ -307,7 +318,7 @@ class MemoryQueue:
     def dead_letters(self, limit: int = 100, after: int = 0) -> list[DeadLetter]:
         """Return dead letters; see `Queue.dead_letters`."""
         with self._opened() as store:
-            return [letter for key, letter in store.letters.items() if key > after][:limit]
+            return [letter for key, letter in sorted(store.letters.items()) if key > after][:limit]
 
     def requeue(self, keys: Sequence[int]) -> int:
         """Put dead letters back at the end of the queue; see `Queue.requeue`."""
@@ -326,10 +337,13 @@ class MemoryQueue:
     # ── opening and closing ──────────────────────────────────────────────────────────────────────────────────────
 
     def _opened(self) -> _Locked:
+        self._check_open()
+        return _Locked(self._store)
+
+    def _check_open(self) -> None:
         self._check_pid()
         if self._is_closed:
             raise QueueClosedError(f"{self._name} is closed")
-        return _Locked(self._store)
 
     def _check_pid(self) -> None:
         if self._pid != os.getpid():
@@ -364,10 +378,17 @@ class _Locked:
 
     def __enter__(self) -> _Store:
         self._store.lock.acquire()
+        self._take_in()
         return self._store
 
     def __exit__(self, *exc_info: object) -> None:
+        self._take_in()
         self._store.lock.release()
+
+    def _take_in(self) -> None:
+        while self._store.late:
+            queue, payload = self._store.late.popleft()
+            queue.take_in(self._store, payload)
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
@@ -383,8 +404,7 @@ class MemoryEngine:
     address: str = ""
     lease_s: float | None = None
     monotonic: Callable[[], float] = time.monotonic
-    _stores: dict[tuple[str, str], _Store] = field(default_factory=dict, repr=False)
-    _lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
+    _of: dict[int, tuple[threading.RLock, dict[tuple[str, str], _Store]]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         if self.address:
@@ -410,11 +430,16 @@ class MemoryEngine:
 
     def places(self, names: Sequence[str] = ()) -> list[MemoryPlace]:
         """Return the queues; see `Engine.places`."""
-        missing = [name for name in names if not any(key[0] == name for key in self._stores)]
-        if missing:
-            raise ConfigurationError(f"--name {missing[0]}: no queue of that name is in {self}")
-        with self._lock:
-            return [MemoryPlace(self, *key) for key in self._stores if not names or key[0] in names]
+        lock, stores = self._here()
+        with lock:
+            missing = [name for name in names if not any(key[0] == name for key in stores)]
+            if missing:
+                raise ConfigurationError(f"--name {missing[0]}: no queue of that name is in {self}")
+            return [MemoryPlace(self, *key) for key in stores if not names or key[0] in names]
+
+    def _here(self) -> tuple[threading.RLock, dict[tuple[str, str], _Store]]:
+        """Return this process's lock and queues: a child has none of its parent's."""
+        return self._of.setdefault(os.getpid(), (threading.RLock(), {}))
 
     def queue(self, name: str, collector: str = "", settings: QueueSettings | None = None) -> MemoryQueue:
         """Open a queue, as one more consumer of it.
@@ -424,8 +449,9 @@ class MemoryEngine:
             collector: the identity of its address.
             settings: its bounds, if it is made by this.
         """
-        with self._lock:
-            store = self._stores.setdefault((name, collector), _Store(settings or QueueSettings()))
+        lock, stores = self._here()
+        with lock:
+            store = stores.setdefault((name, collector), _Store(settings or QueueSettings()))
         return MemoryQueue(
             store, name=MemoryPlace(self, name, collector).name, lease_s=self.lease_s, monotonic=self.monotonic
         )

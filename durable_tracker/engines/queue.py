@@ -74,13 +74,7 @@ class DeadLetter:
 
 
 class NotOursError(QueueError):
-    """The queue is not this process's any more: it has to open another. Nothing of the call was stored.
-
-    Attributes:
-        stored: of `put_many`, how many payloads were stored before.
-    """
-
-    stored = 0
+    """The queue is not this process's any more: it has to open another. The event was not stored."""
 
 
 class ForkedError(NotOursError):

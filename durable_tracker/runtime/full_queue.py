@@ -5,12 +5,11 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Final
 
-from durable_tracker.engines.queue import Evicting
 from durable_tracker.errors import QueueClosedError, QueueFullError, SlotBusyError
 from durable_tracker.log import logger
 
 if TYPE_CHECKING:
-    from durable_tracker.engines.queue import Queue
+    from durable_tracker.engines.queue import Evicting
     from durable_tracker.runtime.settings import OnFull
 
 _RECHECK_S: Final = 0.1
@@ -43,14 +42,14 @@ class FullQueue:
         """Whether a full queue is the caller's to deal with."""
         return self._on_full == "raise"
 
-    def makes_room(self, queue: Queue | None, size: int, error: QueueFullError, *, is_closed: bool) -> bool:
+    def makes_room(self, queue: Evicting | None, size: int, error: QueueFullError, *, is_over: bool) -> bool:
         """Do as `on_full` says for an event of `size` bytes that found no room.
 
         Args:
-            queue: what was full; None: there was no room for an empty queue either.
+            queue: what was full; None: it cannot make room, or there was none for an empty queue either.
             size: of the event, in bytes.
             error: what is raised if nothing else is to be done.
-            is_closed: whether the emitter was closed, so that no room will come.
+            is_over: whether the emitter was closed, or the interpreter is ending, so that no room will come.
 
         Returns:
             Whether to try again. False: the event was dropped, and counted.
@@ -62,16 +61,15 @@ class FullQueue:
         if self._on_full == "drop_newest":
             self._count_dropped()
             return False
-        evicting = _evicting(queue)
-        if self._on_full == "raise" or (evicting and not evicting.could_hold(size)):
+        if self._on_full == "raise" or (queue and not queue.could_hold(size)):
             raise error  # or no room would ever be enough
         if self._on_full == "drop_oldest":
-            if not _evicts(evicting, size):
+            if not _evicts(queue, size):
                 raise error
-        elif evicting and evicting.is_held_by_this_thread():
+        elif queue and queue.is_held_by_this_thread():
             raise error  # in a signal handler that interrupted a put: whoever makes room waits for that put
-        elif is_closed:
-            raise QueueClosedError(f"{self._name} was closed while a put waited for room")
+        elif is_over:
+            raise QueueClosedError(f"{self._name}: closed, or its process is ending, while a put waited for room")
         else:
             self._room.acquire(timeout=_RECHECK_S)
         return True
@@ -80,10 +78,6 @@ class FullQueue:
         self.dropped += 1
         if self.dropped & (self.dropped - 1) == 0:  # 1, 2, 4, 8, ...: not a line per event
             logger.warning("emitter.dropped_newest", extra={"emitter": self._name, "dropped": self.dropped})
-
-
-def _evicting(queue: object) -> Evicting | None:
-    return queue if isinstance(queue, Evicting) else None
 
 
 def _evicts(queue: Evicting | None, size: int) -> bool:

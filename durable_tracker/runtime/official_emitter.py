@@ -53,7 +53,9 @@ class _Assignable(Generic[T]):
         return settings.gather if self._name == "batch_size" else getattr(settings, self._name)
 
     def _write(self, emitter: OfficialEmitter, value: Any) -> None:
-        before = emitter._settings  # noqa: SLF001
+        before = vars(emitter).get("_settings")
+        if before is None:
+            return  # by a subclass, before the constructor, which sets it again
         emitter._settings = replace(before, **{self._name: value})  # noqa: SLF001
         try:
             emitter._check()  # noqa: SLF001
@@ -78,6 +80,7 @@ class OfficialEmitter:
 
     _address: Endpoint
     _settings: EmitterSettings
+    _capacity: int | None
     _opened: Any = None
     _pid: int
     _given_transport: Transport | None
@@ -123,6 +126,17 @@ class OfficialEmitter:
     @byte_limit.setter
     def byte_limit(self, _value: int | None) -> None:
         raise ConfigurationError("byte_limit: room on disk is set aside for it at once; give it to the constructor")
+
+    @property
+    def buffer_capacity(self) -> int | None:
+        """Pending events at most, None for no bound but `max_queue_bytes`. May be assigned to at any time."""
+        return self._settings.buffer_capacity
+
+    @buffer_capacity.setter
+    def buffer_capacity(self, value: int | None) -> None:
+        if "_settings" in vars(self):  # else by a subclass, before the constructor, which sets it again
+            self._settings = replace(self._settings, buffer_capacity=value)
+            self._capacity = value
 
     @staticmethod
     def is_good_status_code(status_code: int) -> bool:

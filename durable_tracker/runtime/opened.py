@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from durable_tracker.engines.queue import Evicting
 from durable_tracker.errors import QueueError
 from durable_tracker.log import logger
 
@@ -23,6 +24,12 @@ class Opened:
     queue: Queue
     worker: Worker
     transport: Transport
+    evicting: Evicting | None = field(init=False)
+    """The queue, if it can make room by removing its oldest events."""
+
+    def __post_init__(self) -> None:
+        queue: object = self.queue
+        self.evicting = queue if isinstance(queue, Evicting) else None
 
     def announce(self) -> None:
         """Wake the worker if enough was put for that."""

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Self, Type
 from zlib import crc32
 
 from durable_tracker.engines.engine import BYTE_LIMIT, MAX_QUEUE_BYTES, Durability
-from durable_tracker.engines.queue import DeadLetter, DescriptorsLostError, ForkedError, Ledger, Row
+from durable_tracker.engines.queue import DeadLetter, ForkedError, Ledger, Row
 from durable_tracker.engines.sqlite import dead_letters, forks, sweep
 from durable_tracker.engines.sqlite.books import RECORD_HIGH
 from durable_tracker.engines.sqlite.connection import MULTI_ROW_MAX, Connection, KeyTakenError
@@ -28,6 +28,7 @@ from durable_tracker.engines.sqlite.row_codec import OVERHEAD, dead_letter_of, i
 from durable_tracker.engines.sqlite.slot_file import SlotFile
 from durable_tracker.errors import (
     DamagedQueueError,
+    QueueError,
     QueueFullError,
     StorageError,
 )
@@ -146,7 +147,7 @@ class SqliteQueue:
         for chunk in _chunks(payloads):
             try:
                 self._put_chunk(chunk)
-            except (QueueFullError, DescriptorsLostError) as exc:
+            except QueueError as exc:
                 exc.stored = stored
                 raise
             stored += len(chunk)
@@ -287,8 +288,10 @@ class SqliteQueue:
     def hold(self, keys: Sequence[int]) -> Sequence[int]:
         """Take note that rows go out now; see `Queue.hold`."""
         with self._books.lock:
-            if keys and keys[0] <= self._doubt:
-                found = self._connection.select("SELECT key FROM events WHERE key BETWEEN ? AND ?", (keys[0], keys[-1]))
+            acked = self._books.acked
+            if keys and keys[0] <= max(self._doubt, acked):
+                bounds = (max(keys[0], acked + 1), keys[-1])
+                found = self._connection.select("SELECT key FROM events WHERE key BETWEEN ? AND ?", bounds)
                 there = {key for (key,) in found}
                 keys = [key for key in keys if key in there]
             self._on_wire.update(keys)
