@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import sys
 import time
 from collections import Counter
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from processes import Child, Site, label, wait_until
 
 from durable_tracker.collector import Collector, Fault
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 START_UP_S = 4.0  # of the interpreter, on a machine that is busy
 SHUTDOWN_S = 1.0
@@ -206,3 +204,10 @@ def test_keyboard_interrupt_during_close_leaves_a_sound_slot(site: Site, prefix:
             child.process.send_signal(signal.SIGINT)
             child.end(10)
     site.assert_kept()
+
+
+def test_a_late_put_into_a_full_queue_does_not_wait_for_ever(tmp_path: Path) -> None:
+    """After the exit handler nobody delivers, and so nobody makes room."""
+    command = [sys.executable, str(Path(__file__).parent / "programs" / "block_at_exit.py"), str(tmp_path / "q")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, "QueueClosedError\n"), done.stderr
