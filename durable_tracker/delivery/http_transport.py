@@ -1,4 +1,4 @@
-"""The HTTP request that carries events to a Snowplow collector. The only importer of requests.
+"""The HTTP request that carries events to a Snowplow collector.
 
 Requests are sent by a `requests.Session` of the transport's own, so that whatever replaces `Session.send` or
 `HTTPAdapter.send` in a test (`responses`, `requests_mock`, `httmock`, a mock) sees them. That session follows no

@@ -15,7 +15,7 @@ import time
 import weakref
 from collections import deque
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Self
 
 from durable_tracker.engines.engine import QueueSettings
 from durable_tracker.engines.queue import DeadLetter, ForkedError, Ledger, Row
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
     from durable_tracker.engines.engine import Place
     from durable_tracker.protocol.endpoint import Endpoint
-
-DEAD_LETTERS_MAX: Final = 10_000
 
 
 @dataclass(slots=True)

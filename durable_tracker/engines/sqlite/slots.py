@@ -198,10 +198,6 @@ class Slot:
         held.close()
         return True
 
-    def is_lost(self) -> bool:
-        """Return whether the lock's descriptor was closed, by somebody else, or is another file's."""
-        return self._held is not None and not self._held.is_ours()
-
     def _lock(self) -> Held | None:
         """Open and lock the lock file, and hold it; None if somebody else does."""
         try:
