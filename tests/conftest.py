@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from durable_tracker.delivery import hold
 from durable_tracker.engines.memory import MemoryEngine
 from durable_tracker.engines.sqlite.queue import SqliteQueue
 from durable_tracker.engines.sqlite.slots import Slot, make_private_directory
@@ -46,6 +47,12 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Any]:
 def _own_queue_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test may touch the user's real queues."""
     monkeypatch.setenv("DURABLE_TRACKER_DIR", str(tmp_path / "default-queue-dir"))
+
+
+@pytest.fixture(autouse=True)
+def _own_collectors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a collector of another test said about when to come back is not said of one that got its port."""
+    monkeypatch.setattr(hold, "_holds", {})
 
 
 @pytest.fixture
