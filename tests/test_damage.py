@@ -275,7 +275,7 @@ def test_a_page_of_sqlites_own_may_be_lost(
 
 def test_a_file_of_a_future_format_is_left_alone_and_tracking_goes_on_beside_it(closed: Files, tmp_path: Path) -> None:
     """A newer version was used before: its slot stays as it is, and the next one is taken."""
-    future = closed.database[:63] + b"\x02" + closed.database[64:]
+    future = closed.database[:63] + b"\x04" + closed.database[64:]
     slot = replace(closed, database=future).write(tmp_path / "slot")
     with Lines() as lines, source_at(slot.directory).open() as queue:
         assert queue.slot.index == 1

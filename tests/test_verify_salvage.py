@@ -137,7 +137,7 @@ def test_salvage_refuses_a_sound_queue_unless_forced(
 
 def test_salvage_refuses_a_queue_of_another_format(closed: Files, tmp_path: Path) -> None:
     """A newer version's queue is no damage."""
-    future = closed.database[:63] + b"\x02" + closed.database[64:]
+    future = closed.database[:63] + b"\x04" + closed.database[64:]
     slot = replace(closed, database=future).write(tmp_path / "slot")
     assert main(["salvage", str(slot.database)]) == Exit.UNREADABLE
     assert slot.database.read_bytes() == future

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Self
 
 from durable_tracker.engines.engine import QueueSettings
-from durable_tracker.engines.queue import DeadLetter, ForkedError, Ledger, Row
+from durable_tracker.engines.queue import INVALID_MAX, DeadLetter, ForkedError, Ledger, Row
 from durable_tracker.errors import ConfigurationError, QueueClosedError, QueueError, QueueFullError
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ class _Event:
     holder: MemoryQueue | None = None
     key: int = 0  # the holder's
     until_s: float = 0.0
+    replays: int = 0
 
 
 @dataclass(slots=True)
@@ -210,8 +211,21 @@ class MemoryQueue:
         with self._opened() as store:
             for key in keys:
                 for number, event in self._remove([key], "dead"):
-                    letter = DeadLetter(number, status, reason, time.time_ns() // 1_000_000, event.payload)
-                    store.letters[number] = letter
+                    store.letters[number] = DeadLetter(
+                        number, status, reason, time.time_ns() // 1_000_000, event.payload, replays=event.replays
+                    )
+
+    def put_invalid(self, payload: bytes, reason: str) -> None:
+        """Put an event among the dead letters; see `Queue.put_invalid`."""
+        with self._opened() as store:
+            invalid = [key for key, letter in store.letters.items() if letter.kind == "invalid"]
+            for key in invalid[: max(len(invalid) + 1 - INVALID_MAX, 0)]:
+                del store.letters[key]
+                store.count(dead=-1, invalid=-1, discarded=1)
+            store.number += 1
+            letter = DeadLetter(store.number, None, reason, time.time_ns() // 1_000_000, payload, kind="invalid")
+            store.letters[store.number] = letter
+            store.count(accepted=1, dead=1, invalid=1)
 
     def _remove(self, keys: Sequence[int], count: str) -> list[tuple[int, _Event]]:
         """Remove what is still there, whoever holds it by now: what was delivered must not be sent again."""
@@ -271,11 +285,15 @@ class MemoryQueue:
         """Return the counts; see `Queue.ledger`."""
         self._check_pid()
         with _Locked(self._store) as store:
-            return store.counts
+            now_s = self._monotonic()
+            held = sum(e.holder not in (None, self) and e.until_s > now_s for e in store.events.values())
+            return replace(store.counts, held=held)
 
     def pending(self) -> int:
         """Return the number of pending events."""
-        return self.ledger().pending
+        self._check_pid()
+        with _Locked(self._store) as store:
+            return store.counts.pending
 
     def is_empty(self) -> bool:
         """Return whether nothing is pending; see `Queue.is_empty`."""
@@ -327,9 +345,10 @@ class MemoryQueue:
                 if letter is not None:
                     moved += 1
                     store.number += 1
-                    store.events[store.number] = _Event(letter.payload, self._monotonic())
+                    event = _Event(letter.payload, self._monotonic(), replays=letter.replays + 1)
+                    store.events[store.number] = event
                     store.size += len(letter.payload)
-                    store.count(dead=-1, pending=1)
+                    store.count(dead=-1, pending=1, invalid=-1 if letter.kind == "invalid" else 0)
         return moved
 
     # ── opening and closing ──────────────────────────────────────────────────────────────────────────────────────

@@ -13,8 +13,8 @@ keep the contract below and nothing else.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, runtime_checkable
 
 from durable_tracker.errors import QueueError
 
@@ -41,17 +41,58 @@ class Row(NamedTuple):
 class Ledger:
     """Where every event that the queue ever accepted is now. Counts of events.
 
-    `accepted == delivered + pending + dead + expired + evicted + damaged + discarded` always holds, across crashes.
+    `accepted` is `pending` and all `FATES` together, on every engine, across crashes. What is in `WITHIN` is counted
+    by another column already.
+
+    Attributes:
+        accepted: stored by a `put` that returned.
+        pending: waiting to be delivered.
+        delivered: accepted by the collector.
+        dead: among the dead letters: refused by the collector, or by the tracker (`invalid`).
+        expired: older than `max_age`.
+        evicted: removed for newer ones, as `on_full="drop_oldest"` asks for.
+        damaged: altered on disk, and set aside.
+        discarded: dead letters that were removed for newer ones.
+        purged: removed by an operator.
+        missing: gone without a trace, since somebody else removed rows of a shared engine.
+        held: of `pending`, in the hands of other consumers.
+        locked: of `pending`, of a kind that this release cannot read, as far as that was seen.
+        parked: of `pending`, refused for good, and not among the dead letters since these are full.
+        invalid: of `dead`, refused by the tracker itself.
     """
 
     accepted: int = 0
-    delivered: int = 0
     pending: int = 0
+    delivered: int = 0
     dead: int = 0
     expired: int = 0
     evicted: int = 0
     damaged: int = 0
     discarded: int = 0
+    purged: int = 0
+    missing: int = 0
+    held: int = 0
+    locked: int = 0
+    parked: int = 0
+    invalid: int = 0
+
+    @property
+    def adds_up(self) -> bool:
+        """Whether the equation holds: no event is counted twice, none is forgotten."""
+        counts = asdict(self)
+        return (
+            min(counts.values()) >= 0
+            and self.accepted == self.pending + sum(counts[fate] for fate in FATES)
+            and self.held + self.locked + self.parked <= self.pending
+            and self.invalid <= self.dead
+        )
+
+
+FATES: Final = ("delivered", "dead", "expired", "evicted", "damaged", "discarded", "purged", "missing")
+"""What becomes of an event that is not pending."""
+
+WITHIN: Final = {"held": "pending", "locked": "pending", "parked": "pending", "invalid": "dead"}
+"""Columns that say more of another one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +105,8 @@ class DeadLetter:
         reason: why, in words.
         time_ms: when, in milliseconds since 1970 UTC.
         payload: the event's JSON as it was stored.
+        kind: "refused" by the collector, "invalid" for the tracker, or "damaged" on disk.
+        replays: how often it had been put back into the queue before.
     """
 
     key: int
@@ -71,6 +114,12 @@ class DeadLetter:
     reason: str
     time_ms: int
     payload: bytes
+    kind: str = "refused"
+    replays: int = 0
+
+
+INVALID_MAX: Final = 10_000
+"""Bound of the dead letters that the tracker itself refused; the oldest of them make room for newer ones."""
 
 
 class NotOursError(QueueError):
@@ -219,6 +268,15 @@ class Queue(Protocol):
 
     def dead_letters(self, limit: int = 100, after: int = 0) -> list[DeadLetter]:
         """Return dead letters with a key above `after`, oldest first. `after` below 0 includes damaged rows."""
+
+    def put_invalid(self, payload: bytes, reason: str) -> None:
+        """Put an event that the tracker refused among the dead letters; it counts as accepted, and as `invalid`.
+
+        These letters have a bound of their own, beyond which the oldest of them are discarded.
+
+        Raises:
+            QueueFullError: the quota or the disk is full; nothing was stored.
+        """
 
     def requeue(self, keys: Sequence[int]) -> int:
         """Move dead letters back to the end of the queue, under new keys. Return how many."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from durable_tracker.engines.queue import FATES
+
 from .log import Kind, Mode, Operation
 from .program import number_of, payload
 
@@ -243,8 +245,7 @@ def _ledger_problems(
     history: History, seen: Observation, ledger: Ledger, *, accepted_min: int, delivered_min: int
 ) -> list[str]:
     found = []
-    parts = ledger.delivered + ledger.pending + ledger.dead + ledger.expired + ledger.evicted
-    if ledger.accepted != parts + ledger.damaged + ledger.discarded:
+    if not ledger.adds_up:
         found.append(f"the ledger does not add up: {ledger}")
     if ledger.pending != len(seen.numbers):
         found.append(f"the ledger says {ledger.pending} pending, there are {len(seen.numbers)}")
@@ -252,7 +253,7 @@ def _ledger_problems(
         found.append(f"accepted {ledger.accepted}, but {accepted_min} to {len(history.tried)} were put")
     if not delivered_min <= ledger.delivered <= len(history.sent):
         found.append(f"delivered {ledger.delivered}, but {delivered_min} to {len(history.sent)} were")
-    if ledger.damaged or ledger.evicted or ledger.expired or ledger.discarded:
+    if any(getattr(ledger, fate) for fate in FATES if fate not in ("delivered", "dead")):
         found.append(f"events went where none was sent: {ledger}")
     return found
 

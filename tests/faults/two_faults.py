@@ -253,8 +253,7 @@ def judge(slot: Slot, history: History, losable: set[int], hit: Hit, tally: Tall
         wrong.append(f"of {AFTERWARDS_COUNT} events that were put afterwards {afterwards} are there")
     if set(numbers) - history.tried:
         wrong.append("never put")
-    parts = (ledger.delivered, ledger.pending, ledger.dead, ledger.expired, ledger.evicted, ledger.damaged)
-    if min(parts) < 0 or ledger.accepted != sum(parts) + ledger.discarded:
+    if not ledger.adds_up:
         wrong.append(f"the books do not add up: {ledger}")
     if ledger.pending != len(rows) and not pages_of_counts(hit):
         wrong.append(f"{len(rows)} events are there, and {ledger.pending} are counted")

@@ -16,15 +16,18 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from durable_tracker.engines.engine import BYTE_LIMIT
-from durable_tracker.engines.queue import Ledger
+from durable_tracker.engines.queue import FATES, Ledger
 from durable_tracker.engines.sqlite import watermark
+from durable_tracker.engines.sqlite.connection import FORMAT
 from durable_tracker.engines.sqlite.raw import PAGE_SIZE
+from durable_tracker.engines.sqlite.row_codec import dead_letter_of
 from durable_tracker.engines.sqlite.tables import Table
 from durable_tracker.errors import DamagedQueueError, QueueError, QueueFullError, SlotBusyError, StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
+    from durable_tracker.engines.queue import DeadLetter
     from durable_tracker.engines.sqlite.ballast import Headroom
     from durable_tracker.engines.sqlite.connection import Connection
     from durable_tracker.engines.sqlite.slots import Slot
@@ -33,8 +36,9 @@ WAL_SIZE_MAX: Final = 1 << 20
 """When the WAL has grown by this much it is checkpointed. Small: recovery costs 2 ms per MiB, and the headroom has to
 hold one; and a file that is rewritten in place syncs twice as fast as one that grows."""
 
-COUNTS: Final = ("delivered", "dead", "expired", "evicted", "damaged", "discarded")
-_INTEGERS: Final = (*COUNTS, "high", "requeued", "dead_size", *watermark.NAMES)
+COUNTS: Final = tuple(fate for fate in FATES if fate != "missing")  # nobody else has this file
+_INTEGERS: Final = (*COUNTS, "invalid", "high", "requeued", "dead_size", "invalid_size", *watermark.NAMES)
+OF_FORMAT_2: Final = ("purged", "invalid", "invalid_size")
 _COUNTS_BY_NAME: Final = f"SELECT key, value FROM meta WHERE key IN {_INTEGERS} ORDER BY key"
 _COUNTS_IN_ORDER: Final = _COUNTS_BY_NAME.replace(" WHERE", " NOT INDEXED WHERE")
 _NEXT_GENERATION: Final = (
@@ -112,10 +116,12 @@ class Books:
             DamagedQueueError: they are unreadable, or their index is.
         """
         self.wal_room = WAL_SIZE_MAX
-        if self.connection.select_one("SELECT 1 FROM meta WHERE key = 'high'") is None:
-            self._insert_integers(_INTEGERS)
-        elif self.connection.select_one(f"SELECT 1 FROM meta WHERE key IN {watermark.NAMES}") is None:
-            self._insert_integers(watermark.NAMES)  # of a version that had no mark
+        for names in (_INTEGERS, watermark.NAMES, OF_FORMAT_2):
+            # Of a new file, or of an older release. One of them alone cannot be missing: that is damage.
+            if self.connection.select_one(f"SELECT 1 FROM meta WHERE key IN {names}") is None:
+                rows = ", ".join(f"('{name}', 0)" for name in names)
+                self.connection.script(f"INSERT INTO meta (key, value) VALUES {rows}")
+        self._raise_format()
         self.read_counts()
         if self.connection.select(_COUNTS_BY_NAME) != self.connection.select(_COUNTS_IN_ORDER):
             raise DamagedQueueError(f"{self.slot.database}: the index of the counts is damaged")
@@ -126,9 +132,19 @@ class Books:
             self.note(logging.ERROR, "queue.mark_altered", fate="some events may be delivered once more")
         self.high = max(self.high, self.acked)  # whatever has become of the record: no key below the mark is given out
 
-    def _insert_integers(self, names: tuple[str, ...]) -> None:
-        rows = ", ".join(f"('{name}', 0)" for name in names)
-        self.connection.script(f"INSERT OR IGNORE INTO meta (key, value) VALUES {rows}")
+    def _raise_format(self) -> None:
+        """Make a file of an older release one of this format. Its rows stay as they are; see `row_codec`.
+
+        An older release refuses a file by the number in the database's header, which it reads without the WAL. So the
+        number has to stand there before a row is written that the older release would misread.
+
+        Raises:
+            StorageError: it could not be written.
+        """
+        if self.connection.pragma("user_version") < FORMAT:
+            self.connection.script(f"PRAGMA user_version = {FORMAT}")
+            if self.connection.pragma("wal_checkpoint(TRUNCATE)") != 0:
+                raise StorageError(f"{self.slot.database}: its format could not be raised to {FORMAT}")
 
     def read_counts(self) -> None:
         """Read the counts from disk.
@@ -163,7 +179,8 @@ class Books:
                     self.read_counts()
             counts = {name: self.counts[name] for name in COUNTS}
             accepted = self.high - self.counts["requeued"]
-            return Ledger(accepted=accepted, pending=accepted - sum(counts.values()), **counts)
+            pending = accepted - sum(counts.values())
+            return Ledger(accepted=accepted, pending=pending, invalid=self.counts["invalid"], **counts)
 
     def reread_high(self) -> None:
         """Set `high` from the rows and the record. It never falls. The caller holds the lock."""
@@ -187,16 +204,31 @@ class Books:
             for name, value in self.counts.items()
             if name not in watermark.NAMES
         }
-        gone = counts["delivered"] + counts["expired"] + counts["evicted"] + counts["discarded"]
+        gone = sum(counts[name] for name in COUNTS if name not in ("dead", "damaged"))
         missing = self.high - counts["requeued"] - gone - pending - dead
         # More rows than were accepted: some came back that were counted as gone. They will be delivered again.
         back = min(max(-missing, 0), counts["delivered"])
         counts |= {"dead": dead, "dead_size": size, "damaged": max(missing, 0)}
+        counts |= self.count_invalid()
         counts["delivered"] -= back
         counts["requeued"] -= max(-missing, 0) - back
         self.transaction(
             ";".join(f"UPDATE meta SET value = {value} WHERE key = '{key}'" for key, value in counts.items())
         )
+
+    def count_invalid(self) -> dict[str, int]:
+        """Count the dead letters that the tracker itself refused, by reading them all."""
+        sizes = [size for letter, size in self.letters() if letter.kind == "invalid"]
+        return {"invalid": len(sizes), "invalid_size": sum(sizes)}
+
+    def letters(self) -> Iterator[tuple[DeadLetter, int]]:
+        """Yield the dead letters that are intact, oldest first, each with the bytes of its row."""
+        after = 0
+        while rows := self.connection.select(
+            "SELECT key, value FROM dead_letters WHERE key > ? ORDER BY key LIMIT 500", (after,)
+        ):
+            after = rows[-1][0]
+            yield from ((letter, len(row[1])) for row in rows if (letter := dead_letter_of(*row)) is not None)
 
     def count_hidden(self) -> int:
         """Return how many pending rows are counted and cannot be found; 0 if rows were removed while it looked."""

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 APPLICATION_ID: Final = 0x44545251
 """Marks a file as ours in SQLite's header (https://www.sqlite.org/fileformat.html, offset 68)."""
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 """Version of the tables, in SQLite's `user_version`. A file with a higher one is refused, untouched.
 
 Formats have numbers with an odd number of bits set (1, 2, 4, 7, 8, 11, ...), so that one flipped bit never makes a

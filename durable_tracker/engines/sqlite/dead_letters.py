@@ -9,24 +9,27 @@ import logging
 import time
 from typing import TYPE_CHECKING, Final
 
-from durable_tracker.engines.queue import DeadLetter
+from durable_tracker.engines.queue import INVALID_MAX, DeadLetter
 from durable_tracker.engines.sqlite.books import RECORD_HIGH
 from durable_tracker.engines.sqlite.row_codec import (
-    OVERHEAD,
     dead_letter_of,
     dead_letter_record,
-    payload_of,
+    event_of,
+    is_intact,
+    letter_flags,
     record,
 )
 from durable_tracker.errors import DeadLettersFullError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from durable_tracker.engines.sqlite.books import Books
 
 COUNT_MAX: Final = 10_000
 SIZE_MAX: Final = 64 << 20
+INVALID_SIZE_MAX: Final = 16 << 20
+_DISCARDED_AT_ONCE: Final = 100  # finding the oldest means reading them
 _QUOTA_SHARE: Final = 4  # of a small quota letters take a quarter at most: else they would keep new events out for ever
 
 
@@ -38,9 +41,59 @@ def bury(books: Books, key: int, status: int | None, reason: str) -> None:
     """
     check_room(books)
     row = books.connection.select_one("SELECT value FROM events WHERE key = ? AND key > ?", (key, books.acked))
-    if row is not None:
-        letter = DeadLetter(key, status, reason, time.time_ns() // 1_000_000, row[0][OVERHEAD:])
-        _move(books, key, letter, "dead", RECORD_HIGH)
+    if row is None:
+        return
+    event = event_of(key, row[0])
+    if event is None:
+        set_aside(books, [key])
+        return
+    letter = DeadLetter(key, status, reason, _now_ms(), event.payload, replays=event.replays)
+    _move(books, key, letter, "dead", RECORD_HIGH)
+
+
+def add_invalid(books: Books, payload: bytes, reason: str) -> None:
+    """Put an event among the dead letters that the tracker refused. It takes a key, as one that was accepted does.
+
+    These have a bound of their own, beyond which the oldest of them are discarded: what a collector has refused is
+    never displaced by what a caller does wrong all the time.
+    """
+    size_max = min(INVALID_SIZE_MAX, books.max_queue_bytes // (2 * _QUOTA_SHARE))
+    if books.counts["invalid"] >= INVALID_MAX or books.counts["invalid_size"] + len(payload) > size_max:
+        _discard_invalid(books, INVALID_MAX - _DISCARDED_AT_ONCE, size_max - size_max // 8 - len(payload))
+    books.reread_high()
+    key = books.high + 1
+    value = dead_letter_record(DeadLetter(key, None, reason, _now_ms(), payload, kind="invalid"))
+    books.transaction(
+        f"INSERT INTO dead_letters (key, value) VALUES ({key}, x'{value.hex()}');"
+        f"UPDATE meta SET value = {key} WHERE key = 'high';"
+        "UPDATE meta SET value = value + 1 WHERE key IN ('dead', 'invalid');"
+        f"UPDATE meta SET value = value + {len(value)} WHERE key IN ('dead_size', 'invalid_size')",
+        len(value),
+    )
+
+
+def _discard_invalid(books: Books, count_max: int, size_max: int) -> None:
+    """Discard the oldest letters that the tracker refused, until there are that many of that size."""
+    count, size = books.counts["invalid"], books.counts["invalid_size"]
+    gone: list[int] = []
+    for letter, length in books.letters():
+        if count <= count_max and size <= size_max:
+            break
+        if letter.kind == "invalid":
+            gone.append(letter.key)
+            count, size = count - 1, size - length
+    if gone:
+        sizes = books.counts["invalid_size"] - size
+        books.transaction(
+            f"DELETE FROM dead_letters WHERE key IN ({', '.join(map(str, gone))});"
+            f"UPDATE meta SET value = value - {len(gone)} WHERE key IN ('dead', 'invalid');"
+            f"UPDATE meta SET value = value - {sizes} WHERE key IN ('dead_size', 'invalid_size');"
+            f"UPDATE meta SET value = value + {len(gone)} WHERE key = 'discarded'"
+        )
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 def set_aside(books: Books, keys: Iterable[int]) -> None:
@@ -50,12 +103,12 @@ def set_aside(books: Books, keys: Iterable[int]) -> None:
     high = f"UPDATE meta SET value = max(value, {books.high}) WHERE key = 'high'"
     for key in keys:
         row = books.connection.select_one("SELECT value FROM events WHERE key = ?", (key,))
-        if row is None or payload_of(key, row[0]) is not None:
+        if row is None or is_intact(key, row[0]):
             books.check_soundness(f"key {key} leads to one row in order, and to another or none by itself")
         else:
             # A flipped bit can also turn the bytes into NULL or a number.
-            kept = row[0][OVERHEAD:] if isinstance(row[0], bytes) else repr(row[0]).encode()
-            letter = DeadLetter(-abs(key), None, reason, time.time_ns() // 1_000_000, kept)
+            kept = row[0][4:].lstrip(b"\0") if isinstance(row[0], bytes) else repr(row[0]).encode()
+            letter = DeadLetter(-abs(key), None, reason, _now_ms(), kept, kind="damaged")
             _move(books, key, letter, "damaged", high)
     books.note(logging.ERROR, "queue.rows_damaged", keys=list(keys))
 
@@ -67,13 +120,16 @@ def set_letter_aside(books: Books, key: int) -> None:
         return
     old = row[0] if isinstance(row[0], bytes) else repr(row[0]).encode()
     reason = "the dead letter failed its checksum: its bytes were altered on disk"
-    value = dead_letter_record(DeadLetter(-key, None, reason, time.time_ns() // 1_000_000, old))
+    value = dead_letter_record(DeadLetter(-key, None, reason, _now_ms(), old, kind="damaged"))
+    invalid = books.count_invalid()
     books.transaction(
         f"INSERT OR IGNORE INTO dead_letters (key, value) VALUES ({-key}, x'{value.hex()}');"
         f"DELETE FROM dead_letters WHERE key = {key};"
         "UPDATE meta SET value = value - changes() WHERE key = 'dead';"
         "UPDATE meta SET value = value + 1 WHERE key = 'damaged';"
-        f"UPDATE meta SET value = value + {len(value) - len(old)} WHERE key = 'dead_size'",
+        f"UPDATE meta SET value = value + {len(value) - len(old)} WHERE key = 'dead_size';"
+        f"UPDATE meta SET value = {invalid['invalid']} WHERE key = 'invalid';"
+        f"UPDATE meta SET value = {invalid['invalid_size']} WHERE key = 'invalid_size'",
         len(value),
     )
     books.note(logging.ERROR, "queue.rows_damaged", keys=[key])
@@ -91,16 +147,6 @@ def _move(books: Books, key: int, letter: DeadLetter, count: str, high: str) -> 
     )
 
 
-def all_of(books: Books) -> Iterator[DeadLetter]:
-    """Yield the letters that are intact."""
-    after = 0
-    while rows := books.connection.select(
-        "SELECT key, value FROM dead_letters WHERE key > ? ORDER BY key LIMIT 500", (after,)
-    ):
-        after = rows[-1][0]
-        yield from (letter for row in rows if (letter := dead_letter_of(*row)) is not None)
-
-
 def check_room(books: Books) -> None:
     """See that there is room for one more letter.
 
@@ -108,7 +154,8 @@ def check_room(books: Books) -> None:
         DeadLettersFullError: there is none.
     """
     size_max = min(SIZE_MAX, books.max_queue_bytes // _QUOTA_SHARE)
-    count, size = books.counts["dead"], books.counts["dead_size"]
+    count = books.counts["dead"] - books.counts["invalid"]
+    size = books.counts["dead_size"] - books.counts["invalid_size"]
     if count >= COUNT_MAX or (count and size >= size_max):
         raise DeadLettersFullError(
             f"{books.slot.database} has {count} dead letters of {size} bytes, and takes {COUNT_MAX} or {size_max} bytes"
@@ -118,7 +165,8 @@ def check_room(books: Books) -> None:
 def requeue(books: Books, old: int) -> bool:
     """Move a letter back to the end of the queue, under a new key. Return whether there was one.
 
-    A row that failed its checksum stays: altered bytes are never sent.
+    A row that failed its checksum stays: altered bytes are never sent. So does one of a kind that only a newer release
+    can read.
     """
     row = books.connection.select_one("SELECT value FROM dead_letters WHERE key = ?", (old,))
     letter = None if row is None or old <= 0 else dead_letter_of(old, row[0])
@@ -127,14 +175,22 @@ def requeue(books: Books, old: int) -> bool:
     if letter is None:
         set_letter_aside(books, old)
         return False
+    if letter_flags(row[0]):
+        return False
     books.reread_high()
     key = books.high + 1
-    value = record(key, letter.payload)
+    value = record(key, letter.payload, letter.replays + 1)
+    of_invalid = (
+        "UPDATE meta SET value = value - 1 WHERE key = 'invalid';"
+        f"UPDATE meta SET value = value - {len(row[0])} WHERE key = 'invalid_size';"
+        if letter.kind == "invalid"
+        else ""
+    )
     books.transaction(
         f"INSERT INTO events (key, value) VALUES ({key}, x'{value.hex()}');"
         f"DELETE FROM dead_letters WHERE key = {old};"
         "UPDATE meta SET value = value - changes() WHERE key = 'dead';"
-        f"UPDATE meta SET value = value - {len(row[0])} WHERE key = 'dead_size';"
+        f"UPDATE meta SET value = value - {len(row[0])} WHERE key = 'dead_size';{of_invalid}"
         f"UPDATE meta SET value = value + 1 WHERE key = 'requeued';{RECORD_HIGH}",
         len(value),
     )

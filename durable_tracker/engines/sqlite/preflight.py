@@ -13,7 +13,7 @@ import contextlib
 from typing import TYPE_CHECKING, Final
 
 from durable_tracker.engines.sqlite.pages import Pages, is_consistent_leaf
-from durable_tracker.engines.sqlite.row_codec import payload_of
+from durable_tracker.engines.sqlite.row_codec import is_intact
 from durable_tracker.engines.sqlite.wal import read_wal
 from durable_tracker.errors import DamagedQueueError, StorageError
 
@@ -109,7 +109,7 @@ def rows_of(slot: Slot, wal: Wal) -> Rows:
         for image in images:
             for rowid, columns in pages.leaf(image):
                 match columns:
-                    case [None, bytes(value)] if payload_of(rowid, value) is not None:
+                    case [None, bytes(value)] if is_intact(rowid, value):
                         rows[rowid] = value
     return sorted(rows.items())
 
@@ -127,7 +127,7 @@ def _unique(slot: Slot, behind: list[Frame], before: list[Frame]) -> list[Frame]
             for frame in behind
             if frame.page == META_ROOT
             or any(
-                record.rowid > high and payload_of(record.rowid, record.columns[-1]) is not None
+                record.rowid > high and is_intact(record.rowid, record.columns[-1])
                 for record in pages.leaf(frame.image)
                 if record.columns
             )

@@ -14,8 +14,8 @@ import functools
 import json
 import logging
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Self, TypeVar
-from zlib import crc32
 
 from durable_tracker.engines.engine import BYTE_LIMIT, MAX_QUEUE_BYTES, Durability
 from durable_tracker.engines.queue import DeadLetter, ForkedError, Ledger, Row
@@ -24,7 +24,7 @@ from durable_tracker.engines.sqlite.books import RECORD_HIGH
 from durable_tracker.engines.sqlite.connection import MULTI_ROW_MAX, Connection, KeyTakenError
 from durable_tracker.engines.sqlite.group_commit import GROUP_SIZE_MAX, GroupCommit
 from durable_tracker.engines.sqlite.raw import PAGE_SIZE
-from durable_tracker.engines.sqlite.row_codec import OVERHEAD, dead_letter_of, intact, payload_of, record
+from durable_tracker.engines.sqlite.row_codec import OVERHEAD, dead_letter_of, event_of, intact, is_intact, record
 from durable_tracker.engines.sqlite.slot_file import SlotFile
 from durable_tracker.errors import (
     DamagedQueueError,
@@ -104,6 +104,7 @@ class SqliteQueue:
         self.max_queue_bytes = max_queue_bytes
         self._pid = os.getpid()
         self._on_wire: set[int] = set()
+        self._locked: set[int] = set()  # rows that only a newer release can read, of those that were seen
         self._doubt = 0  # the highest key that may be gone, though it was read
         file = SlotFile(slot, durability=durability, max_queue_bytes=max_queue_bytes, byte_limit=byte_limit)
         try:
@@ -165,7 +166,7 @@ class SqliteQueue:
         for _ in range(_KEY_TRIES):
             key = books.high + 1
             try:
-                books.connection.insert_one(key, crc32(payload, key).to_bytes(4, "big") + payload)
+                books.connection.insert_one(key, record(key, payload))
             except KeyTakenError:
                 books.reread_high()
             except QueueFullError as exc:
@@ -232,8 +233,7 @@ class SqliteQueue:
             # Outside the lock, since it takes as long as the reading: puts pass in between.
             rows = intact(found)
             if len(rows) < len(found):
-                with self._books.lock:
-                    dead_letters.set_aside(self._books, [key for key, value in found if payload_of(key, value) is None])
+                self._pass_by(found)
             if rows:
                 return rows
             if not found:
@@ -245,6 +245,14 @@ class SqliteQueue:
                     sweep.sweep(self._books)
                 return rows
             after = found[-1][0]
+
+    def _pass_by(self, found: Sequence[tuple[int, object]]) -> None:
+        """Set altered rows aside, and leave where they are those that only a newer release can read."""
+        altered = [key for key, value in found if not is_intact(key, value)]
+        with self._books.lock:
+            if altered:
+                dead_letters.set_aside(self._books, altered)
+            self._locked.update(key for key, value in found if is_intact(key, value) and not event_of(key, value))
 
     def _take_over(self, *, raises: bool = False) -> None:
         """Let some rows come in from a file that was set aside.
@@ -440,13 +448,14 @@ class SqliteQueue:
         row = self._connection.select_one(
             "SELECT key, value FROM events WHERE key > ? ORDER BY key LIMIT 1", (self._books.acked,)
         )
-        payload = None if row is None else payload_of(*row)
-        return None if row is None or payload is None else Row(row[0], payload)
+        event = None if row is None else event_of(*row)
+        return None if row is None or event is None else Row(row[0], event.payload)
 
     def ledger(self) -> Ledger:
         """Return the counts; see `Queue.ledger`."""
         self.check_pid()
-        return self._books.ledger()
+        ledger = self._books.ledger()
+        return replace(ledger, locked=len(self._locked)) if self._locked else ledger
 
     def pending(self) -> int:
         """Return the number of pending events, in O(1)."""
@@ -511,6 +520,13 @@ class SqliteQueue:
                 with self._books.lock:
                     dead_letters.set_letter_aside(self._books, key)
         return letters
+
+    @_mending
+    def put_invalid(self, payload: bytes, reason: str) -> None:
+        """Put an event that the tracker refused among the dead letters; see `Queue.put_invalid`."""
+        with self._books.lock:
+            self._books.make_room()
+            dead_letters.add_invalid(self._books, payload, reason)
 
     @_mending
     def requeue(self, keys: Sequence[int]) -> int:

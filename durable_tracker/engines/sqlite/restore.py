@@ -15,8 +15,8 @@ import logging
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
-from durable_tracker.engines.sqlite import dead_letters, salvage, watermark
-from durable_tracker.engines.sqlite.row_codec import KEY_MAX, payload_of, record
+from durable_tracker.engines.sqlite import salvage, watermark
+from durable_tracker.engines.sqlite.row_codec import KEY_MAX, Event, event_of, moved
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -121,7 +121,7 @@ class TakingOver:
                 )
                 continue
             key += 1
-            value = record(key, payload_of(row.key, row.value) or b"")
+            value = moved(key, row.value)
             statements.append(f"INSERT INTO events (key, value) VALUES ({key}, x'{value.hex()}')")
         count = key - books.high
         statements.append(f"UPDATE meta SET value = value + {count} WHERE key IN ('high', 'requeued')")
@@ -177,8 +177,8 @@ def insert_beyond(books: Books, rows: list[tuple[int, bytes]]) -> None:
     if not rows:
         return
     # A letter that was just being requeued is still one: its new row was not whole.
-    letters = {letter.payload for letter in dead_letters.all_of(books)}
-    rows = [(key, value) for key, value in rows if payload_of(key, value) not in letters]
+    letters = {letter.payload for letter, _ in books.letters()}
+    rows = [(key, value) for key, value in rows if (event_of(key, value) or Event(b"")).payload not in letters]
     if not rows:
         return
     # What was cut short was never accepted: accepted is the highest key less what counts as requeued.

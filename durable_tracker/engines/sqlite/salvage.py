@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from durable_tracker.engines.sqlite import watermark
 from durable_tracker.engines.sqlite.pages import Pages, map_page_of
 from durable_tracker.engines.sqlite.preflight import EVENTS_ROOT, META_ROOT
-from durable_tracker.engines.sqlite.row_codec import KEY_MAX, dead_letter_of, payload_of
+from durable_tracker.engines.sqlite.row_codec import KEY_MAX, dead_letter_of, is_intact
 from durable_tracker.engines.sqlite.slots import sync_directory
 from durable_tracker.engines.sqlite.wal import read_wal
 from durable_tracker.errors import StorageError
@@ -149,7 +149,7 @@ class DamagedFile:
             records, above = self._newest.leaf(image), max(above, after)
         for rowid, columns in records:
             match columns:
-                case [None, bytes(value)] if payload_of(rowid, value) is not None:
+                case [None, bytes(value)] if is_intact(rowid, value):
                     if rowid > above:
                         yield IntactRow(rowid, value, is_dead=False)
                 case [None, bytes(value)] if dead_letter_of(rowid, value) is not None:
@@ -195,7 +195,7 @@ class DamagedFile:
         found = (
             record.rowid
             for record in self._pages.leaf(self._pages.page(last))
-            if len(record.columns) == 2 and payload_of(record.rowid, record.columns[1]) is not None  # noqa: PLR2004
+            if len(record.columns) == 2 and is_intact(record.rowid, record.columns[1])  # noqa: PLR2004
         )
         return max(found, default=0)
 

@@ -23,7 +23,7 @@ from durable_tracker.engines.sqlite.connection import Connection
 from durable_tracker.engines.sqlite.descriptors import Held
 from durable_tracker.engines.sqlite.raw import PAGE_SIZE
 from durable_tracker.engines.sqlite.restore import TakingOver, insert_beyond
-from durable_tracker.engines.sqlite.row_codec import KEY_MAX, payload_of
+from durable_tracker.engines.sqlite.row_codec import KEY_MAX, is_intact
 from durable_tracker.engines.sqlite.slots import sync_directory, sync_path
 from durable_tracker.engines.sqlite.syncing import sync_data
 from durable_tracker.errors import DamagedQueueError, QueueError, QueueFullError, StorageError
@@ -159,7 +159,7 @@ class SlotFile:
         books = self.books
         books.load()
         while (row := self._last_row()) is not None and (
-            row[0] >= KEY_MAX or (row[0] > books.acked and payload_of(*row) is None)
+            row[0] >= KEY_MAX or (row[0] > books.acked and not is_intact(*row))
         ):
             # A flipped bit in the highest key would make every later key wrong. The keys above the recorded high have
             # no gaps, so their number tells what the highest was.

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from durable_tracker.engines.engine import MAX_QUEUE_BYTES
 from durable_tracker.engines.sqlite import preflight, salvage, watermark
+from durable_tracker.engines.sqlite.books import COUNTS, OF_FORMAT_2
 from durable_tracker.engines.sqlite.connection import Connection
-from durable_tracker.engines.sqlite.row_codec import dead_letter_of, payload_of
+from durable_tracker.engines.sqlite.row_codec import dead_letter_of, is_intact
 from durable_tracker.errors import DamagedQueueError, UnknownFormatError
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 _ROWS: Final = 500
 _PROBLEMS_MAX: Final = 20
 _KEY_MIN: Final = -(1 << 63)
-_GONE: Final = ("delivered", "expired", "evicted", "discarded")
 
 
 @dataclass(slots=True)
@@ -94,7 +94,7 @@ def _look(connection: Connection, verdict: Verdict) -> None:
     verdict.problems += [f"SQLite: {_text(text)}" for (text,) in rows if text != b"ok"]
     damaged = {"events": 0, "dead_letters": 0}
     for key, value in _walk(connection, "events", verdict, _acked(connection, verdict)):
-        if payload_of(key, value) is None:
+        if not is_intact(key, value):
             damaged["events"] += 1
         else:
             verdict.pending += 1
@@ -137,13 +137,14 @@ def _compare_counts(connection: Connection, verdict: Verdict, damaged: dict[str,
     counts = {_text(key): value for key, value in connection.select("SELECT key, value FROM meta")}
     if not counts:
         return  # made, and killed before it was used
-    names = (*_GONE, "dead", "damaged", "requeued", "high")
+    counts = dict.fromkeys(OF_FORMAT_2, 0) | counts
+    names = (*COUNTS, "requeued", "high")
     if not all(isinstance(counts.get(name), int) for name in names):
         verdict.problems.append("the counts are unreadable")
         return
     high_row = connection.select_one("SELECT max(key) FROM events")
     high = max(counts["high"], (high_row and high_row[0]) or 0)
-    counted = high - counts["requeued"] - sum(counts[name] for name in (*_GONE, "dead", "damaged"))
+    counted = high - counts["requeued"] - sum(counts[name] for name in COUNTS)
     for name, expected, found in (
         ("pending events", counted, verdict.pending + damaged["events"]),
         ("dead letters", counts["dead"], verdict.dead + damaged["dead_letters"]),
