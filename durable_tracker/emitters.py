@@ -12,7 +12,7 @@ import os
 import threading
 import time
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from durable_tracker.delivery import checks
@@ -460,7 +460,7 @@ class Emitter(OfficialEmitter):
         return EmitterStats(
             name=self.name,
             slot=queue.path if queue else None,
-            ledger=queue.ledger() if queue else Ledger(),
+            ledger=replace(queue.ledger(), parked=state.parked if state else 0) if queue else Ledger(),
             dropped=self._full.dropped,
             state="closed" if self._is_closed else "stopped" if why_stopped else state.state if state else "idle",
             last_error=error or why_stopped or (state.last_error if state else None),

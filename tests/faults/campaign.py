@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from . import older_release
 from .disk import PAGE_SIZE, Choice, Disk, Naming, differences
 from .judge import History, Observation, history_of, observe, problems
 from .log import CHANGES, Kind, Mode, Operation, read
@@ -118,9 +119,23 @@ class Bench:
         return subject(self.name)
 
     def run(
-        self, commands: Sequence[Command], fault: Fault | None = None, *, once: bool = False, deadline_s: float = 60
+        self,
+        commands: Sequence[Command],
+        fault: Fault | None = None,
+        *,
+        once: bool = False,
+        release: Path | None = None,
+        deadline_s: float = 60,
     ) -> int:
-        """Run a program in a new process and return its exit code: that of SIGABRT if it hung."""
+        """Run a program in a new process and return its exit code: that of SIGABRT if it hung.
+
+        Args:
+            commands: the program.
+            fault: what fails.
+            once: whether in an interpreter of its own.
+            release: the directory of the release of the package that runs it, in an interpreter of its own; None: this.
+            deadline_s: when it has hung.
+        """
         self.root.mkdir(parents=True, exist_ok=True)
         request = {
             "root": str(self.root),
@@ -133,20 +148,21 @@ class Bench:
         if fault is not None:
             request["fault"] = fault.request()
         self._next += 100_000
-        status = self._run_once(request) if once else self.server.run(request)
+        status = self._run_once(request, release) if once or release else self.server.run(request)
         self.statuses.append(status)
         return status
 
-    def _run_once(self, request: dict[str, Any]) -> int:
+    def _run_once(self, request: dict[str, Any], release: Path | None) -> int:
         command = [sys.executable, "-m", "tests.faults.program", "--once"]
-        done = subprocess.run(
-            command,
-            env=preload_environment("recorder"),
-            cwd=ROOT,
-            input=json.dumps(request).encode(),
-            stderr=Path(f"{self.log}.stderr").open("ab"),
-            check=False,
-        )
+        with Path(f"{self.log}.stderr").open("ab") as errors:
+            done = subprocess.run(
+                command,
+                env=older_release.environment(release, preload_environment("recorder")),
+                cwd=ROOT,
+                input=json.dumps(request).encode(),
+                stderr=errors,
+                check=False,
+            )
         return done.returncode
 
     def run_to_the_end(self, commands: Sequence[Command], fault: Fault | None = None) -> None:
