@@ -272,9 +272,9 @@ class SlotDrain:
             self._transport.close()
             self._transport = None
         self._after = queue.ledger()
-        self.is_over = not self._after.pending
+        self.is_over = self._after.pending == self._after.locked
         self.due_at = (delivery.state.next_attempt_at or -math.inf) if result is Result.SUSPECTS else -math.inf
-        self.why = _why(result, delivery.state, stop)
+        self.why = "only a newer release can read them" if self.is_over else _why(result, delivery.state, stop)
 
     def _answers(self, queue: Queue, endpoint: Endpoint, turn: Turn, settings: DeliverySettings) -> bool:
         """Return whether the collector takes or refuses a few events now."""

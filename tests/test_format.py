@@ -6,6 +6,7 @@ import json
 import random
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING
 from zlib import crc32
 
@@ -15,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from processes import NOBODY, PROGRAMS, TIMEOUT_S, wait_until
 
-from durable_tracker import drain
+from durable_tracker import Emitter, drain
 from durable_tracker.__main__ import main
 from durable_tracker.collector.server import Collector
 from durable_tracker.engines.queue import DeadLetter, Ledger, Row
@@ -241,3 +242,24 @@ def test_a_rolling_deploy_loses_nothing_and_no_slot_has_two_owners(older: Path, 
         with SqliteQueue.take(slot) as queue:
             assert queue.ledger().adds_up, queue.ledger()
             assert queue.ledger().pending == 0
+
+
+def test_a_flush_does_not_wait_for_rows_of_a_later_release(tmp_path: Path) -> None:
+    """Nobody will ever send them here: it says so at once."""
+    with Collector() as collector:
+        emitter = Emitter(collector.url, queue_dir=tmp_path, drain=False)
+        emitter.put_many([b'{"e":"pv","p":"srv","tv":"test","n":"%d"}' % n for n in range(3)])
+        slot = emitter.stats().slot
+        emitter.close()
+        assert slot is not None
+        with SqliteQueue.take(Slot(slot.parent, 0)) as queue:
+            queue._connection.execute("UPDATE events SET value = ? WHERE key = 2", (flagged(2, LOCKED, b"sealed"),))
+        emitter = Emitter(collector.url, queue_dir=tmp_path)
+        started_at = time.monotonic()
+        assert not emitter.flush()
+        assert not emitter.flush(timeout=20)
+        assert time.monotonic() - started_at < 10
+        emitter.close()
+        assert emitter.stats().ledger.adds_up
+        assert (emitter.stats().ledger.delivered, emitter.stats().ledger.locked) == (2, 1)
+        assert drain.main(["--queue-dir", str(tmp_path)]) != 0

@@ -105,6 +105,8 @@ class Worker:
         self._restart_at = 0.0
         self._error: str | None = None  # of the last round, None if it had none
         self._failures = 0
+        self._rounds = 0
+        self._rounds_to_the_end = 0  # the last one after which nothing was left that can be sent
         self.has_started = False
         self.why_stopped: str | None = None
         self.wake_at = NEVER
@@ -175,7 +177,7 @@ class Worker:
         mark = self._queue.mark()
         asked_at = time.monotonic()
         deadline = None if timeout_s is None else asked_at + timeout_s
-        before, failures = self.state, self._failures
+        before, failures, rounds = self.state, self._failures, self._rounds
         listener: queues.SimpleQueue[None] = queues.SimpleQueue()
         self._listeners.append(listener)
         try:
@@ -187,6 +189,8 @@ class Worker:
                 has_failed = state.trouble_count > before.trouble_count or self._failures > failures
                 if has_failed or not self.has_started or self._has_ended:
                     return False
+                if self._rounds_to_the_end > rounds and not self._queue.ledger().held:
+                    return self._queue.is_past(mark)  # what is left cannot be read by this release
                 is_declined = state.state in ("backing_off", "blocked") and state.requests == before.requests
                 if (is_declined and now > asked_at + _POKE_GRACE_S) or (deadline is not None and now >= deadline):
                     return False
@@ -328,7 +332,10 @@ class Worker:
     def _round(self) -> None:
         self._is_poked = False  # here, not where it is noticed: this round is the attempt that was asked for
         seen = self._queue.puts
+        self._rounds += 1
         result = self._delivery.run(progress=self._tell, may_yield=lambda: time.monotonic() >= self._next_adoption)
+        if result is Result.EMPTY:
+            self._rounds_to_the_end = self._rounds
         self._tell()
         if result is Result.STOPPED and not self._is_over():
             raise QueueClosedError(f"{self._queue.name} was closed under the worker")
