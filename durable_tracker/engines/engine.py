@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from typing import Self
 
-    from durable_tracker.engines.queue import Queue
+    from durable_tracker.engines.queue import DeadLetter, Ledger, Queue, Row
     from durable_tracker.protocol.endpoint import Endpoint
 
 Durability = Literal["always", "interval"]
@@ -42,6 +43,54 @@ class QueueSettings:
     byte_limit: int = BYTE_LIMIT
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """What the books of a queue say, as of one moment.
+
+    Attributes:
+        ledger: the counts.
+        origin: what `Queue.set_origin` recorded.
+        used_bytes: the bytes that the queue takes.
+        oldest: the oldest pending event, None if there is none, or it cannot be read.
+    """
+
+    ledger: Ledger
+    origin: Mapping[str, str]
+    used_bytes: int
+    oldest: Row | None
+
+
+class Onlooker(Protocol):
+    """Reads a queue, whoever owns it, at no cost to the owner. It claims, changes and mends nothing.
+
+    Not thread-safe. Use it as a context manager.
+
+    Raises:
+        UnknownFormatError: a newer release wrote the queue.
+        DamagedQueueError: something does not fit; to open the queue mends it.
+        StorageError: it cannot be read.
+    """
+
+    def books(self) -> View:
+        """Return what the books say."""
+
+    def rows(self, after: int = 0) -> Iterator[Row]:
+        """Yield the pending events above a key, oldest first.
+
+        Each event that is pending from the beginning to the end comes once, and as it was put; what came or went
+        meanwhile may or may not come.
+        """
+
+    def letters(self, after: int = -(1 << 62)) -> Iterator[DeadLetter]:
+        """Yield the dead letters above a key; those below 0 were damaged on disk."""
+
+    def __enter__(self) -> Self:
+        """Return it."""
+
+    def __exit__(self, *exc_info: object) -> None:
+        """Close what it reads."""
+
+
 class Place(Protocol):
     """Where one queue is, whether it is open or not."""
 
@@ -59,6 +108,13 @@ class Place(Protocol):
         Raises:
             SlotBusyError: somebody else owns it.
             StorageError: it cannot be used.
+        """
+
+    def look(self) -> Onlooker:
+        """Look in, without opening the queue.
+
+        Raises:
+            StorageError: it cannot be read.
         """
 
     def state(self) -> object:

@@ -17,7 +17,7 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Self
 
-from durable_tracker.engines.engine import QueueSettings
+from durable_tracker.engines.engine import QueueSettings, View
 from durable_tracker.engines.queue import INVALID_MAX, DeadLetter, ForkedError, Ledger, Row
 from durable_tracker.errors import ConfigurationError, QueueClosedError, QueueError, QueueFullError
 
@@ -317,6 +317,11 @@ class MemoryQueue:
             oldest = store.oldest()
             return None if oldest is None else Row(oldest, store.events[oldest].payload)
 
+    def all_rows(self, after: int) -> list[Row]:
+        """Return what is pending, whoever holds it, by the order of puts."""
+        with self._opened() as store:
+            return [Row(number, event.payload) for number, event in store.events.items() if number > after]
+
     def used_bytes(self) -> int:
         """Return the bytes of all payloads."""
         self._check_pid()
@@ -499,10 +504,40 @@ class MemoryPlace:
         """Open the queue beside its other consumers."""
         return self.engine.queue(self.emitter, self.collector)
 
+    def look(self) -> MemoryOnlooker:
+        """Look into the queue; see `Place.look`."""
+        return MemoryOnlooker(self.take())
+
     def state(self) -> object:
         """Return the counts."""
         with self.take() as queue:
             return queue.ledger()
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryOnlooker:
+    """A queue that is looked at; see `Onlooker`. Thread-safe."""
+
+    queue: MemoryQueue
+
+    def books(self) -> View:
+        """Return the counts."""
+        queue = self.queue
+        return View(ledger=queue.ledger(), origin=queue.origin, used_bytes=queue.used_bytes(), oldest=queue.oldest())
+
+    def rows(self, after: int = 0) -> Iterator[Row]:
+        """Yield what is pending now."""
+        yield from self.queue.all_rows(after)
+
+    def letters(self, after: int = -(1 << 62)) -> Iterator[DeadLetter]:
+        """Yield the dead letters."""
+        yield from self.queue.dead_letters(1 << 62, after)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.queue.close()
 
 
 @dataclass(slots=True)

@@ -469,8 +469,7 @@ class Connection:
             SlotBusyError: somebody has.
         """
         try:
-            status = self.path.stat()
-            if _live.get((status.st_dev, status.st_ino)) == os.getpid():
+            if is_open_here(self.path):
                 raise SlotBusyError(f"{self.path} is open in this process")
             descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except FileNotFoundError:
@@ -527,18 +526,7 @@ class Connection:
             return True
         if len(header) < 100 or not header.startswith(b"SQLite format 3\0"):  # noqa: PLR2004 (header's size)
             raise DamagedQueueError(f"{self.path} has no SQLite header")
-        user_version = int.from_bytes(header[60:64], "big")
-        application_id = int.from_bytes(header[68:72], "big")
-        is_ours = (application_id ^ APPLICATION_ID).bit_count() <= 1
-        is_altered = application_id != APPLICATION_ID or not _is_readable(header) or not is_format(user_version)
-        if is_ours and is_altered:
-            # SQLite would say that it cannot write, or does not know the format: true, but no reason to stop.
-            raise DamagedQueueError(f"{self.path} has a damaged header")
-        if application_id not in (0, APPLICATION_ID) or user_version > FORMAT:
-            raise UnknownFormatError(
-                f"{self.path} has format {user_version} of application {application_id:#x}; "
-                f"this version reads formats up to {FORMAT} of {APPLICATION_ID:#x}. It was left untouched."
-            )
+        check_format(header, self.path)
         return False
 
     def _configure(self, raw: sqlite3.Connection, *, is_new: bool) -> None:
@@ -584,6 +572,36 @@ class Connection:
 
     def __repr__(self) -> str:
         return f"<Connection {self.path}>"
+
+
+def is_open_here(path: Path) -> bool:
+    """Return whether this process has a database open: then nothing else of it may open the file, see `raw`."""
+    try:
+        status = path.stat()
+    except OSError:
+        return False
+    return _live.get((status.st_dev, status.st_ino)) == os.getpid()
+
+
+def check_format(header: bytes, path: Path) -> None:
+    """Refuse a database that is not ours, by the first 100 bytes of its first page.
+
+    Raises:
+        UnknownFormatError: a newer release wrote it, or another program.
+        DamagedQueueError: it is ours, and altered.
+    """
+    user_version = int.from_bytes(header[60:64], "big")
+    application_id = int.from_bytes(header[68:72], "big")
+    is_ours = (application_id ^ APPLICATION_ID).bit_count() <= 1
+    is_altered = application_id != APPLICATION_ID or not _is_readable(header) or not is_format(user_version)
+    if is_ours and is_altered:
+        # SQLite would say that it cannot write, or does not know the format: true, but no reason to stop.
+        raise DamagedQueueError(f"{path} has a damaged header")
+    if application_id not in (0, APPLICATION_ID) or user_version > FORMAT:
+        raise UnknownFormatError(
+            f"{path} has format {user_version} of application {application_id:#x}; "
+            f"this version reads formats up to {FORMAT} of {APPLICATION_ID:#x}. It was left untouched."
+        )
 
 
 def is_format(user_version: int) -> bool:

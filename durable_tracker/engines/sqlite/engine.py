@@ -12,7 +12,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from durable_tracker.engines.engine import QueueSettings
+from durable_tracker.engines.sqlite import forks
+from durable_tracker.engines.sqlite.connection import is_open_here
 from durable_tracker.engines.sqlite.filesystem import warn_if_weak
+from durable_tracker.engines.sqlite.onlooker import OwnerOnlooker, SlotOnlooker
 from durable_tracker.engines.sqlite.queue import SqliteQueue
 from durable_tracker.engines.sqlite.slots import (
     SLOTS_MAX,
@@ -59,6 +62,15 @@ class SlotPlace:
         if queue is None:
             raise self.slot.busy_error()
         return queue
+
+    def look(self) -> SlotOnlooker | OwnerOnlooker:
+        """Look into the slot; see `Place.look`."""
+        if is_open_here(self.slot.database):
+            queue = forks.opened_at(self.name)
+            if not isinstance(queue, SqliteQueue):
+                raise self.slot.busy_error()
+            return OwnerOnlooker(queue)
+        return SlotOnlooker(self.slot)
 
     def state(self) -> tuple[int, ...]:
         """Return the times and sizes of the files."""

@@ -24,6 +24,10 @@ class Forkable(Protocol):
     def lock(self) -> RLock:
         """What guards its connection."""
 
+    @property
+    def name(self) -> str:
+        """The database's path."""
+
     def is_inherited(self) -> bool:
         """Return whether another process opened it."""
 
@@ -43,6 +47,11 @@ def add(queue: Forkable) -> None:
 def discard(queue: Forkable) -> None:
     """Look after it no longer."""
     _open.pop(id(queue), None)
+
+
+def opened_at(name: str) -> Forkable | None:
+    """Return the queue of that name that this process has open."""
+    return next((queue for queue in list(_open.values()) if queue.name == name and not queue.is_inherited()), None)
 
 
 def _before() -> None:

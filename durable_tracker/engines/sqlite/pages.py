@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from durable_tracker.engines.sqlite.raw import PAGE_SIZE, open_raw, read_piece
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Iterator
+    from collections.abc import Container, Iterable, Iterator, Mapping
     from pathlib import Path
+    from typing import Self
 
     from durable_tracker.engines.sqlite.wal import Frame
 
@@ -48,7 +49,23 @@ class Pages:
     The file must not be open in a connection of this process; see `raw`.
     """
 
-    def __init__(self, database: Path, frames: Iterable[Frame] = (), *, newer_than_map: Container[int] = ()) -> None:
+    def __init__(self, descriptor: int | None, *, overlay: Mapping[int, bytes], count: int) -> None:
+        """Take the pages of an open file.
+
+        Args:
+            descriptor: the file's; None: there is none.
+            overlay: pages that are newer than those of the file.
+            count: how many pages there are.
+        """
+        self._descriptor = descriptor
+        self._overlay = overlay
+        self._maps: dict[int, bytes] = {}
+        self._newer_than_map: Container[int] = ()
+        self.count = count
+        self._free = _FreeList(self)
+
+    @classmethod
+    def of(cls, database: Path, frames: Iterable[Frame] = (), *, newer_than_map: Container[int] = ()) -> Self:
         """Open a database; the caller closes it with `close`.
 
         Args:
@@ -60,18 +77,17 @@ class Pages:
             StorageError: it cannot be opened.
         """
         try:
-            self._descriptor: int | None = open_raw(database)
+            descriptor = open_raw(database)
         except FileNotFoundError:
-            self._descriptor = None  # a WAL without its database
-        size = 0 if self._descriptor is None else os.fstat(self._descriptor).st_size
+            descriptor = None  # a WAL without its database
+        size = 0 if descriptor is None else os.fstat(descriptor).st_size
         frames = list(frames)
         # A page beyond what these frames can have added is a flipped bit, and would be walked to.
         page_max = -(-size // PAGE_SIZE) + len(frames)
-        self._overlay = {frame.page: frame.image for frame in frames if 0 < frame.page <= page_max}
-        self._maps: dict[int, bytes] = {}
-        self._newer_than_map = newer_than_map
-        self.count = max([-(-size // PAGE_SIZE), *self._overlay])
-        self._free = _FreeList(self)
+        overlay = {frame.page: frame.image for frame in frames if 0 < frame.page <= page_max}
+        pages = cls(descriptor, overlay=overlay, count=max([-(-size // PAGE_SIZE), *overlay]))
+        pages._newer_than_map = newer_than_map
+        return pages
 
     def close(self) -> None:
         """Close the file. May be called twice."""
@@ -143,6 +159,30 @@ class Pages:
                 children = [int.from_bytes(image[at : at + 4], "big") for at in offsets]
                 waiting += [(child, depth + 1) for child in (*children, int.from_bytes(image[8:12], "big"))]
             yield from self.leaf(image)  # also if it says that it is none: one bit makes the difference
+
+    def rows_above(self, root: int, after: int, depth: int = 0) -> Iterator[Record]:
+        """Yield a table's records with a rowid above `after`, in order, down from its root.
+
+        Raises:
+            IndexError: a page is not what its parent says, or a length does not fit.
+        """
+        if not 0 < root <= self.count or depth > _DEPTH_MAX:
+            raise IndexError(root)
+        image = self.page(root)
+        kind, cells = image[0], int.from_bytes(image[3:5], "big")
+        start = 8 if kind == _LEAF else 12
+        if kind not in (_LEAF, _INTERIOR) or start + 2 * cells > PAGE_SIZE:
+            raise IndexError(root)
+        for offset in struct.unpack_from(f">{cells}H", image, start):
+            if kind == _LEAF:
+                size, content = _varint(image, offset)
+                rowid, content = _varint(image, content)
+                if rowid > after:
+                    yield Record(rowid, _columns(self._payload(image, content, size)))
+            elif _varint(image, offset + 4)[0] > after:  # the highest rowid that the child has
+                yield from self.rows_above(int.from_bytes(image[offset : offset + 4], "big"), after, depth + 1)
+        if kind == _INTERIOR:
+            yield from self.rows_above(int.from_bytes(image[8:12], "big"), after, depth + 1)
 
     def last_leaf(self, root: int) -> int | None:
         """Return the number of a table's last page, on which the highest keys are; None if none is led to."""

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from durable_tracker.engines.sqlite.wal import Frame, Wal
 
 ROOTS: Final = (3, 4, 5)
-META_ROOT: Final = 5
 EVENTS_ROOT: Final = 3
+DEAD_LETTERS_ROOT: Final = 4
+META_ROOT: Final = 5
 
 Rows = list[tuple[int, bytes]]
 
@@ -51,7 +52,7 @@ def inspect(slot: Slot) -> Rows:
         raise DamagedQueueError(f"{slot.wal}: a piece of it cannot be read")
     if size == 0:
         return []
-    with contextlib.closing(Pages(slot.database, wal.frames[: wal.recovered])) as pages:
+    with contextlib.closing(Pages.of(slot.database, wal.frames[: wal.recovered])) as pages:
         if pages.count < max(ROOTS):
             return []  # made, and killed before it had tables; or SQLite says what it is
         _check_where_rows_are_added(slot, pages)
@@ -81,7 +82,7 @@ def _behind(slot: Slot, wal: Wal) -> Rows:
     on disk, so that no more than one can be cut short.
     """
     behind = wal.frames[wal.recovered :]
-    with contextlib.closing(Pages(slot.database, [frame for frame in wal.frames if frame.is_whole])) as newest:
+    with contextlib.closing(Pages.of(slot.database, [frame for frame in wal.frames if frame.is_whole])) as newest:
         durability = next((value for name, value in _meta(newest) if name == b"durability"), None)
     damaged = f"{slot.wal}: frame {_first_damaged(wal) + 1} of the WAL is damaged, and committed ones follow"
     if durability == b'"always"' and wal.commits_behind > 1:
@@ -105,7 +106,7 @@ def rows_of(slot: Slot, wal: Wal) -> Rows:
     images = list({frame.page: frame.image for frame in behind if frame.is_whole}.values())
     images += [frame.image for frame in behind if not frame.is_whole]
     rows: dict[int, bytes] = {}
-    with contextlib.closing(Pages(slot.database, wal.frames)) as pages:
+    with contextlib.closing(Pages.of(slot.database, wal.frames)) as pages:
         for image in images:
             for rowid, columns in pages.leaf(image):
                 match columns:
@@ -119,7 +120,7 @@ def _unique(slot: Slot, behind: list[Frame], before: list[Frame]) -> list[Frame]
 
     Others may be byte for byte what they were before, as a page from which the last row was removed again.
     """
-    with contextlib.closing(Pages(slot.database, before)) as pages:
+    with contextlib.closing(Pages.of(slot.database, before)) as pages:
         last = pages.last_leaf(EVENTS_ROOT)
         high = max((record.rowid for record in pages.leaf(pages.page(last))), default=0) if last is not None else 0
         return [
@@ -138,7 +139,7 @@ def _are_in_database(slot: Slot, behind: list[Frame], before: list[Frame]) -> bo
     """Return whether a page behind the damaged frame was copied into the database, as a checkpoint does."""
     newest = {frame.page: frame.image for frame in behind}
     older = {frame.page: frame.image for frame in before}
-    with contextlib.closing(Pages(slot.database)) as pages:
+    with contextlib.closing(Pages.of(slot.database)) as pages:
         return any(
             0 < number <= pages.count and older.get(number) != pages.page(number) == image
             for number, image in newest.items()

@@ -537,6 +537,17 @@ class SqliteQueue:
                 moved += dead_letters.requeue(self._books, key)
         return moved
 
+    def rows_above(self, table: str, after: int, count_max: int) -> list[tuple[int, Any]]:
+        """Return the next rows of a table above a key, as they are on disk; of events only pending ones."""
+        self.check_pid()
+        with self._books.lock:
+            after = max(after, self._books.acked) if table == "events" else after
+            return self._connection.select(
+                f"SELECT key, value FROM {table} WHERE key > ? ORDER BY key LIMIT ?",
+                (after, count_max),
+                size_max=GROUP_SIZE_MAX,
+            )
+
     @property
     def events(self) -> Table:
         """The events as a SqliteDict, read-only: key to row (see `row_codec`)."""

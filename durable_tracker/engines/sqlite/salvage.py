@@ -121,13 +121,13 @@ class DamagedFile:
         wal = read_wal(database.with_name(database.name + "-wal"))
         committed, tail = wal.frames[: wal.committed], wal.frames[wal.committed :]
         whole = [frame for frame in committed if frame.is_whole]
-        self._pages = Pages(database, whole, newer_than_map=_newer_than_map(committed))
+        self._pages = Pages.of(database, whole, newer_than_map=_newer_than_map(committed))
         self._extra = [(frame.image, 0) for frame in committed if not frame.is_whole]
         if tail and (wal.is_doubtful(wal.committed) or all(frame.page != META_ROOT for frame in tail)):
             # Of a put: what removes rows, or moves them, changes the counts too. Or the commit may be what was lost.
             self._extra += [(frame.image, self._last_key()) for frame in tail]
         # Their large rows go on on pages that may stand beside them only.
-        self._newest = Pages(database, [frame for frame in wal.frames if frame.is_whole])
+        self._newest = Pages.of(database, [frame for frame in wal.frames if frame.is_whole])
 
     @property
     def places(self) -> int:

@@ -8,11 +8,13 @@ is written.
 
 from __future__ import annotations
 
+import os
 import struct
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from durable_tracker.engines.sqlite.raw import PAGE_SIZE, read_around
+from durable_tracker.engines.sqlite.raw import PAGE_SIZE, open_raw, read_around, read_piece
+from durable_tracker.errors import StorageError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,6 +24,8 @@ _FRAME_HEADER_SIZE: Final = 24
 FRAME_SIZE: Final = _FRAME_HEADER_SIZE + PAGE_SIZE
 _MAGIC: Final = b"\x37\x7f\x06"  # and a byte whose lowest bit tells the byte order of the checksums
 _PAIRS: Final = struct.Struct(">II")
+_FRAMES_AT_ONCE: Final = 64
+_LOOKS_MAX: Final = 50
 _Sums = tuple[int, int]
 
 
@@ -177,3 +181,78 @@ def _checksum(data: bytes, order: str, sums: _Sums) -> _Sums:
         first = (first + one + second) & 0xFFFFFFFF
         second = (second + other + first) & 0xFFFFFFFF
     return first, second
+
+
+class Log:
+    """The committed frames of a WAL that somebody else writes, read on from where the last look ended.
+
+    Not thread-safe.
+
+    Attributes:
+        header: the WAL's header, which is another one for each generation; empty if there is no WAL.
+        overlay: the newest committed image of each page.
+        order: the numbers of the pages that were committed, in the order in which they were written.
+        page_count: how many pages the database has as of the last commit; 0 if none is in the WAL.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._begin(b"")
+
+    def _begin(self, header: bytes) -> None:
+        self.header = header
+        self.overlay: dict[int, bytes] = {}
+        self.order: list[int] = []
+        self.page_count = 0
+        self._sums: _Sums = (0, 0)
+        self._order = ">" if header[3:4] and header[3] & 1 else "<"
+        is_whole = len(header) == _HEADER_SIZE and header[:3] == _MAGIC
+        if is_whole:
+            self._sums = _checksum(header[:24], self._order, (0, 0))
+        self._is_whole = is_whole and self._sums == _PAIRS.unpack_from(header, 24)
+
+    def look(self) -> None:
+        """Read the frames that were committed since.
+
+        Raises:
+            StorageError: the WAL cannot be read, or starts anew all the time.
+        """
+        for _ in range(_LOOKS_MAX):
+            try:
+                descriptor = open_raw(self._path)
+            except FileNotFoundError:
+                self._begin(b"")
+                return
+            try:
+                header, _ = read_piece(descriptor, _HEADER_SIZE, 0)
+                if header != self.header:
+                    self._begin(header)
+                if self._is_whole:
+                    self._read_on(descriptor)
+                if read_piece(descriptor, _HEADER_SIZE, 0)[0] == header:
+                    return
+                self._begin(b"")  # it started anew meanwhile: what was read may be of both generations
+            finally:
+                os.close(descriptor)
+        raise StorageError(f"{self._path} changes faster than it can be read")
+
+    def _read_on(self, descriptor: int) -> None:
+        sums, place = self._sums, len(self.order)
+        pending: list[tuple[int, bytes]] = []
+        while True:
+            content, _ = read_piece(descriptor, _FRAMES_AT_ONCE * FRAME_SIZE, _HEADER_SIZE + place * FRAME_SIZE)
+            for start in range(0, len(content) - FRAME_SIZE + 1, FRAME_SIZE):
+                frame = content[start : start + FRAME_SIZE]
+                sums = _checksum(frame[:8] + frame[_FRAME_HEADER_SIZE:], self._order, sums)
+                if frame[8:16] != self.header[16:24] or sums != _PAIRS.unpack_from(frame, 16):
+                    return
+                page, page_count = _PAIRS.unpack_from(frame)
+                pending.append((page, frame[_FRAME_HEADER_SIZE:]))
+                place += 1
+                if page_count:
+                    self.overlay.update(pending)
+                    self.order += [number for number, _ in pending]
+                    self.page_count, self._sums = page_count, sums
+                    pending.clear()
+            if len(content) < _FRAMES_AT_ONCE * FRAME_SIZE:
+                return
