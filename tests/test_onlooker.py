@@ -81,12 +81,16 @@ def look_for(directory: Path, seconds: float, *, until_wrong: bool = False) -> C
         wrong["went back"] += view.ledger.accepted < before.accepted or view.ledger.delivered < before.delivered
         before = view.ledger
         numbers = [json.loads(row.payload)["n"] for row in rows]
-        wrong["altered"] += any(payload(number) != row.payload for number, row in zip(numbers, rows, strict=True))
+        wrong["altered"] += any(
+            number and payload(number) != row.payload for number, row in zip(numbers, rows, strict=True)
+        )
         wrong["altered"] += getattr(looker, "damaged", 0)
-        seen = Counter(number for number in numbers if number <= 3 * STAYING and number % 3 == 0)
+        seen = Counter(number for number in numbers if 0 < number <= 3 * STAYING and (number + 4 * STAYING) % 3 == 0)
         wrong["doubled"] += seen.total() - len(seen)  # others may be refused and put back meanwhile
         wrong["lost"] += STAYING - len(seen)
-        wrong["altered"] += any(payload(json.loads(letter.payload)["n"]) != letter.payload for letter in letters)
+        wrong["altered"] += sum(
+            letter.payload != payload(number) for letter in letters if (number := json.loads(letter.payload)["n"])
+        )
     return wrong
 
 
@@ -222,6 +226,18 @@ def test_altered_rows_are_counted_and_not_shown(slot_dir: Path) -> None:
 # ── broken variants ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+def is_found_out(tmp_path: Path) -> bool:
+    """Return whether something is wrong that a variant sees, beside one of several owners."""
+    for seed in range(20):
+        directory = tmp_path / str(seed)
+        with owner(directory, seed):
+            found = look_for(directory, 4, until_wrong=True)
+        del found["looks"]
+        if +found:
+            return True
+    return False
+
+
 class SaltsAlone(wal.Log):
     """Believes the header, and does not look at the frames again."""
 
@@ -235,10 +251,7 @@ class SaltsAlone(wal.Log):
 def test_a_reader_that_looks_at_the_salts_alone_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A checkpoint writes pages of newer frames into the database without a restart."""
     monkeypatch.setattr(onlooker, "Log", SaltsAlone)
-    with owner(tmp_path / "slot"):
-        found = look_for(tmp_path / "slot", 60, until_wrong=True)
-    del found["looks"]
-    assert +found != Counter()
+    assert is_found_out(tmp_path)
 
 
 @pytest.mark.slow
@@ -257,10 +270,7 @@ def test_a_reader_that_skips_the_checksums_is_found_out(tmp_path: Path, monkeypa
                 self.page_count = count or self.page_count
 
     monkeypatch.setattr(onlooker, "Log", Unchecked)
-    with owner(tmp_path / "slot"):
-        found = look_for(tmp_path / "slot", 60, until_wrong=True)
-    del found["looks"]
-    assert +found != Counter()
+    assert is_found_out(tmp_path)
 
 
 @pytest.mark.slow
@@ -281,7 +291,4 @@ def test_a_reader_in_the_order_of_pages_is_found_out(tmp_path: Path, monkeypatch
                     yield Row(rowid, event.payload)
 
     monkeypatch.setattr(SlotOnlooker, "rows", in_page_order)
-    with owner(tmp_path / "slot"):
-        found = look_for(tmp_path / "slot", 60, until_wrong=True)
-    del found["looks"]
-    assert +found != Counter()
+    assert is_found_out(tmp_path)

@@ -25,17 +25,20 @@ def payload(number: int) -> bytes:
 make_private_directory(directory)
 queue = SqliteQueue.take(Slot(directory, 0))
 numbers = itertools.count(1)
-# Pending for ever: every third of those that are there at the beginning, so that others are removed between them.
+# Pending for ever: every third of the first ones, so that others are removed between them. What stands before them in
+# the file is removed soon, so that a vacuum moves their pages there.
+queue.put_many([b'{"n":0}'.ljust(900)] * 4 * staying)
 queue.put_many([payload(next(numbers)) for _ in range(3 * staying)])
-others = [row.key for row in queue.peek(0, 1 << 30, 1 << 40) if row.key % 3]
+others = [row.key for row in queue.peek(0, 1 << 30, 1 << 40) if row.key <= 4 * staying or row.key % 3]
+last = 7 * staying
 print("ready", flush=True)
 for step in itertools.count(1):
     action = rng.randrange(8)
     if action < 3:
         queue.put_many([payload(next(numbers)) for _ in range(rng.choice((1, 1, 5, 60)))])
     elif action < 5:
-        taken = others[: rng.randrange(1, 40)]
-        others = others[len(taken) :] or [row.key for row in queue.peek(3 * staying, 3000, 1 << 40)]
+        taken = others[: rng.randrange(1, 100)]
+        others = others[len(taken) :] or [row.key for row in queue.peek(last, 3000, 1 << 40)]
         queue.ack(taken)
     elif action == 5:
         queue.reject(others[-1:], 400, "no")
