@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING, Any, Final
 from durable_tracker.commands.options import (
     EXIT_CODES,
     Exit,
+    add_setting_options,
     add_slot_options,
     chosen_places,
-    count,
     header,
     seconds,
 )
@@ -52,6 +52,11 @@ PATIENCE_S: Final = 60.0
 
 GRACE_S: Final = 1.0
 """How long the request in flight may still take when it is time to stop."""
+
+MIRRORED: Final = (
+    "batch_size", "byte_limit", "senders", "max_age", "custom_retry_codes", "max_retry_delay_seconds",
+)  # fmt: skip
+"""Arguments of an emitter that are options here, under the same names."""
 
 _WATCH_S: Final = 0.1  # between two looks whether to stop
 _PROBE_EVENTS: Final = 10  # in the request that shows whether a collector answers
@@ -253,14 +258,10 @@ class SlotDrain:
         if self.address in troubled:
             return
         args = self._args
-        settings = DeliverySettings(
-            batch_size=1 if endpoint.method == "get" else args.batch_size,
-            senders=args.senders,
-            byte_limit=args.byte_limit,
-        )
+        settings = _settings(endpoint, args)
         if probe_s is not None and not self._answers(queue, endpoint, Turn(stop, probe_s), settings):
             return
-        self._transport = _transport(endpoint, args)
+        self._transport = _transport(endpoint, args, settings)
         delivery = _delivery(queue, self._transport, settings, endpoint, turn, stopping=turn.is_due)
         try:
             with Progress(self._before.pending, self.place.label, is_quiet=args.quiet or args.json) as progress:
@@ -279,7 +280,7 @@ class SlotDrain:
     def _answers(self, queue: Queue, endpoint: Endpoint, turn: Turn, settings: DeliverySettings) -> bool:
         """Return whether the collector takes or refuses a few events now."""
         probe_s = max(turn.left_s(), _PROBE_S_MIN)
-        self._transport = _transport(endpoint, self._args, probe_s)
+        self._transport = _transport(endpoint, self._args, settings, probe_s)
         self._probed_until = time.monotonic() + probe_s
         few = replace(settings, batch_size=min(settings.batch_size, _PROBE_EVENTS), senders=1)
         state = DeliveryState()
@@ -415,12 +416,19 @@ def _why(result: Result, state: DeliveryState, stop: Stop) -> str:
     return f"gave up for now: {state.last_error or 'out of time'}"
 
 
-def _transport(endpoint: Endpoint, args: argparse.Namespace, limit_s: float | None = None) -> HttpTransport:
+def _settings(endpoint: Endpoint, args: argparse.Namespace) -> DeliverySettings:
+    settings = DeliverySettings(**{name: getattr(args, name) for name in MIRRORED if hasattr(args, name)})
+    return replace(settings, batch_size=1) if endpoint.method == "get" else settings
+
+
+def _transport(
+    endpoint: Endpoint, args: argparse.Namespace, settings: DeliverySettings, limit_s: float | None = None
+) -> HttpTransport:
     return HttpTransport(
         endpoint.url,
         method=endpoint.method,
         headers=dict(args.header),
-        connections=args.senders,
+        connections=settings.senders,
         request_timeout=limit_s,
         deadline_s=limit_s,
     )
@@ -473,11 +481,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--header", type=header, action="append", default=[], metavar="'NAME: VALUE'", help="send it too; repeatable"
     )
-    parser.add_argument("--batch-size", type=count, default=500, metavar="N", help="events in a request (default: 500)")
-    parser.add_argument(
-        "--byte-limit", type=count, default=150_000, metavar="N", help="bytes in a request (default: 150000)"
-    )
-    parser.add_argument("--senders", type=count, default=1, metavar="N", help="requests in flight (default: 1)")
+    add_setting_options(parser, MIRRORED, "what each queue has on record")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of lines")
     parser.add_argument("--quiet", action="store_true", help="no progress")
 

@@ -6,58 +6,51 @@ from difflib import get_close_matches
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 
-from durable_tracker.delivery import checks
 from durable_tracker.emitters import Emitter
 from durable_tracker.errors import ConfigurationError
 from durable_tracker.log import logger
 from durable_tracker.runtime.checked import Setting
-from durable_tracker.runtime.settings import CHECKS
+from durable_tracker.settings import checks
+from durable_tracker.settings.table import ARGUMENTS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from durable_tracker.delivery.http_transport import Session
+    from durable_tracker.settings.checks import Check
     from durable_tracker.typing import FailureCallback, SuccessCallback
 
 
 _OPTIONS = frozenset(signature(Emitter).parameters) - {"endpoint"}
 
 
-def _session(name: str, value: Any) -> Any:
-    """Return a session of requests, which is not imported here, or None."""
-    if value is not None and not callable(getattr(value, "get_adapter", None)):
-        raise checks.refused(name, value, "a requests.Session")
-    return value
+def _of(name: str) -> tuple[Check, str]:
+    """Return the check and the meaning of an argument of `Emitter`."""
+    argument = ARGUMENTS[name]
+    assert argument.check is not None  # noqa: S101 (of those below)
+    return argument.check, argument.help
 
 
 class EmitterConfiguration:
     """Settings of an emitter. All have the meaning and the default that they have there.
 
     Args:
-        batch_size: the most events in a request.
-        on_success: called with the events of a request that were delivered.
-        on_failure: called with the number of delivered events and the list of those that were not.
-        byte_limit: the most bytes in a request.
-        request_timeout: seconds, or a pair for connecting and reading.
-        buffer_capacity: the most pending events.
-        custom_retry_codes: HTTP statuses, and whether an event that got one is sent again.
-        event_store: refused: every event is stored on disk.
-        session: a `requests.Session`, whose settings are used.
+        batch_size: and the others that are named: as `Emitter` has them.
         options: any other argument of `Emitter` by its name, such as `queue_dir`, `durability`, `port`.
 
     Raises:
         ConfigurationError: a setting is not usable; also when it is set later.
     """
 
-    batch_size = Setting["int | None"](CHECKS["batch_size"], "The most events in a request.")
-    on_success = Setting["SuccessCallback | None"](CHECKS["on_success"], "Called with the delivered events.")
-    on_failure = Setting["FailureCallback | None"](CHECKS["on_failure"], "Called when a request failed.")
-    byte_limit = Setting["int | None"](checks.optional(CHECKS["byte_limit"]), "The most bytes in a request.")
-    request_timeout = Setting["float | tuple[float, float] | None"](CHECKS["request_timeout"], "Seconds.")
-    buffer_capacity = Setting["int | None"](CHECKS["buffer_capacity"], "The most pending events.")
-    custom_retry_codes = Setting["Mapping[int, bool]"](CHECKS["custom_retry_codes"], "Which HTTP statuses are retried.")
-    event_store = Setting[None](CHECKS["event_store"], "Always None.")
-    session = Setting["Session | None"](_session, "A session of requests.")
+    batch_size = Setting["int | None"](*_of("batch_size"))
+    on_success = Setting["SuccessCallback | None"](*_of("on_success"))
+    on_failure = Setting["FailureCallback | None"](*_of("on_failure"))
+    byte_limit = Setting["int | None"](*_of("byte_limit"))
+    request_timeout = Setting["float | tuple[float, float] | None"](*_of("request_timeout"))
+    buffer_capacity = Setting["int | None"](*_of("buffer_capacity"))
+    custom_retry_codes = Setting["Mapping[int, bool]"](*_of("custom_retry_codes"))
+    event_store = Setting[None](*_of("event_store"))
+    session = Setting["Session | None"](*_of("session"))
 
     def __init__(
         self,

@@ -15,12 +15,11 @@ import weakref
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from durable_tracker.delivery import checks
 from durable_tracker.delivery.batches import device_time_ms
 from durable_tracker.delivery.hold import Hold, hold_of
 from durable_tracker.delivery.policy import Delivery, DeliverySettings
 from durable_tracker.engines.addresses import engine_of
-from durable_tracker.engines.engine import BYTE_LIMIT, MAX_QUEUE_BYTES, QueueSettings
+from durable_tracker.engines.engine import MAX_QUEUE_BYTES, QueueSettings
 from durable_tracker.engines.queue import ForkedError, Ledger, NotOursError
 from durable_tracker.errors import (
     ConfigurationError,
@@ -37,8 +36,10 @@ from durable_tracker.runtime import exit  # noqa: A004 (a module, used by its na
 from durable_tracker.runtime.full_queue import FullQueue
 from durable_tracker.runtime.official_emitter import OfficialEmitter
 from durable_tracker.runtime.opened import Opened
-from durable_tracker.runtime.settings import CHECKS, EmitterSettings, OnFull
+from durable_tracker.runtime.settings import EmitterSettings
 from durable_tracker.runtime.worker import Worker
+from durable_tracker.settings import checks
+from durable_tracker.settings.table import ARGUMENTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from durable_tracker.delivery.transport import Transport
     from durable_tracker.engines.engine import Durability, Engine
     from durable_tracker.engines.queue import Queue, Row
+    from durable_tracker.settings.table import OnFull
 
 PAYLOAD_DATA_SCHEMA: Final = _PAYLOAD_DATA_SCHEMA
 DEFAULT_MAX_LENGTH: Final = 10
@@ -109,40 +111,42 @@ class Emitter(OfficialEmitter):
     Args:
         endpoint: the collector's host, optionally with scheme, port and path. A scheme wins over `protocol`.
         protocol: "https" or "http".
-        port: the collector's port, or None.
+        port: the collector's port. None: the protocol's.
         method: "post" or "get". A GET carries one event.
         batch_size: as many waiting events are sent without lingering; if given, also the most events in one request.
             None: 10 (1 for GET), and then up to 500 in one request.
         on_success: called with the list of events (dicts) that were delivered, after they left the queue.
         on_failure: called with the number of events delivered since the last such call and the list of events that
             will not be tried again. It is not called for events that stay queued, but with `report_retries`.
-        byte_limit: bytes of a request's body at most. None: 150,000.
+        byte_limit: bytes in one request at most: collectors behind SQS split above 192,000. None: 150,000. A single
+            event that is larger is sent alone.
         request_timeout: seconds, or (connect, read) seconds, as in requests. None: 10 and 20.
         max_retry_delay_seconds: the longest backoff.
-        buffer_capacity: pending events at most, None for no bound but `max_queue_bytes`.
+        buffer_capacity: pending events at most, beside the bound of `max_queue_bytes`. None: no bound.
         custom_retry_codes: HTTP status to True (try again) or False (set the event aside).
         event_store: refused; the queue on disk is the store.
-        session: a `requests.Session`: its headers, auth, proxies, verify, cert and trust_env are read once, now, and an
+        session: a `requests.Session`: its headers, auth, proxies, verify, cert and trust_env are read once, now. An
             adapter that it has mounted and that is not of requests' own class is used; see `HttpTransport`. It is never
             sent with itself: its cookies and hooks are not used.
         buffer_size: the older spelling of `batch_size`.
-        name: the queue's name. None: derived from the address. Emitters of one name share a backlog.
-        replaces: addresses of collectors whose backlogs are sent to this one from now on.
+        name: the queue's name; emitters of one name and one address share a backlog. None: derived from the address.
+        replaces: addresses of collectors whose backlogs go to this one from now on.
         queue: the engine that keeps the events, or its address. None: files of SQLite in `queue_dir`.
-        queue_dir: directory of all queues. None: `$DURABLE_TRACKER_DIR`, else the user's state directory.
-        durability: "always": every put is synced to disk before it returns. "interval": synced once a second; survives
-            any crash of the process, and loses at most the last second in a power failure.
-        linger: seconds for which the first event waits for others.
-        senders: requests in flight at most; more for distant collectors. Order is then approximate.
-        max_queue_bytes: bound of the queue's file, in bytes.
-        on_full: what a put does on a full queue or disk: "raise" QueueFullError, "drop_newest", "drop_oldest", "block".
+        queue_dir: where the queues are. None: `$DURABLE_TRACKER_DIR`, else the user's state directory.
+        durability: "always": a put is synced to disk before it returns; "interval": synced once a second. The latter
+            survives any crash of the process, and loses at most the last second in a power failure.
+        linger: how long the first event waits for others; `batch_size` waiting events (10) go at once. In seconds.
+        senders: requests in flight at most; more for distant collectors (order is then approximate).
+        max_queue_bytes: bound of the queue on disk, per slot.
+        on_full: what a put does on a full queue or disk: "raise" QueueFullError, "drop_newest", "drop_oldest" or
+            "block".
         max_age: seconds after which an undelivered event is dropped. None: never.
-        headers: sent with each request. Kept in memory only.
+        headers: sent with each request; kept in memory only.
         drain: False leaves delivery to `python -m durable_tracker.drain`.
-        shutdown_timeout: seconds for which the interpreter's exit may wait for a healthy collector.
-        transport: carries events instead of HTTP.
-        report_retries: True calls `on_failure` also when an outage begins, and at most once a minute while it lasts,
-            with the events at hand. These stay queued and are sent again: to track them once more sends them twice.
+        shutdown_timeout: how long the exit may wait for a healthy collector; never for an outage. In seconds.
+        transport: carries events instead of HTTP: anything that keeps the `Transport` protocol.
+        report_retries: True calls `on_failure` also when an outage begins, and at most once a minute while it lasts.
+            It gets the events at hand. These stay queued and are sent again: to track them once more sends them twice.
 
     Raises:
         ConfigurationError: an argument is not usable; the message names it.
@@ -183,23 +187,28 @@ class Emitter(OfficialEmitter):
         transport: Transport | None = None,
         report_retries: bool = False,
     ) -> None:
-        for name_, value in (("event_store", event_store), ("on_success", on_success), ("on_failure", on_failure)):
-            CHECKS[name_](name_, value)
         if session is not None and transport is not None:
             raise ConfigurationError("session: has no effect beside transport=; give one of them")
         if batch_size is not None and buffer_size is not None:
             raise ConfigurationError("buffer_size: is the older spelling of batch_size; give one of them")
-        if isinstance(transport, type) or not (transport is None or callable(getattr(transport, "send", None))):
-            raise ConfigurationError(f"transport: {transport!r} has no method send; see the protocol Transport")
+        for name_, value in (
+            ("event_store", event_store),
+            ("on_success", on_success),
+            ("on_failure", on_failure),
+            ("session", session),
+            ("buffer_size", buffer_size),
+            ("transport", transport),
+        ):
+            ARGUMENTS[name_].value(value)
         self._address = Endpoint.parse(endpoint, protocol, port, method)
         self._settings = EmitterSettings(
             method=self._address.method,
             batch_size=buffer_size if batch_size is None else batch_size,
-            byte_limit=BYTE_LIMIT if byte_limit is None else byte_limit,
+            byte_limit=ARGUMENTS["byte_limit"].value(byte_limit),
             request_timeout=request_timeout,
             max_retry_delay_seconds=max_retry_delay_seconds,
             buffer_capacity=buffer_capacity,
-            custom_retry_codes=custom_retry_codes or {},
+            custom_retry_codes=ARGUMENTS["custom_retry_codes"].value(custom_retry_codes),
             name=name,
             durability=durability,
             linger=linger,
@@ -207,7 +216,7 @@ class Emitter(OfficialEmitter):
             max_queue_bytes=max_queue_bytes,
             on_full=on_full,
             max_age=max_age,
-            headers=headers or {},
+            headers=ARGUMENTS["headers"].value(headers),
             drain=drain,
             shutdown_timeout=shutdown_timeout,
             report_retries=report_retries,

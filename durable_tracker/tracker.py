@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, overload
 
-from durable_tracker.delivery import checks
 from durable_tracker.errors import ConfigurationError, InvalidEventError
 from durable_tracker.events import Event
 from durable_tracker.payload import Payload
@@ -19,6 +18,7 @@ from durable_tracker.protocol.fields import (
 )
 from durable_tracker.runtime.fan_out import close, each_within, emitter_list, flush, flush_async, hand_out
 from durable_tracker.runtime.track_methods import TrackMethods
+from durable_tracker.settings import checks
 from durable_tracker.subject import Subject
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from durable_tracker.delivery import checks
 from durable_tracker.runtime.checked import Setting
+from durable_tracker.settings import checks
 
 if TYPE_CHECKING:
     from durable_tracker.protocol.encoder import JsonEncoder

@@ -38,10 +38,11 @@ PROMISED = {"__init__", "__main__", "compat", "drain", "errors", "log", "testing
 
 WINGS = {
     "protocol": {"protocol"},
-    "engines": {"engines", "protocol"},
-    "delivery": {"delivery", "engines.queue", "protocol"},
-    "runtime": {"runtime", "delivery", "engines", "protocol"},
-    "commands": {"commands", "collector", "runtime", "delivery", "engines", "protocol"},
+    "settings": {"settings", "protocol"},
+    "engines": {"engines", "settings", "protocol"},
+    "delivery": {"delivery", "engines.queue", "settings", "protocol"},
+    "runtime": {"runtime", "delivery", "engines", "settings", "protocol"},
+    "commands": {"commands", "collector", "runtime", "delivery", "engines", "settings", "protocol"},
     "collector": {"collector", "protocol"},
 }
 """What is ours lives in a wing, and from these the modules of a wing may import. The official modules use them all."""

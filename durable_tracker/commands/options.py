@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import argparse
 import enum
-import math
+import functools
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 from durable_tracker.engines.addresses import engine_of, is_address
 from durable_tracker.engines.sqlite.engine import places_at
 from durable_tracker.errors import ConfigurationError
+from durable_tracker.settings import checks
+from durable_tracker.settings.table import ARGUMENTS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from durable_tracker.engines.engine import Place
+    from durable_tracker.settings.checks import Check
+    from durable_tracker.settings.table import Argument
 
 
 class Exit(enum.IntEnum):
@@ -90,22 +96,79 @@ def described_engine(args: argparse.Namespace) -> str:
     return str(engine_of(None, args.queue_dir))
 
 
+def add_setting_options(parser: argparse.ArgumentParser, names: Sequence[str], on_record: str) -> None:
+    """Let the user give arguments of an emitter, by their names; those that are not given are no attributes.
+
+    Args:
+        parser: what gets the options.
+        names: of the arguments.
+        on_record: where the default of one that belongs to a backlog comes from.
+    """
+    for name in names:
+        one = ARGUMENTS[name]
+        usual = one.in_words(one.usual)
+        parser.add_argument(
+            option_of(name),
+            type=functools.partial(_read, one),
+            default=argparse.SUPPRESS,
+            metavar=_METAVARS[_kind(one)],
+            help=f"{one.help} (default: {f'{on_record}, else ' if one.is_backlogs else ''}{usual})",
+        )
+
+
+def option_of(name: str) -> str:
+    """Return how an argument of an emitter is written on the command line."""
+    return f"--{name.replace('_', '-')}"
+
+
+_METAVARS: Final = {"int": "N", "float": "S", "Mapping[int, bool]": "STATUS=true|false,..."}
+
+
+def _kind(one: Argument) -> str:
+    return one.type.removesuffix(" | None")
+
+
+def _read(one: Argument, text: str) -> Any:
+    """For argparse: an argument's value. What cannot be read is refused by the argument's own check."""
+    if text == "none" and one.type.endswith(" | None") and one.stands_for is None:
+        return None
+    value = _codes(text) if _kind(one) == "Mapping[int, bool]" else _number_or_text(text)
+    return _checked(lambda name, value: one.value(value, name), value, option_of(one.name))
+
+
+def _codes(text: str) -> dict[Any, Any]:
+    pairs = [part.partition("=") for part in text.split(",")]
+    words = {"true": True, "false": False}
+    return {_number_or_text(status): words.get(retry, retry) for status, _, retry in pairs}
+
+
+def _number(text: str) -> float:
+    return int(text) if text.isascii() and text.isdigit() else float(text)
+
+
+def _checked(check: Check, value: Any, name: str = "") -> Any:
+    try:
+        return check(name, value)
+    except ConfigurationError as exc:
+        raise argparse.ArgumentTypeError(str(exc).removeprefix(f"{name}: ")) from None  # argparse names the option
+
+
 def seconds(text: str) -> float:
     """For argparse: a finite number of seconds from 0 on."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds")
-    return value
+    return float(_checked(checks.seconds, _number_or_text(text)))
 
 
 def count(text: str) -> int:
     """For argparse: a positive integer."""
-    if not (text.isascii() and text.isdigit() and int(text)):
-        raise argparse.ArgumentTypeError(f"{text} is not a positive integer")
-    return int(text)
+    return int(_checked(checks.count, _number_or_text(text)))
+
+
+def _number_or_text(text: str) -> Any:
+    """Return a number, or what is none as it is, for a check to refuse."""
+    try:
+        return _number(text)
+    except ValueError:
+        return text
 
 
 def header(text: str) -> tuple[str, str]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import Enum, StrEnum
 from typing import TYPE_CHECKING
 
-from durable_tracker.delivery import checks
+from durable_tracker.settings.table import ARGUMENTS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -14,18 +14,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliverySettings:
-    """How to deliver. Immutable, and checked when it is made.
+    """How to deliver: those arguments of an emitter that a delivery keeps to. Immutable, and checked when it is made.
 
-    Attributes:
-        batch_size: events in a request at most. A GET carries one.
-        byte_limit: bytes of a request's body at most, envelope and `stm` included. A single event that is larger is
-            sent alone.
-        max_retry_delay_seconds: the longest backoff.
-        custom_retry_codes: what to do on statuses outside 2xx: True to try again, False never to.
-        max_age: seconds after which an event is dropped unsent, None for never.
-        senders: requests in flight at most.
-        report_retries: whether `on_failure` is also called for events that stay queued: when an outage begins, and at
-            most once a minute while it lasts.
+    The fields are documented in `durable_tracker.settings.table`. Of `batch_size` only the number of events in a
+    request matters here. A GET carries one event; a single event larger than `byte_limit` is sent alone.
 
     Raises:
         ConfigurationError: a field is not usable; the message names it.
@@ -33,19 +25,15 @@ class DeliverySettings:
 
     batch_size: int = 500
     byte_limit: int = 150_000
-    max_retry_delay_seconds: float = 60.0
+    max_retry_delay_seconds: float = 60
     custom_retry_codes: Mapping[int, bool] = field(default_factory=dict)
     max_age: float | None = None
     senders: int = 1
     report_retries: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "byte_limit", "senders"):
-            checks.count(name, getattr(self, name))
-        checks.seconds_above_0("max_retry_delay_seconds", self.max_retry_delay_seconds)
-        checks.optional(checks.seconds_above_0)("max_age", self.max_age)
-        codes = checks.retry_codes("custom_retry_codes", self.custom_retry_codes)
-        object.__setattr__(self, "custom_retry_codes", codes)
+        for one in fields(self):
+            object.__setattr__(self, one.name, ARGUMENTS[one.name].value(getattr(self, one.name)))
 
 
 class Result(Enum):

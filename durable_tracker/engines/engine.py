@@ -10,7 +10,9 @@ The emitter, its worker, the drain and the commands know these, and no engine.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
+
+from durable_tracker.settings import table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,13 +21,9 @@ if TYPE_CHECKING:
     from durable_tracker.engines.queue import DeadLetter, Ledger, Queue, Row
     from durable_tracker.protocol.endpoint import Endpoint
 
-Durability = Literal["always", "interval"]
-
-BYTE_LIMIT: Final = 150_000
-"""Default size of a batch: collectors that buffer in SQS split a request above 192,000 bytes, and answer 200."""
-
-MAX_QUEUE_BYTES: Final = 1 << 30
-MAX_QUEUE_BYTES_MIN: Final = 128 << 10
+Durability = table.Durability
+BYTE_LIMIT: Final = table.BYTE_LIMIT
+MAX_QUEUE_BYTES: Final = table.MAX_QUEUE_BYTES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

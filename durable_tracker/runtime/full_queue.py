@@ -10,7 +10,7 @@ from durable_tracker.log import logger
 
 if TYPE_CHECKING:
     from durable_tracker.engines.queue import Evicting
-    from durable_tracker.runtime.settings import OnFull
+    from durable_tracker.settings.table import OnFull
 
 _RECHECK_S: Final = 0.1
 

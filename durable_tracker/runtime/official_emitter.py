@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar, cast, over
 
 from durable_tracker.delivery.overridden import OverriddenTransport, send_plainly
 from durable_tracker.errors import ConfigurationError
-from durable_tracker.runtime.settings import CHECKS, EmitterSettings
+from durable_tracker.settings.table import ARGUMENTS
 
 if TYPE_CHECKING:
     from durable_tracker.delivery.transport import Transport
     from durable_tracker.protocol.endpoint import Endpoint
+    from durable_tracker.runtime.settings import EmitterSettings
 
 T = TypeVar("T")
 
@@ -71,7 +72,7 @@ class _Callback(_Assignable[T]):
         return emitter.__dict__.get(self._name)
 
     def _write(self, emitter: OfficialEmitter, value: Any) -> None:
-        CHECKS[self._name](self._name, value)
+        ARGUMENTS[self._name].value(value)
         emitter.__dict__[self._name] = value
 
 

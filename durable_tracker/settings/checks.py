@@ -30,6 +30,17 @@ def count(name: str, value: Any) -> int:
     return value
 
 
+def at_least(least: int) -> Check:
+    """Return the check that a value is an integer from `least` on."""
+
+    def check(name: str, value: Any) -> int:
+        if count(name, value) < least:
+            raise ConfigurationError(f"{name}: {value} is less than {least}")
+        return int(value)
+
+    return check
+
+
 def seconds(name: str, value: Any) -> float:
     """Return a finite number of seconds from 0 on."""
     if not _is_number(value) or not 0 <= value < math.inf:
@@ -63,6 +74,20 @@ def function(name: str, value: Any) -> Any:
     """Return what can be called."""
     if not callable(value):
         raise refused(name, value, "a function")
+    return value
+
+
+def session(name: str, value: Any) -> Any:
+    """Return a session of requests, which is not imported for that."""
+    if not callable(getattr(value, "get_adapter", None)):
+        raise ConfigurationError(f"{name}: must be a requests.Session, but is of type {type(value).__name__}")
+    return value
+
+
+def transport(name: str, value: Any) -> Any:
+    """Return an object with a method `send`."""
+    if isinstance(value, type) or not callable(getattr(value, "send", None)):
+        raise ConfigurationError(f"{name}: {shown(value)} has no method send; see the protocol Transport")
     return value
 
 
