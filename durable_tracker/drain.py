@@ -1,9 +1,12 @@
 """`python -m durable_tracker.drain`: deliver what is in the queues, and exit.
 
 Without arguments it drains every free slot of the queue dir, each to the collector that its emitter used. A slot that
-a live process owns is that process's to drain: it is reported, with the pid, and not waited for.
+a live process owns is that process's to drain: it is reported, with the pid, and not waited for. Each queue is
+delivered as its emitter was told to, which it has on record; an option that is given wins. What an emitter was to send
+in a way of its own is left, unless --as-http says otherwise.
 
-exit codes: 0 everything is delivered, 1 events remain (the collector was unreachable, or it was stopped), 2 usage,
+exit codes: 0 everything is delivered, 1 events remain (the collector was unreachable, it was stopped, or they are to be
+sent in a way of their emitter's own), 2 usage,
 3 a slot is in use by a live process, 4 a slot is unreadable. Of several that apply, the highest is given.
 """
 
@@ -18,7 +21,7 @@ import signal
 import sys
 import threading
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from durable_tracker.commands.options import (
@@ -28,6 +31,7 @@ from durable_tracker.commands.options import (
     add_slot_options,
     chosen_places,
     header,
+    option_of,
     seconds,
 )
 from durable_tracker.commands.output import complain, say
@@ -39,6 +43,8 @@ from durable_tracker.delivery.state import DeliverySettings, DeliveryState
 from durable_tracker.engines.queue import Ledger, Shrinking
 from durable_tracker.errors import ConfigurationError, QueueError, SlotBusyError
 from durable_tracker.protocol.endpoint import PATHS, Endpoint
+from durable_tracker.settings.record import on_record, sender_of
+from durable_tracker.settings.table import ARGUMENTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Sequence
@@ -78,6 +84,8 @@ class Outcome:
     expired: int = 0
     remaining: int | None = None
     error: str | None = None
+    settings: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Those that are not the default, with their value and where it comes from."""
 
     def line(self) -> str:
         """Return the outcome as a line for people."""
@@ -88,6 +96,8 @@ class Outcome:
             text += f", dead letters {self.dead}"
         if self.expired:
             text += f", expired {self.expired}"
+        for name, one in self.settings.items():
+            text += f", {name} {ARGUMENTS[name].in_words(one['value'])} ({one['from']})"
         return f"{text} ({self.error})" if self.error and self.remaining else text
 
 
@@ -181,6 +191,7 @@ class SlotDrain:
         self._before: Ledger | None = None
         self._after = Ledger()
         self._failure: Outcome | None = None
+        self._told: dict[str, dict[str, Any]] = {}
         self.why: str | None = None
         self._transport: HttpTransport | None = None
         self._thread: threading.Thread | None = None
@@ -253,12 +264,17 @@ class SlotDrain:
         if queue.is_empty():
             self.is_over = True
             return
+        sender = sender_of(queue.settings)
+        if sender is not None and not self._args.as_http:
+            self.is_over = True
+            self.why = f"to be sent by {sender}: left to an emitter that sends by it, or to --as-http"
+            return
         endpoint = _endpoint(queue, self._name, self._args)
         self.address = endpoint.identity
         if self.address in troubled:
             return
         args = self._args
-        settings = _settings(endpoint, args)
+        settings = self._settings(queue, endpoint)
         if probe_s is not None and not self._answers(queue, endpoint, Turn(stop, probe_s), settings):
             return
         self._transport = _transport(endpoint, args, settings)
@@ -276,6 +292,18 @@ class SlotDrain:
         self.is_over = self._after.pending == self._after.locked
         self.due_at = (delivery.state.next_attempt_at or -math.inf) if result is Result.SUSPECTS else -math.inf
         self.why = "only a newer release can read them" if self.is_over else _why(result, delivery.state, stop)
+
+    def _settings(self, queue: Queue, endpoint: Endpoint) -> DeliverySettings:
+        """Return how to deliver: as the user says, else as the queue has it on record, else by default."""
+        recorded = on_record(queue.settings, self._name)
+        given = {name: getattr(self._args, name) for name in MIRRORED if hasattr(self._args, name)}
+        settings = DeliverySettings(**{**recorded, **given})
+        self._told = {
+            name: {"value": value, "from": option_of(name) if name in given else "on record"}
+            for name, value in (recorded | given).items()
+            if value != ARGUMENTS[name].usual
+        }
+        return replace(settings, batch_size=1) if endpoint.method == "get" else settings
 
     def _answers(self, queue: Queue, endpoint: Endpoint, turn: Turn, settings: DeliverySettings) -> bool:
         """Return whether the collector takes or refuses a few events now."""
@@ -341,6 +369,7 @@ class SlotDrain:
             expired=after.expired - before.expired,
             remaining=after.pending,
             error=self.why if after.pending else None,
+            settings=self._told,
         )
 
 
@@ -416,11 +445,6 @@ def _why(result: Result, state: DeliveryState, stop: Stop) -> str:
     return f"gave up for now: {state.last_error or 'out of time'}"
 
 
-def _settings(endpoint: Endpoint, args: argparse.Namespace) -> DeliverySettings:
-    settings = DeliverySettings(**{name: getattr(args, name) for name in MIRRORED if hasattr(args, name)})
-    return replace(settings, batch_size=1) if endpoint.method == "get" else settings
-
-
 def _transport(
     endpoint: Endpoint, args: argparse.Namespace, settings: DeliverySettings, limit_s: float | None = None
 ) -> HttpTransport:
@@ -482,6 +506,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--header", type=header, action="append", default=[], metavar="'NAME: VALUE'", help="send it too; repeatable"
     )
     add_setting_options(parser, MIRRORED, "what each queue has on record")
+    parser.add_argument(
+        "--as-http",
+        action="store_true",
+        help="send over HTTP also what an emitter was to send in a way of its own; without it, that is left",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of lines")
     parser.add_argument("--quiet", action="store_true", help="no progress")
 

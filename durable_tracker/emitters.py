@@ -39,13 +39,14 @@ from durable_tracker.runtime.opened import Opened
 from durable_tracker.runtime.settings import EmitterSettings
 from durable_tracker.runtime.worker import Worker
 from durable_tracker.settings import checks
+from durable_tracker.settings.record import on_record, sender_of, to_record
 from durable_tracker.settings.table import ARGUMENTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from durable_tracker.delivery.http_transport import Session
+    from durable_tracker.delivery.http_transport import HttpTransport, Session
     from durable_tracker.delivery.transport import Transport
     from durable_tracker.engines.engine import Durability, Engine
     from durable_tracker.engines.queue import Queue, Row
@@ -130,6 +131,9 @@ class Emitter(OfficialEmitter):
             sent with itself: its cookies and hooks are not used.
         buffer_size: the older spelling of `batch_size`.
         name: the queue's name; emitters of one name and one address share a backlog. None: derived from the address.
+            What one of them left is delivered by another as it was to be: `max_age`, `custom_retry_codes`, `byte_limit`
+            and `max_retry_delay_seconds` are on record with it. What was to be sent in a way of one's own (`transport`,
+            an adapter of `session`, an overridden `http_post`) is sent by an emitter with the same way alone.
         replaces: addresses of collectors whose backlogs go to this one from now on.
         queue: the engine that keeps the events, or its address. None: files of SQLite in `queue_dir`.
         queue_dir: where the queues are. None: `$DURABLE_TRACKER_DIR`, else the user's state directory.
@@ -228,6 +232,7 @@ class Emitter(OfficialEmitter):
         self._session = session
         self._hold = hold_of(self._address.identity) if transport is None else Hold()
         self._given_transport = transport
+        self._adapter_name: str | None = None
         if transport is None:
             # requests takes longer to import than all the rest: who only imports this package does not pay for it.
             from durable_tracker.delivery.http_transport import HttpTransport, settings_of  # noqa: PLC0415
@@ -586,6 +591,7 @@ class Emitter(OfficialEmitter):
         with self._lock:
             if self._opened is not None:
                 return self._opened
+            self._source.sender = self._sender()  # anew: the way to send may have been patched meanwhile
             queue = self._source.open()
             opened = None
             try:
@@ -601,20 +607,15 @@ class Emitter(OfficialEmitter):
             return opened
 
     def _make_opened(self, queue: Queue) -> Opened:
-        record = self._address.record()
-        try:
-            # Before the first put: else a crash would leave its event with the address of an earlier owner.
-            queue.set_origin(record)
-        except QueueFullError:
-            if queue.origin != record:  # a full disk can still be drained, but an event must not be put
-                raise
+        self._record(queue)
         transport = self._make_transport()
         # Nothing that the worker has leads to the emitter: one that is dropped without `close`, which the official API
         # does not have, is collected, and what it holds comes back.
         worker = Worker(
             queue,
             functools.partial(
-                Delivery,
+                _delivery,
+                own=queue,
                 transport=transport,
                 settings=self._delivery_settings(),
                 on_success=self.on_success,
@@ -632,6 +633,21 @@ class Emitter(OfficialEmitter):
         weakref.finalize(self, worker.retire).atexit = False
         return Opened(queue, worker, transport)
 
+    def _record(self, queue: Queue) -> None:
+        """Put the address and the settings of the backlog on record.
+
+        Before the first put: else a crash would leave its event with what an earlier owner had.
+        """
+        origin, settings = self._address.record(), to_record(self._settings, self._source.sender)
+        try:
+            queue.set_origin(origin)
+            if queue.settings != settings:
+                queue.set_settings(settings)
+        except QueueFullError:
+            # A full disk can still be drained, but an event must not be put that would go elsewhere, or in another way.
+            if queue.origin != origin or sender_of(queue.settings) != self._source.sender:
+                raise
+
     def _overtaking(self) -> Opened | None:
         """Return what a signal handler opened while this thread was opening."""
         return self._opened
@@ -641,7 +657,7 @@ class Emitter(OfficialEmitter):
             return self._given_transport
         return self._with_override(self._make_plain())
 
-    def _make_plain(self) -> Transport:
+    def _make_plain(self) -> HttpTransport:
         return self._http_transport(
             self._address.url,
             method=self.method,
@@ -654,7 +670,9 @@ class Emitter(OfficialEmitter):
     def _check(self) -> None:
         self._delivery_settings()
         if self._given_transport is None:
-            self._make_plain().close()
+            plain = self._make_plain()
+            self._adapter_name = plain.adapter_name
+            plain.close()
 
     def _delivery_settings(self) -> DeliverySettings:
         settings = self._settings
@@ -717,6 +735,18 @@ class AsyncEmitter(Emitter):
             senders=thread_count,
             **ours,
         )
+
+
+def _delivery(queue: Queue, *, own: Queue, settings: DeliverySettings, **others: Any) -> Delivery:
+    """Return the delivery of an emitter's own queue, or of one that it adopted, which keeps to what that has on record.
+
+    What an orphan has on record belongs to its backlog, and wins: `max_age`, `custom_retry_codes`, `byte_limit` and
+    `max_retry_delay_seconds`. All else is the adopter's: its transport, headers, method, batch size, senders and
+    callbacks. An orphan of a release that recorded nothing is delivered as the adopter's own events.
+    """
+    if queue is not own:
+        settings = replace(settings, **on_record(queue.settings, queue.name))
+    return Delivery(queue, settings=settings, **others)
 
 
 def _close_both(queue: Queue, transport: Transport) -> None:

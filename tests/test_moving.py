@@ -96,7 +96,7 @@ def test_a_command_line_tool_without_a_network(tmp_path: Path) -> None:
     command(emitter).close()
     assert "good" not in emitter.notes
     assert emitter.failures
-    with Emitter("http://127.0.0.1:9", queue_dir=tmp_path, name="tool", drain=False) as successor:
+    with QuietEmitter("http://127.0.0.1:9", queue_dir=tmp_path, name="tool", drain=False) as successor:
         successor.put(b'{"e":"pv"}')
         assert successor.stats().ledger.pending == 3
 

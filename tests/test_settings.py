@@ -4,22 +4,40 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import json
 import re
+import signal
+import time
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import requests
+from damage import Lines
+from processes import wait_until
+from requests.adapters import HTTPAdapter
 from settings_readme import README, renewed
 
 from durable_tracker import AsyncEmitter, Emitter, EmitterConfiguration, drain
+from durable_tracker.collector import Collector, Fault
+from durable_tracker.commands.options import Exit
+from durable_tracker.delivery.http_transport import HttpTransport
 from durable_tracker.delivery.state import DeliverySettings
+from durable_tracker.delivery.transport import Reply
+from durable_tracker.engines.addresses import engine_of
 from durable_tracker.engines.engine import QueueSettings
-from durable_tracker.errors import ConfigurationError
+from durable_tracker.errors import ConfigurationError, DamagedQueueError, QueueFullError
 from durable_tracker.runtime.settings import EmitterSettings
+from durable_tracker.settings.record import on_record, sender_of
 from durable_tracker.settings.table import ARGUMENTS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from durable_tracker.collector.validation import Request
+    from durable_tracker.engines.engine import Place
+    from durable_tracker.engines.sqlite.queue import SqliteQueue
 
 ASYNC = {"protocol": "http"}
 """The one default of `AsyncEmitter` that is not `Emitter`'s: the official class has it."""
@@ -154,3 +172,291 @@ def test_the_drains_options_are_checked_as_arguments_are(
     else:
         assert getattr(parser.parse_args([option, text]), option[2:].replace("-", "_")) == value
         assert not hasattr(parser.parse_args([]), option[2:].replace("-", "_"))
+
+
+# ── on record ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+NOBODY = "http://127.0.0.1:9"
+TOLD: dict[str, Any] = {
+    "max_age": 3600.5, "custom_retry_codes": {404: True, 503: False}, "max_retry_delay_seconds": 7, "byte_limit": 2000,
+}  # fmt: skip
+ON_RECORD = {**TOLD, "custom_retry_codes": {"404": True, "503": False}}
+
+
+def event(number: int, *, dtm: int = 0) -> bytes:
+    fields_ = {"e": "pv", "p": "srv", "tv": "t", "eid": eid(number), "url": "http://x.example/"}
+    return json.dumps(fields_ | ({"dtm": str(dtm)} if dtm else {})).encode()
+
+
+def eid(number: int) -> str:
+    return f"00000000-0000-4000-8000-{number:012d}"
+
+
+class Wire:
+    """A transport of the user's own, which takes everything."""
+
+    def __init__(self) -> None:
+        self.eids: list[str] = []
+        self.requests = 0
+
+    def send(self, events: Sequence[bytes]) -> Reply:
+        self.requests += 1
+        self.eids += [json.loads(one)["eid"] for one in events]
+        return Reply(status=200)
+
+    def close(self) -> None:
+        pass
+
+
+class OtherWire(Wire):
+    """Another way."""
+
+
+class Overriding(Emitter):
+    """A subclass that sends."""
+
+    def http_post(self, data: str) -> int:
+        return super().http_post(data)
+
+
+class Inheriting(Overriding):
+    """The same way, under another name."""
+
+
+class Adapter(HTTPAdapter):
+    """An adapter that is not of requests' own class."""
+
+
+def leave(endpoint: str, engine: dict[str, Any], first: int, count: int, **told: Any) -> None:
+    """Let an emitter leave events in its queue."""
+    with Emitter(endpoint, name="shop", drain=False, **engine, **told) as emitter:
+        emitter.put_many([event(number) for number in range(first, first + count)])
+
+
+def place_of(engine: dict[str, Any], index: int = 0) -> Place:
+    """Return where the events were left."""
+    return sorted(engine_of(**engine).places(["shop"]), key=lambda place: place.name)[index]
+
+
+def where(engine: dict[str, Any]) -> str:
+    return str(engine.get("queue_dir", engine.get("queue")))
+
+
+@pytest.fixture
+def run(engine: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[..., tuple[int, str]]]:
+    """Run the drain in this process: exit code, and what it printed."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def run_(*arguments: str) -> tuple[int, str]:
+        code = drain.main([where(engine), "--quiet", *arguments])
+        return code, capsys.readouterr().out
+
+    yield run_
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def test_what_belongs_to_a_backlog_goes_on_record(engine: dict[str, Any]) -> None:
+    """Written when an emitter opens the queue, anew when it was told otherwise, and not when nothing has changed."""
+    leave(NOBODY, engine, 0, 1, **TOLD, headers={"Authorization": "secret"})
+    with place_of(engine).take() as queue:
+        assert queue.settings == ON_RECORD
+        assert on_record(queue.settings, queue.name) == TOLD
+        assert "secret" not in json.dumps(queue.settings)
+    leave(NOBODY, engine, 1, 1, max_age=5)
+    with place_of(engine).take() as queue:
+        assert queue.settings == {
+            "byte_limit": 150_000, "max_retry_delay_seconds": 60, "custom_retry_codes": {}, "max_age": 5,
+        }  # fmt: skip
+
+
+@pytest.mark.sqlite
+@pytest.mark.parametrize(
+    ("content", "usable"),
+    [
+        (b"\xff", {}),
+        (b"[[1, 2]]", {}),
+        (b"[" * 100_000, {}),
+        (b'{"max_age": "x", "byte_limit": 99, "sender": 5, "color": 1}', {"byte_limit": 99}),
+        (b'{"custom_retry_codes": {"1' + b"0" * 5000 + b'": true}}', {}),
+        (b'{"custom_retry_codes": [404], "max_retry_delay_seconds": -1, "max_age": 1e999}', {}),
+    ],
+)
+def test_a_record_that_is_damaged_is_ignored(
+    content: bytes, usable: dict[str, Any], open_queue: Callable[..., SqliteQueue], caplog: pytest.LogCaptureFixture
+) -> None:
+    """With a line in the log; whatever is sound in it counts."""
+    queue = open_queue()
+    queue._books.set_meta("settings", content)
+    assert on_record(queue.settings, queue.name) == usable
+    assert sender_of(queue.settings) is None
+    said = {record.__dict__["event"] for record in caplog.records}
+    assert said
+    assert said <= {"queue.record_ignored", "queue.setting_ignored"}
+
+
+@pytest.mark.sqlite
+def test_a_record_outlives_the_files_damage(open_queue: Callable[..., SqliteQueue]) -> None:
+    """It is taken over into the new file, as the address is."""
+    queue = open_queue()
+    queue.set_settings(ON_RECORD)
+    queue.set_origin({"url": NOBODY})
+    queue.put(event(1))
+    queue._file.mend(queue._file.mends, DamagedQueueError("on purpose"))
+    queue.take_over_all()
+    assert (queue.settings, queue.origin, queue.pending()) == (ON_RECORD, {"url": NOBODY}, 1)
+
+
+def test_a_queue_whose_settings_cannot_be_recorded_is_drained_but_for_another_way(
+    engine: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is full: an event must not be put under a way to send that is not on record."""
+    leave(NOBODY, engine, 0, 1)
+    with place_of(engine).take() as queue:
+        kind = type(queue)
+
+    def full(*_args: object) -> None:
+        raise QueueFullError("the disk is full")
+
+    monkeypatch.setattr(kind, "set_settings", full)
+    leave(NOBODY, engine, 1, 1, max_age=5)
+    with pytest.raises(QueueFullError):
+        leave(NOBODY, engine, 2, 1, transport=Wire())
+
+
+def test_the_drain_keeps_to_what_is_on_record(engine: dict[str, Any], run: Callable[..., tuple[int, str]]) -> None:
+    """A limit on a request, a status that is tried again, an age; the output says where each comes from."""
+    sizes: list[int] = []
+
+    def answer(request: Request) -> Fault | None:
+        sizes.append(len(request.body))
+        return Fault(status=400) if len(sizes) in (3, 5) else None
+
+    with Collector(script=answer) as collector:
+        leave(
+            collector.url, engine, 0, 20, byte_limit=500, custom_retry_codes={400: True}, max_retry_delay_seconds=0.05
+        )
+        code, out = run()
+        assert code == Exit.EMPTY
+        assert "byte_limit 500 (on record), max_retry_delay_seconds 0.05 s (on record)," in out
+        assert "custom_retry_codes {400: True} (on record)" in out
+        assert set(collector.eids()) == {eid(number) for number in range(20)}
+        assert max(sizes) <= 500
+
+
+def test_an_option_wins_over_the_record(engine: dict[str, Any], run: Callable[..., tuple[int, str]]) -> None:
+    """And one that equals the default is not worth a word."""
+    with Collector() as collector:
+        leave(collector.url, engine, 0, 20, byte_limit=500, max_age=0.001)
+        code, out = run("--json", "--byte-limit", "150000", "--max-age", "none", "--senders", "2")
+        report = json.loads(out)
+        assert (code, report["delivered"]) == (Exit.EMPTY, 20)
+        assert report["details"][0]["settings"] == {"senders": {"value": 2, "from": "--senders"}}
+
+
+@pytest.mark.sqlite
+def test_an_age_on_record_expires_in_a_drain(engine: dict[str, Any], run: Callable[..., tuple[int, str]]) -> None:
+    """As it would have in the emitter."""
+    with Collector() as collector:
+        leave(collector.url, engine, 0, 3, max_age=0.05)
+        time.sleep(0.2)
+        code, out = run()
+        assert code == Exit.EMPTY
+        assert "delivered 0, remaining 0, expired 3, max_age 0.05 s (on record)" in out
+
+
+@pytest.mark.sqlite
+@pytest.mark.parametrize(("theirs", "mine", "count"), [(0.05, None, 0), (None, 0.05, 3), (3600, 0.05, 3)])
+def test_an_orphan_is_delivered_as_its_own_emitter_was_told(
+    theirs: float | None, mine: float | None, count: int, tmp_path: Path
+) -> None:
+    """Its age is on record with it; the adopter's own is for its own events."""
+    with Collector() as collector:
+        engine: dict[str, Any] = {"queue_dir": tmp_path}
+        with Emitter(collector.url, name="shop", drain=False, **engine) as first:
+            first.put(event(9))  # which holds the first slot meanwhile
+            leave(collector.url, engine, 0, 3, max_age=theirs)
+        time.sleep(0.2)
+        with Emitter(collector.url, name="shop", linger=0, max_age=mine, **engine) as emitter:
+            emitter.flush(10)
+            emitter.put(event(10))
+            wait_until(lambda: emitter._open().worker._next_adoption > time.monotonic())  # every orphan was looked at
+        assert sum(one in collector.eids() for one in map(eid, range(3))) == count
+        with place_of(engine, 1).take() as queue:
+            assert queue.is_empty()
+
+
+def senders() -> list[tuple[str, Callable[..., Emitter], str]]:
+    """Return ways of the user's own: how an emitter gets them, and their name on record."""
+
+    def adapted(endpoint: str, **told: Any) -> Emitter:
+        session = requests.Session()
+        session.mount("http://", Adapter())
+        return Emitter(endpoint, session=session, **told)
+
+    return [
+        ("transport", lambda url, **told: Emitter(url, transport=Wire(), **told), f"{__name__}.Wire"),
+        ("adapter", adapted, f"{__name__}.Adapter"),
+        ("subclass", Overriding, f"{__name__}.Overriding"),
+        ("its subclass", Inheriting, f"{__name__}.Overriding"),
+        ("plain transport", lambda url, **told: Emitter(url, transport=HttpTransport(url), **told), ""),
+        ("plain session", lambda url, **told: Emitter(url, session=requests.Session(), **told), ""),
+        ("plain", Emitter, ""),
+    ]
+
+
+@pytest.mark.parametrize(("make", "name"), [one[1:] for one in senders()], ids=[one[0] for one in senders()])
+def test_a_way_of_the_users_own_is_on_record(make: Callable[..., Emitter], name: str, engine: dict[str, Any]) -> None:
+    """By its qualified name: of the class that brings it. Plain HTTP has none."""
+    with make(NOBODY, name="shop", drain=False, **engine) as emitter:
+        emitter.put(event(1))
+    with place_of(engine).take() as queue:
+        assert (sender_of(queue.settings) or "") == name
+
+
+def test_events_that_were_sent_in_another_way_are_not_adopted(engine: dict[str, Any]) -> None:
+    """Neither by plain HTTP nor by a third way; what waits is told, with what sends it."""
+    with Collector() as collector:
+        leave(collector.url, engine, 0, 3, transport=Wire())
+        with Lines() as lines, Emitter(collector.url, name="shop", linger=0, **engine) as plain:
+            plain.put(event(10))
+            assert plain.flush(10)
+            assert dict(plain.stats().elsewhere) == {f"{collector.url} by {__name__}.Wire": 3}
+        if "queue_dir" in engine:
+            assert set(lines.lines) == {"emitter.events_elsewhere"}
+        other = OtherWire()
+        with Emitter(collector.url, name="shop", linger=0, transport=other, **engine) as third:
+            third.put(event(11))
+            assert third.flush(10)
+        same = Wire()
+        with Emitter(collector.url, name="shop", linger=0, transport=same, **engine) as own:
+            own.put(event(12))
+            assert own.flush(10)
+            wait_until(lambda: len(same.eids) == 4)
+            assert dict(own.stats().elsewhere) == {}
+        assert (list(collector.eids()), other.eids) == ([eid(10)], [eid(11)])
+        assert sorted(same.eids) == [eid(0), eid(1), eid(2), eid(12)]
+
+
+def test_a_way_of_ones_own_takes_over_what_was_to_go_by_http(engine: dict[str, Any]) -> None:
+    """A release that recorded nothing, or an application that changes over: nobody else would send it."""
+    leave(NOBODY, engine, 0, 3)
+    wire = Wire()
+    with Emitter(NOBODY, name="shop", linger=0, transport=wire, **engine) as emitter:
+        emitter.put(event(5))
+        wait_until(lambda: len(wire.eids) == 4)
+
+
+def test_the_drain_leaves_what_was_sent_in_another_way(
+    engine: dict[str, Any], run: Callable[..., tuple[int, str]]
+) -> None:
+    """It says by what, and sends it by HTTP only if it is told to."""
+    with Collector() as collector:
+        leave(collector.url, engine, 0, 3, transport=Wire())
+        code, out = run()
+        assert (code, collector.requests) == (Exit.BACKLOG, 0)
+        assert f"delivered 0, remaining 3 (to be sent by {__name__}.Wire: left to an emitter" in out
+        assert run("--to", collector.url)[0] == Exit.BACKLOG
+        assert run("--as-http")[0] == Exit.EMPTY
+        assert len(collector.eids()) == 3
+        assert run()[0] == Exit.EMPTY

@@ -858,8 +858,8 @@ def test_every_use_of_a_queue_passes_the_gate(open_queue: OpenQueue) -> None:
     arguments: dict[str, tuple[Any, ...]] = {
         "peek": (0, 1, 100), "put": (b"{}",), "put_many": ([b"{}"],), "hold": ([1],), "ack": ([1],), "expire": ([1],),
         "reject": ([1], 400, "no"), "older": ([], 1.0), "evict": (1,), "could_hold": (1,), "remember": (b"[]",),
-        "set_origin": ({},), "requeue": ([1],), "is_past": (1,), "insert_one": (b"{}",), "insert_all": ([b"{}"], []),
-        "holds": (1, b"{}"),
+        "set_settings": ({},), "set_origin": ({},), "requeue": ([1],), "is_past": (1,), "insert_one": (b"{}",),
+        "insert_all": ([b"{}"], []), "holds": (1, b"{}"),
     }  # fmt: skip
     names = {name for name in dir(queue) if not name.startswith("_")} - GATELESS - HOT
     queue._pid = -1
@@ -883,6 +883,7 @@ def test_the_format_is_written_down(open_queue: OpenQueue) -> None:
     queue = open_queue()
     queue.put_many([b"{}"] * 3)
     queue.set_origin({"url": "https://c.example"})
+    queue.set_settings({"max_age": 60})
     queue.remember(b"[[1]]")
     queue.reject([1], 400, "no")
     queue.ack([2])

@@ -68,6 +68,7 @@ def _status(queue: Queue, _args: argparse.Namespace) -> None:
         "slot": queue.name,
         "origin": queue.origin,
         "address": address.identity if address else None,
+        "settings": queue.settings,
         "ledger": asdict(queue.ledger()),
         "used_bytes": queue.used_bytes(),
     }

@@ -30,7 +30,7 @@ from urllib3 import BaseHTTPResponse
 from urllib3.exceptions import HTTPError, NameResolutionError, ReadTimeoutError
 
 from durable_tracker.delivery.bounded_connection import POOL_CLASSES, Exchange, ReplyTooLargeError, current
-from durable_tracker.delivery.transport import PAYLOAD_DATA_HEAD, PAYLOAD_DATA_TAIL, Reply
+from durable_tracker.delivery.transport import PAYLOAD_DATA_HEAD, PAYLOAD_DATA_TAIL, Reply, qualified_name
 from durable_tracker.errors import ConfigurationError
 from durable_tracker.log import logger
 
@@ -182,6 +182,9 @@ class HttpTransport:
             shared across a fork; and for a GET urllib3 logs the event at DEBUG. A warning says so once.
         wall: returns seconds since the epoch; used for a Retry-After date in an answer without a Date only.
 
+    Attributes:
+        adapter_name: the qualified name of an adapter of the session that sends, None if requests' own does.
+
     Raises:
         ConfigurationError: an argument is not usable; the message does not repeat a URL or a header's value.
     """
@@ -215,7 +218,9 @@ class HttpTransport:
         self._template, self._query = _template(url, method, _headers_of(session) | _checked(headers or {}))
         self._auth = session.auth if session is not None else None
         self._adapter = _Adapter(pool_connections=2, pool_maxsize=connections)
-        self._session = _Session(_mounted(session, url) or self._adapter, session)
+        adapter = _mounted(session, url)
+        self.adapter_name = None if adapter is None else qualified_name(type(adapter))
+        self._session = _Session(adapter or self._adapter, session)
         # Once: with each request they would cost more than the request.
         environment = self._session.merge_environment_settings(self._template.url or url, {}, None, None, None)
         self._proxies = environment["proxies"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -33,6 +34,15 @@ class Reply:
     retry_after_s: float | None = None
     error: str | None = None
     is_unsent: bool = False
+
+
+def qualified_name(kind: type) -> str:
+    """Return the name by which another process knows a class, also one of the program that was started."""
+    module = kind.__module__
+    if module == "__main__":
+        spec = getattr(sys.modules["__main__"], "__spec__", None)
+        module = module if spec is None else spec.name
+    return f"{module}.{kind.__qualname__}"
 
 
 class Transport(Protocol):

@@ -120,7 +120,16 @@ class Place(Protocol):
 
 
 class Source(Protocol):
-    """Where one emitter finds its queue, and the backlogs that it may send. Thread-safe."""
+    """Where one emitter finds its queue, and the backlogs that it may send. Thread-safe.
+
+    A backlog that has a way to send on record (see `durable_tracker.settings.record`) is opened and adopted by the same
+    way alone; one that has none, by any.
+
+    Attributes:
+        sender: by what of the user's own the emitter sends, None for plain HTTP. The emitter sets it before `open`.
+    """
+
+    sender: str | None
 
     @property
     def where(self) -> str:
@@ -138,7 +147,7 @@ class Source(Protocol):
         """Return places that may hold events of owners that are gone, for this emitter to deliver."""
 
     def adopt(self, place: Place) -> Queue | None:
-        """Open an orphan; None if its events are for another collector.
+        """Open an orphan; None if its events are for another collector, or sent in another way.
 
         Raises:
             SlotBusyError: somebody owns it.

@@ -15,7 +15,7 @@ import time
 import weakref
 from collections import deque
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from durable_tracker.engines.engine import QueueSettings, View
 from durable_tracker.engines.queue import INVALID_MAX, DeadLetter, ForkedError, Ledger, Row
@@ -54,6 +54,7 @@ class _Store:
     late: deque[tuple[MemoryQueue, bytes]] = field(default_factory=deque)  # put by signal handlers amid other calls
     on_wire: set[int] = field(default_factory=set)
     origin: dict[str, str] = field(default_factory=dict)
+    on_record: dict[str, Any] = field(default_factory=dict)
     suspects: bytes | None = None
 
     def oldest(self) -> int | None:
@@ -336,6 +337,15 @@ class MemoryQueue:
         """Record where the events are to go."""
         self._store.origin = dict(origin)
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What `set_settings` recorded."""
+        return dict(self._store.on_record)
+
+    def set_settings(self, settings: dict[str, Any]) -> None:
+        """Record how the events are to be delivered."""
+        self._store.on_record = dict(settings)
+
     def dead_letters(self, limit: int = 100, after: int = 0) -> list[DeadLetter]:
         """Return dead letters; see `Queue.dead_letters`."""
         with self._opened() as store:
@@ -542,13 +552,14 @@ class MemoryOnlooker:
 
 @dataclass(slots=True)
 class MemorySource:
-    """Where an emitter finds its queue: emitters of one name and one collector share it; see `Source`."""
+    """Where an emitter finds its queue: emitters of one name, collector and way to send share it; see `Source`."""
 
     engine: MemoryEngine
     name: str
     address: Endpoint
     replaces: Sequence[Endpoint]
     settings: QueueSettings
+    sender: str | None = None
 
     @property
     def where(self) -> str:
@@ -557,11 +568,16 @@ class MemorySource:
 
     def open(self) -> MemoryQueue:
         """Open the queue; see `Source.open`."""
-        return self.engine.queue(self.name, self.address.identity, self.settings)
+        return self.engine.queue(self.name, self._by_sender(self.address), self.settings)
+
+    def _by_sender(self, address: Endpoint) -> str:
+        return address.identity if self.sender is None else f"{address.identity} by {self.sender}"
 
     def orphans(self) -> list[MemoryPlace]:
-        """Return the queues of the collectors that this one replaces."""
-        theirs = {address.identity for address in self.replaces}
+        """Return the queues of the collectors that this one replaces, and those that anybody may send."""
+        theirs = {one.identity for one in self.replaces} | {self._by_sender(one) for one in self.replaces}
+        if self.sender is not None:
+            theirs.add(self.address.identity)
         return [place for place in self.engine.places() if place.emitter == self.name and place.collector in theirs]
 
     def adopt(self, place: Place) -> MemoryQueue | None:
@@ -574,7 +590,8 @@ class MemorySource:
     @property
     def elsewhere(self) -> Mapping[str, int]:
         """Return the events of this name that wait for other collectors."""
-        mine = {self.address.identity, *(one.identity for one in self.replaces)}
+        ours = (self.address, *self.replaces)
+        mine = {one.identity for one in ours} | {self._by_sender(one) for one in ours}
         found = {}
         for place in self.engine.places():
             if place.emitter == self.name and place.collector not in mine:

@@ -14,7 +14,7 @@ keep the contract below and nothing else.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, runtime_checkable
 
 from durable_tracker.errors import QueueError
 
@@ -259,6 +259,13 @@ class Queue(Protocol):
 
     def set_origin(self, origin: dict[str, str]) -> None:
         """Record where the events are to go, so that a later drain needs no configuration. Never a secret."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What `set_settings` recorded, {} if nothing, or if that is unreadable."""
+
+    def set_settings(self, settings: dict[str, Any]) -> None:
+        """Record how the events are to be delivered, as JSON; see `durable_tracker.settings.record`."""
 
     def oldest(self) -> Row | None:
         """Return the oldest pending row, in O(1), without claiming it; its key means nothing."""

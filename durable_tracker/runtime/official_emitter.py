@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar, cast, overload
 
 from durable_tracker.delivery.overridden import OverriddenTransport, send_plainly
+from durable_tracker.delivery.transport import qualified_name
 from durable_tracker.errors import ConfigurationError
 from durable_tracker.settings.table import ARGUMENTS
 
@@ -85,6 +86,7 @@ class OfficialEmitter:
     _opened: Any = None
     _pid: int
     _given_transport: Transport | None
+    _adapter_name: str | None
 
     batch_size = _Assignable["int | None"]()
     request_timeout = _Assignable["float | tuple[float, float] | None"]()
@@ -186,6 +188,17 @@ class OfficialEmitter:
             return plain
         return OverriddenTransport(self, self.method, getattr(self, f"http_{self.method}"), plain)
 
+    def _sender(self) -> str | None:
+        """Return the qualified name of what sends in a way of the user's own, None for HTTP by this package."""
+        given = self._given_transport
+        if given is not None:
+            name = qualified_name(type(given))
+            return getattr(given, "adapter_name", None) if name == _HTTP else name
+        if not self._is_overridden():
+            return self._adapter_name
+        method = f"http_{self.method}"
+        return qualified_name(next(base for base in (type(self), *type(self).__mro__) if method in vars(base)))
+
     def _is_open(self) -> bool:
         return self._opened is not None and self._pid == os.getpid()
 
@@ -196,4 +209,5 @@ class OfficialEmitter:
         raise NotImplementedError
 
 
+_HTTP: Final = "durable_tracker.delivery.http_transport.HttpTransport"  # which is expensive to import
 _PLAIN: Final = {name: vars(OfficialEmitter)[name] for name in ("http_post", "http_get")}

@@ -28,6 +28,7 @@ from durable_tracker.engines.sqlite.slots import (
 from durable_tracker.errors import ConfigurationError, SlotBusyError, StorageError, UnknownFormatError
 from durable_tracker.log import logger
 from durable_tracker.protocol.endpoint import Endpoint
+from durable_tracker.settings.record import sender_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -92,6 +93,7 @@ class SqliteSource:
         address: where the emitter sends.
         replaces: addresses whose backlogs it sends there as well, by the operator's word.
         settings: how a slot is opened.
+        sender: by what of the user's own the emitter sends, None for plain HTTP.
     """
 
     root: Path
@@ -99,7 +101,8 @@ class SqliteSource:
     address: Endpoint
     replaces: Sequence[Endpoint]
     settings: QueueSettings
-    _elsewhere: dict[str, tuple[str, int]] = field(default_factory=dict)
+    sender: str | None = None
+    _elsewhere: dict[str, tuple[str, str | None, int]] = field(default_factory=dict)
     _has_replaced: bool = False
     _was_told: bool = False
 
@@ -186,42 +189,53 @@ class SqliteSource:
 
     @property
     def elsewhere(self) -> dict[str, int]:
-        """How many events were found that wait for other addresses, by address."""
+        """How many events were found that wait for other addresses, or another way to send, by that."""
         counts: dict[str, int] = {}
-        for address, count in list(self._elsewhere.values()):
-            counts[address] = counts.get(address, 0) + count
+        for address, sender, count in list(self._elsewhere.values()):
+            whose = address if sender is None else f"{address} by {sender}"
+            counts[whose] = counts.get(whose, 0) + count
         return counts
 
     def warn(self) -> None:
-        """Say what waits for other addresses, and what sends it."""
+        """Say what waits for other addresses, or another way to send, and what sends it."""
+        others = {sender for _, sender, _ in list(self._elsewhere.values()) if sender is not None}
         for address, count in self.elsewhere.items():
+            is_by_other = any(address.endswith(f" by {sender}") for sender in others)
             logger.warning(
                 "emitter.events_elsewhere",
                 extra={
                     "events": count,
                     "address": address,
                     "directory": str(self.directory),
-                    "fate": f"kept, and not sent to {self.address.identity}",
-                    "remedy": "an emitter of that address or `drain` sends them there, `replaces=` here",
+                    "fate": "kept, and not sent in this way"
+                    if is_by_other
+                    else f"kept, and not sent to {self.address.identity}",
+                    "remedy": "an emitter that sends by it sends them, `drain --as-http` over plain HTTP"
+                    if is_by_other
+                    else "an emitter of that address or `drain` sends them there, `replaces=` here",
                 },
             )
 
     def _is_ours(self, queue: SqliteQueue) -> bool:
-        """Return whether the events of a queue may be sent to this address, and note it if not."""
+        """Return whether the events of a queue may be sent to this address, in this way, and note it if not."""
         origin = queue.origin
         theirs = Endpoint.on_record(origin)
         if queue.is_empty():
             self._elsewhere.pop(queue.name, None)
             return True
+        sender = sender_of(queue.settings)
+        sender = None if sender == self.sender else sender
         if theirs is None:  # nothing can be known
-            return queue.slot.directory == self.directory
-        if _is_same(self.address, theirs, origin):
+            is_for_here = queue.slot.directory == self.directory
+        else:
+            is_replaced = any(_is_same(one, theirs, origin) for one in self.replaces)
+            is_for_here = is_replaced or _is_same(self.address, theirs, origin)
+            self._has_replaced = self._has_replaced or is_replaced
+        if is_for_here and sender is None:
             return True
-        if any(_is_same(one, theirs, origin) for one in self.replaces):
-            self._has_replaced = True
-            return True
-        if queue.name not in self._elsewhere:
-            self._elsewhere[queue.name] = (theirs.identity, queue.pending())
+        if queue.name not in self._elsewhere and (theirs is not None or is_for_here):
+            address = self.address if theirs is None else theirs
+            self._elsewhere[queue.name] = (address.identity, sender if is_for_here else None, queue.pending())
             self.warn()
         return False
 

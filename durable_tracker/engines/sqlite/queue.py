@@ -10,6 +10,7 @@ removes rows changes the counts in the same transaction, by SQLite's own count o
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import logging
@@ -32,6 +33,7 @@ from durable_tracker.errors import (
     QueueFullError,
     StorageError,
 )
+from durable_tracker.log import logger
 
 if TYPE_CHECKING:
     import threading
@@ -479,12 +481,26 @@ class SqliteQueue:
     @property
     def origin(self) -> dict[str, str]:
         """What `set_origin` recorded, {} if nothing."""
+        return self._record("origin")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What `set_settings` recorded, {} if nothing."""
+        return self._record("settings")
+
+    def _record(self, name: str) -> dict[str, Any]:
+        """Return a JSON object of `meta`. What was altered on disk is as if nothing was on record."""
         self.check_pid()
-        value = self._books.meta.get("origin")
-        try:
-            return {} if value is None else dict(json.loads(value))
-        except (ValueError, TypeError):
-            return {}  # altered on disk: as if nothing was on record
+        value = self._books.meta.get(name)
+        if value is None:
+            return {}
+        found = None
+        with contextlib.suppress(ValueError, TypeError, RecursionError):
+            found = json.loads(value)
+        if isinstance(found, dict):
+            return found
+        logger.warning("queue.record_ignored", extra={"slot": self.name, "record": name, "fate": "as if it had none"})
+        return {}
 
     @_mending
     def remember(self, suspects: bytes) -> None:
@@ -502,6 +518,11 @@ class SqliteQueue:
     def set_origin(self, origin: dict[str, str]) -> None:
         """Record where the events are to go, so that a later drain needs no configuration. Never a secret."""
         self._books.set_meta("origin", origin)
+
+    @_mending
+    def set_settings(self, settings: dict[str, Any]) -> None:
+        """Record how the events are to be delivered; see `Queue.set_settings`."""
+        self._books.set_meta("settings", settings)
 
     @_mending
     def dead_letters(self, limit: int = 100, after: int = 0) -> list[DeadLetter]:

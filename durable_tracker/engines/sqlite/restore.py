@@ -28,6 +28,7 @@ _ROWS: Final = 256  # in one transaction, or a page more
 _SIZE: Final = 1 << 20
 _PLACES: Final = 256
 _PROGRESS: Final = "taking_over"
+_RECORDS: Final = ("origin", "settings")  # of the address, and of how to deliver
 
 
 class TakingOver:
@@ -50,7 +51,8 @@ class TakingOver:
         if not self.waiting or self.waiting[-1].name in self._progress():
             return
         books.read_counts()
-        counts, origin, progress = dict(books.counts), None, self._progress()
+        counts, progress = dict(books.counts), self._progress()
+        records: dict[str, bytes] = {}
         for path in self.waiting:
             source = salvage.DamagedFile(path)
             try:
@@ -62,11 +64,11 @@ class TakingOver:
                 if isinstance(value, int) and 0 <= value < KEY_MAX:
                     counts[key] = max(counts[key], value)  # they only grow
             counts["high"] = max(books.high, counts["high"], high)
-            origin = meta.get("origin") or origin
+            records |= {name: text for name in _RECORDS if isinstance(text := meta.get(name), bytes)}
             progress |= _progress_of(meta.get(_PROGRESS))
         statements = [f"UPDATE meta SET value = {value} WHERE key = '{key}'" for key, value in counts.items()]
-        if isinstance(origin, bytes):
-            statements.append(f"INSERT OR REPLACE INTO meta (key, value) VALUES ('origin', x'{origin.hex()}')")
+        for name, text in records.items():
+            statements.append(f"INSERT OR REPLACE INTO meta (key, value) VALUES ('{name}', x'{text.hex()}')")
         progress = {path.name: 0 for path in self.waiting} | progress
         books.transaction(";".join([*statements, _recorded(progress)]))
         books.reread_high()
