@@ -34,7 +34,7 @@ from durable_tracker.protocol.fields import PAYLOAD_DATA_SCHEMA as _PAYLOAD_DATA
 from durable_tracker.protocol.fields import check_query
 from durable_tracker.runtime import exit  # noqa: A004 (a module, used by its name)
 from durable_tracker.runtime.full_queue import FullQueue
-from durable_tracker.runtime.official_emitter import OfficialEmitter
+from durable_tracker.runtime.official_emitter import Assignable, OfficialEmitter
 from durable_tracker.runtime.opened import Opened
 from durable_tracker.runtime.settings import EmitterSettings
 from durable_tracker.runtime.worker import Worker
@@ -225,13 +225,27 @@ class Emitter(OfficialEmitter):
             shutdown_timeout=shutdown_timeout,
             report_retries=report_retries,
         )
-        self.name = name or self._address.name
+        self._name = name or self._address.name
         self.on_success = on_success
         self.on_failure = on_failure
         self._capacity = buffer_capacity
         self._session = session
+        self._full = FullQueue(self._name, on_full)
         self._hold = hold_of(self._address.identity) if transport is None else Hold()
         self._given_transport = transport
+        self._given: dict[str, Any] = {
+            "name": self._name,
+            "protocol": protocol,
+            "port": port,
+            "replaces": replaces,
+            "queue": queue,
+            "queue_dir": queue_dir,
+            "durability": durability,
+            "max_queue_bytes": max_queue_bytes,
+            "event_store": None,
+            "session": session,
+            "transport": transport,
+        }
         self._adapter_name: str | None = None
         if transport is None:
             # requests takes longer to import than all the rest: who only imports this package does not pay for it.
@@ -240,8 +254,6 @@ class Emitter(OfficialEmitter):
             if session is not None:
                 self._session = settings_of(session)
             self._http_transport = HttpTransport  # kept: a late `__del__`, which opens anew, can import nothing
-        if self._is_overridden():
-            self._check_override()
         self._check()  # bad headers and timeouts are errors of the constructor
         self._source = engine_of(queue, queue_dir).source(
             name,
@@ -251,7 +263,7 @@ class Emitter(OfficialEmitter):
                 durability=durability, max_queue_bytes=max_queue_bytes, byte_limit=self._settings.byte_limit
             ),
         )
-        self._full = FullQueue(self.name, on_full)
+        self._given["directory"] = getattr(self._source, "directory", None)
         self._timer: threading.Timer | None = None
         self._is_closed = False
         self._is_empty_on_close = False  # nor is it known to be while it is being closed
@@ -311,7 +323,7 @@ class Emitter(OfficialEmitter):
 
     def _check_capacity(self, queue: Queue, count: int) -> None:
         if queue.pending() + count > (self._capacity or 0):
-            raise QueueFullError(f"{self.name}: buffer_capacity={self._capacity} events are pending")
+            raise QueueFullError(f"{self._name}: buffer_capacity={self._capacity} events are pending")
 
     def _put_again(self, payloads: Sequence[bytes], error: QueueError, opened: Opened | None) -> None:
         """Store events once more, when what `error` says was dealt with: a fork, an exit, or a full queue.
@@ -393,7 +405,7 @@ class Emitter(OfficialEmitter):
         except QueueClosedError:
             return False  # closed meanwhile, by another thread
         except QueueError as exc:  # the disk fails, which the next put raises: what is queued has not left
-            logger.error("emitter.flush_failed", extra={"emitter": self.name, "error": f"{type(exc).__name__}: {exc}"})
+            logger.error("emitter.flush_failed", extra={"emitter": self._name, "error": f"{type(exc).__name__}: {exc}"})
             return False
 
     def sync_flush(self) -> bool:
@@ -425,11 +437,6 @@ class Emitter(OfficialEmitter):
         self._is_empty_on_close = self.close_at_exit(self._settings.shutdown_timeout if timeout is None else timeout)
         exit.discard(self)
         return self._is_empty_on_close
-
-    @property
-    def shutdown_timeout(self) -> float:
-        """For how many seconds the interpreter's exit may wait for a healthy collector."""
-        return self._settings.shutdown_timeout
 
     def close_at_exit(self, timeout_s: float) -> bool:
         """As `close`, but that a later put opens the queue again. Return whether the queue is empty."""
@@ -472,7 +479,7 @@ class Emitter(OfficialEmitter):
         state = opened.worker.state if opened else None
         why_stopped = opened.worker.why_stopped if opened else None
         return EmitterStats(
-            name=self.name,
+            name=self._name,
             slot=queue.path if queue else None,
             ledger=replace(queue.ledger(), parked=state.parked if state else 0) if queue else Ledger(),
             dropped=self._full.dropped,
@@ -526,13 +533,8 @@ class Emitter(OfficialEmitter):
         if timer is not None:
             timer.cancel()
 
-    @property
-    def directory(self) -> Path | None:
-        """Where the emitter's slots are, None if its engine has no files."""
-        return getattr(self._source, "directory", None)
-
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.name!r} to {self.endpoint}>"
+        return f"<{type(self).__name__} {self._name!r} to {self.endpoint}>"
 
     # ── the slot and the worker of this process ──────────────────────────────────────────────────────────────────
 
@@ -578,14 +580,14 @@ class Emitter(OfficialEmitter):
     def _reopen_at_exit(self, opened: Opened | None) -> None:
         """After the exit handler, a late `track` opens the slot again; after `close` it is an error."""
         if self._is_closed:
-            raise QueueClosedError(f"{self.name} was closed; the event was not queued")
+            raise QueueClosedError(f"{self._name} was closed; the event was not queued")
         with self._lock:
             if self._opened is opened:
                 self._opened = None
 
     def _open(self) -> Opened:
         if self._is_closed:
-            raise QueueClosedError(f"{self.name} was closed; the event was not queued")
+            raise QueueClosedError(f"{self._name} was closed; the event was not queued")
         if self._is_inherited():
             self._begin_in_child()
         with self._lock:
@@ -621,7 +623,7 @@ class Emitter(OfficialEmitter):
                 on_success=self.on_success,
                 on_failure=self.on_failure,
                 hold=self._hold,
-                about={"emitter": self.name, "collector": self._address.identity},
+                about={"emitter": self._name, "collector": self._address.identity},
             ),
             linger_s=self._settings.linger,
             gather=self._settings.gather,
@@ -669,6 +671,9 @@ class Emitter(OfficialEmitter):
 
     def _check(self) -> None:
         self._delivery_settings()
+        if self._is_overridden():
+            self._check_override()
+        self._full.on_full = self._settings.on_full
         if self._given_transport is None:
             plain = self._make_plain()
             self._adapter_name = plain.adapter_name
@@ -693,6 +698,8 @@ class AsyncEmitter(Emitter):
     Every emitter here sends in the background. This one only differs in its parameters: protocol "http" by default,
     and `thread_count`, which is the number of `senders`.
     """
+
+    thread_count = Assignable[int]("senders")
 
     def __init__(
         self,

@@ -460,3 +460,126 @@ def test_the_drain_leaves_what_was_sent_in_another_way(
         assert run("--as-http")[0] == Exit.EMPTY
         assert len(collector.eids()) == 3
         assert run()[0] == Exit.EMPTY
+
+
+# ── attributes ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+OTHER: dict[str, Any] = {
+    "batch_size": 3, "buffer_size": 4, "on_success": print, "on_failure": print, "request_timeout": 5,
+    "max_retry_delay_seconds": 1.5, "buffer_capacity": 7, "custom_retry_codes": {404: True}, "linger": 1.5,
+    "senders": 2, "on_full": "drop_newest", "max_age": 60, "headers": {"X-A": "b"}, "drain": False,
+    "shutdown_timeout": 1.5, "report_retries": True, "thread_count": 3,
+}  # fmt: skip
+"""A value for each attribute that may be assigned to."""
+
+FIXED = {
+    "byte_limit", "directory", "durability", "endpoint", "event_store", "max_queue_bytes", "method", "name", "port",
+    "protocol", "queue", "queue_dir", "replaces", "session", "transport",
+}  # fmt: skip
+"""Attributes that are read-only."""
+
+
+def attributes(emitter: Emitter) -> set[str]:
+    """Return the names of all that is no method, and of each argument."""
+    values = {name for name in dir(emitter) if not name.startswith("_") and not callable(getattr(emitter, name))}
+    return values | set(ARGUMENTS) | {"endpoint"}
+
+
+@pytest.mark.parametrize("kind", [Emitter, AsyncEmitter])
+def test_each_attribute_takes_effect_or_is_read_only(kind: type[Emitter], engine: dict[str, Any]) -> None:
+    """And none is both: what was assigned is read again, and is a setting; an error names the attribute."""
+    with kind(NOBODY, name="shop", **engine) as emitter:
+        names = attributes(emitter)
+        assert names == FIXED | OTHER.keys() - ({"thread_count"} if kind is Emitter else set())
+        for name in sorted(names):
+            if name in FIXED:
+                before = getattr(emitter, name)
+                with pytest.raises(ConfigurationError, match=f"^{name}: "):
+                    setattr(emitter, name, "other")
+                assert getattr(emitter, name) == before
+                continue
+            setattr(emitter, name, OTHER[name])
+            assert getattr(emitter, name) == OTHER[name]
+            if name not in ("on_success", "on_failure"):
+                field = {"buffer_size": "batch_size", "thread_count": "senders"}.get(name, name)
+                assert getattr(emitter._settings, field) == OTHER[name]
+
+
+def test_each_assignment_is_checked_and_refused_once_it_is_in_use(engine: dict[str, Any]) -> None:
+    """By the name that was written; the number of pending events may be bounded at any time."""
+    with AsyncEmitter(NOBODY, name="shop", **engine) as emitter:
+        for name in OTHER:
+            before = getattr(emitter, name)
+            with pytest.raises(ConfigurationError, match=f"^{name}: "):
+                setattr(emitter, name, object())
+            assert getattr(emitter, name) == before
+        emitter.put(event(1))
+        for name, value in OTHER.items():
+            if name != "buffer_capacity":
+                with pytest.raises(ConfigurationError, match=f"^{name}: is in use"):
+                    setattr(emitter, name, value)
+        emitter.buffer_capacity = 5
+    for name, value in OTHER.items():
+        with pytest.raises(ConfigurationError, match=f"^{name}: the emitter is closed"):
+            setattr(emitter, name, value)
+
+
+def test_what_is_assigned_takes_effect(engine: dict[str, Any]) -> None:
+    """What a full queue does, how long events wait, what is sent with them, who sends, and what is on record."""
+    with Collector() as collector, Emitter(collector.url, name="shop", linger=60, **engine) as emitter:
+        emitter.headers = {"X-Key": "of the test"}
+        emitter.linger = 0
+        emitter.max_age = 3600
+        emitter.buffer_capacity = 1
+        emitter.on_full = "drop_newest"
+        emitter.put_many([event(1), event(2)])
+        assert collector.wait(distinct=1)
+        assert emitter.flush(10)
+        assert emitter.stats().dropped == 1
+        assert emitter._open().queue.settings["max_age"] == 3600
+        with pytest.raises(TypeError):
+            emitter.headers["X-Other"] = "too late"
+    with Emitter(NOBODY, name="shop", **engine) as later:
+        later.drain = False
+        later.put(event(3))
+        assert not later._open().worker.has_started
+
+
+def test_what_contradicts_another_setting_is_refused(engine: dict[str, Any]) -> None:
+    """As in the constructor; nothing has changed then."""
+    with Emitter(NOBODY, name="shop", drain=False, **engine) as emitter:
+        with pytest.raises(ConfigurationError, match="on_full: 'block' with drain=False"):
+            emitter.on_full = "block"
+        assert emitter.on_full == "raise"
+    with Overriding(NOBODY, name="shop", **engine) as overriding:
+        with pytest.raises(ConfigurationError, match=r"senders .or thread_count.: http_post is overridden"):
+            overriding.senders = 2
+        assert overriding.senders == 1
+
+
+class Older(Overriding):
+    """A subclass that knows nothing of our arguments, and has attributes of its own."""
+
+    def __init__(self, *args: Any, **told: Any) -> None:
+        self.session = self.queue = ["mine"]
+        super().__init__(*args, **told)
+        self.name = "mine"
+
+
+def test_a_subclass_has_its_own_attributes(engine: dict[str, Any]) -> None:
+    """Of names that the official emitter does not have; no setting of ours is among them."""
+    told = {("queue_dir" if "queue_dir" in engine else "queue"): next(iter(engine.values()))}
+    with Older(NOBODY, name="shop", drain=False, **told) as emitter:
+        assert (emitter.session, emitter.queue, emitter.name) == (["mine"], ["mine"], "mine")
+        emitter.put(event(1))
+        assert emitter.stats().name == "shop"
+        with pytest.raises(ConfigurationError, match=r"^queue_dir: is an argument of the constructor"):
+            emitter.queue_dir = "elsewhere"
+
+    class Early(Emitter):
+        def __init__(self, *args: Any, **settings: Any) -> None:
+            self.linger = 0.0
+            super().__init__(*args, **settings)
+
+    with pytest.raises(ConfigurationError, match=r"^linger: give it to the constructor"):
+        Early(NOBODY, **engine)

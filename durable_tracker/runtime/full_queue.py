@@ -23,12 +23,13 @@ class FullQueue:
         on_full: see `Emitter`.
 
     Attributes:
+        on_full: may be set.
         dropped: events that `on_full="drop_newest"` threw away in this process.
     """
 
     def __init__(self, name: str, on_full: OnFull) -> None:
         self._name = name
-        self._on_full = on_full
+        self.on_full: OnFull = on_full
         self.dropped = 0
         self.begin()
 
@@ -40,7 +41,7 @@ class FullQueue:
     @property
     def raises(self) -> bool:
         """Whether a full queue is the caller's to deal with."""
-        return self._on_full == "raise"
+        return self.on_full == "raise"
 
     def makes_room(self, queue: Evicting | None, size: int, error: QueueFullError, *, is_over: bool) -> bool:
         """Do as `on_full` says for an event of `size` bytes that found no room.
@@ -58,12 +59,12 @@ class FullQueue:
             QueueFullError: `error`.
             QueueClosedError: the emitter was closed while this waited.
         """
-        if self._on_full == "drop_newest":
+        if self.on_full == "drop_newest":
             self._count_dropped()
             return False
-        if self._on_full == "raise" or (queue and not queue.could_hold(size)):
+        if self.on_full == "raise" or (queue and not queue.could_hold(size)):
             raise error  # or no room would ever be enough
-        if self._on_full == "drop_oldest":
+        if self.on_full == "drop_oldest":
             if not _evicts(queue, size):
                 raise error
         elif queue and queue.is_held_by_this_thread():

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar, cast, overload
 
 from durable_tracker.delivery.overridden import OverriddenTransport, send_plainly
 from durable_tracker.delivery.transport import qualified_name
 from durable_tracker.errors import ConfigurationError
-from durable_tracker.settings.table import ARGUMENTS
+from durable_tracker.settings.table import ARGUMENTS, Durability, OnFull
 
 if TYPE_CHECKING:
     from durable_tracker.delivery.transport import Transport
@@ -30,11 +32,23 @@ _UNUSED: Final = {
 """Methods of the official emitter that nothing here calls, and what stands in their place."""
 
 
-class _Assignable(Generic[T]):
-    """A setting that can be assigned to until the emitter opens its queue in this process, and is checked then."""
+_OF_SUBCLASSES: Final = frozenset({"name", "port", "protocol", "queue", "session", "transport"})
+"""Arguments that no attribute of the official emitter is named after: a subclass may have attributes of these names."""
+
+
+class Assignable(Generic[T]):
+    """A setting that can be assigned to until the emitter opens its queue in this process, and is checked then.
+
+    Args:
+        setting: the setting's name, if it is not the attribute's.
+    """
+
+    def __init__(self, setting: str = "") -> None:
+        self._setting = setting
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
+        self._setting = self._setting or name
 
     @overload
     def __get__(self, emitter: None, owner: type) -> Self: ...
@@ -46,19 +60,26 @@ class _Assignable(Generic[T]):
         return self if emitter is None else cast("T", self._read(emitter))
 
     def __set__(self, emitter: OfficialEmitter, value: T) -> None:
+        if emitter._is_closed:  # noqa: SLF001
+            raise ConfigurationError(f"{self._name}: the emitter is closed; make another one")
         if emitter._is_open():  # noqa: SLF001
             raise ConfigurationError(f"{self._name}: is in use; assign before the first event, or give it at the start")
         self._write(emitter, value)
 
     def _read(self, emitter: OfficialEmitter) -> Any:
         settings = emitter._settings  # noqa: SLF001
-        return settings.gather if self._name == "batch_size" else getattr(settings, self._name)
+        value = settings.gather if self._setting == "batch_size" else getattr(settings, self._setting)
+        # A change of the dict itself would have no effect once it is in use.
+        return MappingProxyType(value) if isinstance(value, dict) else value
 
     def _write(self, emitter: OfficialEmitter, value: Any) -> None:
+        ARGUMENTS[self._setting].value(value, self._name)
         before = vars(emitter).get("_settings")
-        if before is None:
+        if before is None and ARGUMENTS[self._setting].is_official:
             return  # by a subclass, before the constructor, which sets it again
-        emitter._settings = replace(before, **{self._name: value})  # noqa: SLF001
+        if before is None:
+            raise ConfigurationError(f"{self._name}: give it to the constructor of Emitter, or assign it after that")
+        emitter._settings = replace(before, **{self._setting: value})  # noqa: SLF001
         try:
             emitter._check()  # noqa: SLF001
         except ConfigurationError:
@@ -66,7 +87,7 @@ class _Assignable(Generic[T]):
             raise
 
 
-class _Callback(_Assignable[T]):
+class _Callback(Assignable[T]):
     """The same for a function."""
 
     def _read(self, emitter: OfficialEmitter) -> Any:
@@ -77,6 +98,41 @@ class _Callback(_Assignable[T]):
         emitter.__dict__[self._name] = value
 
 
+class _Fixed(Generic[T]):
+    """An attribute that cannot be assigned to, which is a ConfigurationError that says what to do.
+
+    A subclass written for the official tracker may have an attribute of the same name (see `_OF_SUBCLASSES`): that is
+    its own then.
+
+    Args:
+        remedy: what to do.
+    """
+
+    def __init__(self, remedy: str = "is an argument of the constructor") -> None:
+        self._remedy = remedy
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    @overload
+    def __get__(self, emitter: None, owner: type) -> Self: ...
+
+    @overload
+    def __get__(self, emitter: OfficialEmitter, owner: type) -> T: ...
+
+    def __get__(self, emitter: OfficialEmitter | None, owner: type) -> Self | T:
+        if emitter is None:
+            return self
+        own = vars(emitter)
+        return cast("T", own[self._name] if self._name in own else emitter._given[self._name])  # noqa: SLF001
+
+    def __set__(self, emitter: OfficialEmitter, value: T) -> None:
+        is_ours = type(emitter).__module__.startswith(f"{__package__.partition('.')[0]}.")
+        if is_ours or self._name not in _OF_SUBCLASSES:
+            raise ConfigurationError(f"{self._name}: {self._remedy}, and cannot be assigned")
+        vars(emitter)[self._name] = value
+
+
 class OfficialEmitter:
     """What the official emitter's subclasses override, call by `super()`, and assign to. Base of `Emitter`."""
 
@@ -84,16 +140,41 @@ class OfficialEmitter:
     _settings: EmitterSettings
     _capacity: int | None
     _opened: Any = None
+    _is_closed = False
     _pid: int
+    _given: Mapping[str, Any]
     _given_transport: Transport | None
     _adapter_name: str | None
 
-    batch_size = _Assignable["int | None"]()
-    request_timeout = _Assignable["float | tuple[float, float] | None"]()
-    max_retry_delay_seconds = _Assignable[float]()
-    custom_retry_codes = _Assignable[Mapping[int, bool]]()
+    batch_size = Assignable["int | None"]()
+    buffer_size = Assignable["int | None"]("batch_size")
+    request_timeout = Assignable["float | tuple[float, float] | None"]()
+    max_retry_delay_seconds = Assignable[float]()
+    custom_retry_codes = Assignable[Mapping[int, bool]]()
+    linger = Assignable[float]()
+    senders = Assignable[int]()
+    on_full = Assignable[OnFull]()
+    max_age = Assignable["float | None"]()
+    headers = Assignable[Mapping[str, str]]()
+    drain = Assignable[bool]()
+    shutdown_timeout = Assignable[float]()
+    report_retries = Assignable[bool]()
     on_success = _Callback[Callable[[list[dict[str, Any]]], object] | None]()
     on_failure = _Callback[Callable[[int, list[dict[str, Any]]], object] | None]()
+
+    name = _Fixed[str]("is the queue's, an argument of the constructor")
+    protocol = _Fixed[str]("belongs to the address; make another Emitter")
+    port = _Fixed["int | None"]("belongs to the address; make another Emitter")
+    replaces = _Fixed[str | Sequence[str]]()
+    queue = _Fixed[Any]()
+    queue_dir = _Fixed[Any]()
+    durability = _Fixed[Durability]()
+    max_queue_bytes = _Fixed[int]()
+    event_store = _Fixed[None]("has no use: events are stored on disk; see queue_dir")
+    session = _Fixed[Any]()
+    transport = _Fixed["Transport | None"]()
+    directory = _Fixed[Path | None]("follows from queue_dir and name")
+    """Where the emitter's slots are, None if its engine has no files."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Warn if the subclass overrides a method of the official emitter that nothing here calls."""
@@ -132,11 +213,13 @@ class OfficialEmitter:
 
     @property
     def buffer_capacity(self) -> int | None:
-        """Pending events at most, None for no bound but `max_queue_bytes`. May be assigned to at any time."""
+        """Pending events at most, None for no bound but `max_queue_bytes`. May be assigned to until it is closed."""
         return self._settings.buffer_capacity
 
     @buffer_capacity.setter
     def buffer_capacity(self, value: int | None) -> None:
+        if self._is_closed:
+            raise ConfigurationError("buffer_capacity: the emitter is closed; make another one")
         if "_settings" in vars(self):  # else by a subclass, before the constructor, which sets it again
             self._settings = replace(self._settings, buffer_capacity=value)
             self._capacity = value
