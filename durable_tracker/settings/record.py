@@ -28,7 +28,7 @@ def to_record(settings: object, sender: str | None) -> dict[str, Any]:
         sender: the qualified name of what sends in a way of the user's own, None for plain HTTP.
     """
     record = {one.name: getattr(settings, one.name) for one in BACKLOG}
-    record[_CODES] = {str(status): retry for status, retry in record[_CODES].items()}
+    record[_CODES] = {str(int(status)): retry for status, retry in record[_CODES].items()}
     return record if sender is None else {**record, SENDER: sender}
 
 

@@ -8,6 +8,7 @@ they were not meant for, perhaps with its credentials or in clear text. An empty
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -191,30 +192,26 @@ class SqliteSource:
     def elsewhere(self) -> dict[str, int]:
         """How many events were found that wait for other addresses, or another way to send, by that."""
         counts: dict[str, int] = {}
+        for (address, sender), count in self._counted().items():
+            counts[address if sender is None else f"{address} by {sender}"] = count
+        return counts
+
+    def _counted(self) -> Counter[tuple[str, str | None]]:
+        counts = Counter[tuple[str, str | None]]()
         for address, sender, count in list(self._elsewhere.values()):
-            whose = address if sender is None else f"{address} by {sender}"
-            counts[whose] = counts.get(whose, 0) + count
+            counts[address, sender] += count
         return counts
 
     def warn(self) -> None:
         """Say what waits for other addresses, or another way to send, and what sends it."""
-        others = {sender for _, sender, _ in list(self._elsewhere.values()) if sender is not None}
-        for address, count in self.elsewhere.items():
-            is_by_other = any(address.endswith(f" by {sender}") for sender in others)
-            logger.warning(
-                "emitter.events_elsewhere",
-                extra={
-                    "events": count,
-                    "address": address,
-                    "directory": str(self.directory),
-                    "fate": "kept, and not sent in this way"
-                    if is_by_other
-                    else f"kept, and not sent to {self.address.identity}",
-                    "remedy": "an emitter that sends by it sends them, `drain --as-http` over plain HTTP"
-                    if is_by_other
-                    else "an emitter of that address or `drain` sends them there, `replaces=` here",
-                },
-            )
+        for (address, sender), count in self._counted().items():
+            fate = f"kept, and not sent to {self.address.identity}"
+            remedy = "an emitter of that address or `drain` sends them there, `replaces=` here"
+            if sender is not None:
+                fate = "kept, and not sent in another way"
+                remedy = "an emitter that sends by it sends them, `drain --as-http` over plain HTTP"
+            extra = {"events": count, "address": address, "sender": sender, "directory": str(self.directory)}
+            logger.warning("emitter.events_elsewhere", extra={**extra, "fate": fate, "remedy": remedy})
 
     def _is_ours(self, queue: SqliteQueue) -> bool:
         """Return whether the events of a queue may be sent to this address, in this way, and note it if not."""
