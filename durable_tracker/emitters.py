@@ -114,8 +114,8 @@ class Emitter(OfficialEmitter):
         protocol: "https" or "http".
         port: the collector's port. None: the protocol's.
         method: "post" or "get". A GET carries one event.
-        batch_size: as many waiting events are sent without lingering; if given, also the most events in one request.
-            None: 10 (1 for GET), and then up to 500 in one request.
+        batch_size: events in one request at most; as many that wait are sent without lingering. None: up to 500 in one
+            request (1 for GET), and 10 without lingering.
         on_success: called with the list of events (dicts) that were delivered, after they left the queue.
         on_failure: called with the number of events delivered since the last such call and the list of events that
             will not be tried again. It is not called for events that stay queued, but with `report_retries`.

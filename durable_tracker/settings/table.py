@@ -104,7 +104,7 @@ _ALL: Final = (
         name="batch_size",
         type="int | None",
         check=checks.optional(checks.count),
-        help="as many waiting events are sent without lingering; if given, also the most events in one request",
+        help="events in one request at most; as many that wait are sent without lingering",
         stands_for=REQUEST_COUNT_MAX,
         is_official=True,
     ),
