@@ -308,7 +308,7 @@ class Tracker(TrackMethods):
         shared = self._shared_fields(event.event_subject)
         if type(event).build_payload is Event.build_payload:
             pairs, encoded = event.pairs, _NOTHING
-            content = event.describe()
+            content = event.content(self.json_encoder)
             if content is not None or event.context or event.true_timestamp is not None:
                 encoded = encoded_fields(
                     content, event.context, event.true_timestamp, self.encode_base64, self.json_encoder

@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from durable_tracker.errors import InvalidEventError
 from durable_tracker.events.event import Event, Field
+from durable_tracker.protocol.encoder import encoded_values
 from durable_tracker.protocol.fields import shown, uuid_value
 from durable_tracker.self_describing_json import SelfDescribingJson
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from durable_tracker.protocol.encoder import JsonEncoder
     from durable_tracker.subject import Subject
 
 
@@ -66,14 +68,19 @@ class ScreenView(Event):
         self.transition_type = transition_type
 
     def describe(self) -> SelfDescribingJson:
-        """Return the content.
+        """Return the content; it is checked when the event is tracked."""
+        return SelfDescribingJson(_MOBILE_SCREEN_VIEW_SCHEMA, self.screen_view_properties)
+
+    def content(self, json_encoder: JsonEncoder | None) -> SelfDescribingJson:
+        """Return the content as it will stand in the JSON.
 
         Raises:
             InvalidEventError: a property is not what the schema wants.
         """
-        for field, value in self.screen_view_properties.items():
+        properties = encoded_values(self.screen_view_properties, json_encoder)
+        for field, value in properties.items():
             if field in ("id", "previousId"):
                 uuid_value(field, value)
             elif not isinstance(value, str):
                 raise InvalidEventError(field, f"must be text, but is {shown(value)}")
-        return SelfDescribingJson(_MOBILE_SCREEN_VIEW_SCHEMA, self.screen_view_properties)
+        return SelfDescribingJson(_MOBILE_SCREEN_VIEW_SCHEMA, properties)

@@ -214,11 +214,24 @@ def json_text(value: Any, field: str, json_encoder: JsonEncoder | None, levels: 
     return encode_plain(_plain(value, levels, field, json_encoder))
 
 
-def _schema_and_data(entity: object, field: str) -> tuple[str, Any]:
+def encoded_values(values: dict[str, Any], json_encoder: JsonEncoder | None) -> dict[str, Any]:
+    """Return values by their names, each as it will stand in the JSON, if there is an encoder that may change it.
+
+    Raises:
+        InvalidEventError: as `json_text`.
+    """
+    if json_encoder is None:
+        return values
+    return {name: _plain(value, NESTING_MAX, name, json_encoder) for name, value in values.items()}
+
+
+def _schema_and_data(entity: object, field: str, json_encoder: JsonEncoder | None) -> tuple[str, Any]:
     if type(entity) is SelfDescribingJson:
         return entity.schema, entity.data
     to_json = getattr(entity, "to_json", None)
     pair = to_json() if callable(to_json) else None
+    if json_encoder is not None and callable(to_json):
+        pair = _plain(pair, NESTING_MAX, field, json_encoder)
     if not isinstance(pair, dict) or pair.keys() != {"schema", "data"}:
         raise InvalidEventError(field, f"must be a SelfDescribingJson, but is of type {type(entity).__name__}")
     return check_schema(pair["schema"], field), pair["data"]
@@ -230,7 +243,7 @@ def event_text(event_json: object, json_encoder: JsonEncoder | None) -> str:
     Raises:
         InvalidEventError: as `json_text`, or it is no SelfDescribingJson.
     """
-    schema, data = _schema_and_data(event_json, "event_json")
+    schema, data = _schema_and_data(event_json, "event_json", json_encoder)
     text = json_text(data, "data", json_encoder, NESTING_MAX - _ENVELOPE_LEVELS["ue"])
     return f'{{"schema": "{UNSTRUCT_EVENT_SCHEMA}", "data": {{"schema": "{schema}", "data": {text}}}}}'
 
@@ -248,7 +261,7 @@ def contexts_text(context: Iterable[object], json_encoder: JsonEncoder | None) -
     entities = []
     for index, entity in enumerate(context):
         field = f"context[{index}]"
-        schema, data = _schema_and_data(entity, field)
+        schema, data = _schema_and_data(entity, field, json_encoder)
         entities.append(f'{{"schema": "{schema}", "data": {json_text(data, field, json_encoder, levels)}}}')
     return f'{{"schema": "{CONTEXTS_SCHEMA}", "data": [{", ".join(entities)}]}}'
 

@@ -8,11 +8,14 @@ link_click 1-0-1, remove_from_cart 1-0-0, screen_view 1-0-0, site_search 1-0-0, 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final
 
 from durable_tracker.errors import InvalidEventError
 from durable_tracker.protocol.fields import INT32_MAX, integer_value, one_of, require_text, shown
+
+Rule = Callable[[str, object], Any]
+"""Called with the name of a property and its value; returns what is sent, None to leave it out."""
 
 FORM_NODE_NAMES = frozenset({"INPUT", "TEXTAREA", "SELECT"})
 FORM_TYPES = frozenset(
@@ -72,6 +75,20 @@ def optional_texts(field: str, values: object, size_max: int | None = None) -> l
     return list(values)
 
 
+def required_texts(field: str, values: object) -> list[str]:
+    """Return a list of at least one text."""
+    texts = optional_texts(field, values)
+    if not texts:
+        raise InvalidEventError(field, "must be a list of at least one search term")
+    return texts
+
+
+def required_text(field: str, value: object, size_max: int | None = None) -> str | None:
+    """Return text that is not empty, of at most `size_max` characters."""
+    require_text(field, value)
+    return optional_text(field, value, size_max)
+
+
 def optional_list(field: str, values: object) -> Sequence[Any]:
     """Return a list or a tuple as it is, an empty one for None."""
     if values is not None and not isinstance(values, (list, tuple)):
@@ -103,6 +120,11 @@ def form_type(field: str, value: object) -> str | None:
     return one_of(field, value.lower() if isinstance(value, str) else value, FORM_TYPES)
 
 
+def form_elements(field: str, elements: object) -> list[dict[str, Any]] | None:
+    """Return the elements of a submitted form as new dicts, or None if there are none."""
+    return [form_element(f"{field}[{i}]", one) for i, one in enumerate(optional_list(field, elements))] or None
+
+
 def form_element(place: str, element: object) -> dict[str, Any]:
     """Return one element of a submitted form as a new dict."""
     if not isinstance(element, Mapping):
@@ -123,38 +145,107 @@ def form_element(place: str, element: object) -> dict[str, Any]:
     return {key: value for key, value in checked.items() if key != "type" or value is not None}
 
 
-def cart_data(
-    sku: str,
-    quantity: float,
-    name: str | None,
-    category: str | None,
-    unit_price: float | None,
-    currency: str | None,
-) -> dict[str, Any]:
-    """Return the data of something that was put into a cart, or taken out."""
-    require_text("sku", sku)
-    if quantity is None:
-        raise InvalidEventError("quantity", "must be a finite number, but is None")
-    return {
-        "sku": sku,
-        "quantity": optional_number("quantity", quantity),
-        "name": optional_text("name", name),
-        "category": optional_text("category", category),
-        "unitPrice": optional_number("unitPrice", unit_price),
-        "currency": optional_text("currency", currency),
-    }
+def required_number(field: str, value: object) -> object:
+    """Return a finite number."""
+    if value is None:
+        raise InvalidEventError(field, "must be a finite number, but is None")
+    return optional_number(field, value)
 
 
-def filters_data(filters: object) -> dict[str, str | bool] | None:
+def filters_data(field: str, filters: object) -> dict[str, str | bool] | None:
     """Return the filters of a search as a new dict, or None."""
     if filters is None:
         return None
     if not isinstance(filters, Mapping):
-        raise InvalidEventError("filters", f"must be a dict, but is {shown(filters)}")
+        raise InvalidEventError(field, f"must be a dict, but is {shown(filters)}")
     for name, choice in filters.items():
         if not isinstance(choice, (str, bool)):
-            raise InvalidEventError(f"filters.{name}", f"must be text or a boolean, but is {shown(choice)}")
+            raise InvalidEventError(f"{field}.{name}", f"must be text or a boolean, but is {shown(choice)}")
     return dict(filters)
+
+
+def _named(field: str, value: object) -> str:
+    if value is None:
+        raise InvalidEventError(field, "must be text; the schema change_form requires it")
+    return str(optional_text(field, value, NAME_SIZE_MAX))
+
+
+def _at_most(check: Callable[[str, object, int | None], Any], size_max: int) -> Rule:
+    return lambda field, value: check(field, value, size_max)
+
+
+class Rules:
+    """The properties that a schema has, each with the function that checks it and returns what is sent.
+
+    Args:
+        properties: the functions, by the names of the properties, in the order in which they are sent.
+        nullable: a property that is sent though it is None; the others are left out.
+        one_required: refused if nothing is left, in these words.
+    """
+
+    def __init__(self, properties: Mapping[str, Rule], nullable: str = "", one_required: str = "") -> None:
+        self.properties = properties
+        self.nullable = nullable
+        self.one_required = one_required
+
+    def apply(self, given: Mapping[str, object]) -> dict[str, Any]:
+        """Return the data that the schema describes."""
+        data = {name: rule(name, given[name]) for name, rule in self.properties.items()}
+        data = {name: value for name, value in data.items() if value is not None or name == self.nullable}
+        if self.one_required and not data:
+            raise InvalidEventError(next(iter(self.properties)), self.one_required)
+        return data
+
+
+LINK_CLICK: Final = Rules(
+    {
+        "targetUrl": required_text,
+        "elementId": optional_text,
+        "elementClasses": optional_texts,
+        "elementTarget": optional_text,
+        "elementContent": optional_text,
+    }
+)
+CART: Final = Rules(
+    {
+        "sku": required_text,
+        "quantity": required_number,
+        "name": optional_text,
+        "category": optional_text,
+        "unitPrice": optional_number,
+        "currency": optional_text,
+    }
+)
+FORM_CHANGE: Final = Rules(
+    {
+        "formId": _at_most(required_text, NAME_SIZE_MAX),
+        "elementId": _named,
+        "nodeName": lambda field, value: one_of(field, value, FORM_NODE_NAMES),
+        "value": _at_most(optional_text, VALUE_SIZE_MAX),
+        "type": form_type,
+        "elementClasses": _at_most(optional_texts, NAME_SIZE_MAX),
+    },
+    nullable="value",
+)
+FORM_SUBMIT: Final = Rules(
+    {
+        "formId": _at_most(required_text, NAME_SIZE_MAX),
+        "formClasses": _at_most(optional_texts, NAME_SIZE_MAX),
+        "elements": form_elements,
+    }
+)
+SITE_SEARCH: Final = Rules(
+    {
+        "terms": required_texts,
+        "filters": filters_data,
+        "totalResults": optional_count,
+        "pageResults": optional_count,
+    }
+)
+SCREEN_VIEW: Final = Rules(
+    {"name": optional_text, "id": optional_text},
+    one_required="must be given, or id_: the schema screen_view requires one of them",
+)
 
 
 def item_fields(place: str, order_id: str, currency: str | None, item: object) -> dict[str, Any]:

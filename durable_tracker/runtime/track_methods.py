@@ -6,22 +6,18 @@ from typing import TYPE_CHECKING, Any
 
 from durable_tracker.errors import InvalidEventError
 from durable_tracker.events import Event, PagePing, PageView, ScreenView, SelfDescribing, StructuredEvent
-from durable_tracker.protocol.encoder import context_list
-from durable_tracker.protocol.fields import one_of, require_text
+from durable_tracker.protocol.encoder import context_list, encoded_values
+from durable_tracker.protocol.fields import require_text
 from durable_tracker.protocol.schema_rules import (
-    FORM_NODE_NAMES,
-    NAME_SIZE_MAX,
-    VALUE_SIZE_MAX,
-    cart_data,
-    filters_data,
-    form_element,
-    form_type,
+    CART,
+    FORM_CHANGE,
+    FORM_SUBMIT,
+    LINK_CLICK,
+    SCREEN_VIEW,
+    SITE_SEARCH,
+    Rules,
     item_fields,
     iterable_or_none,
-    optional_count,
-    optional_list,
-    optional_text,
-    optional_texts,
 )
 from durable_tracker.self_describing_json import SelfDescribingJson
 
@@ -29,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Self
 
+    from durable_tracker.protocol.encoder import JsonEncoder
     from durable_tracker.subject import Subject
 
 _SCHEMA = "iglu:com.snowplowanalytics.snowplow/{}/jsonschema/{}"
@@ -43,7 +40,11 @@ class TrackMethods:
     All raise `InvalidEventError` if an argument breaks a rule of the protocol or of the event's schema, which is
     public on Iglu Central and named at each method; then nothing was queued. All raise `QueueError` if an emitter did
     not take the event.
+
+    What goes into the JSON of an event is checked after `json_encoder` gave it a form.
     """
+
+    json_encoder: JsonEncoder | None
 
     def track(self, event: Event) -> str:
         """Give an event to every emitter, and return its id."""
@@ -137,15 +138,14 @@ class TrackMethods:
         event_subject: Subject | None = None,
     ) -> Self:
         """Track a click on a link (link_click 1-0-1)."""
-        require_text("targetUrl", target_url)
-        data = {
+        given = {
             "targetUrl": target_url,
-            "elementId": optional_text("elementId", element_id),
-            "elementClasses": optional_texts("elementClasses", element_classes),
-            "elementTarget": optional_text("elementTarget", element_target),
-            "elementContent": optional_text("elementContent", element_content),
+            "elementId": element_id,
+            "elementClasses": element_classes,
+            "elementTarget": element_target,
+            "elementContent": element_content,
         }
-        return self._track_described("link_click", "1-0-1", data, context, tstamp, event_subject)
+        return self._track_described("link_click", "1-0-1", LINK_CLICK, given, context, tstamp, event_subject)
 
     def track_add_to_cart(
         self,
@@ -160,8 +160,15 @@ class TrackMethods:
         event_subject: Subject | None = None,
     ) -> Self:
         """Track that something was put into a cart (add_to_cart 1-0-0)."""
-        data = cart_data(sku, quantity, name, category, unit_price, currency)
-        return self._track_described("add_to_cart", "1-0-0", data, context, tstamp, event_subject)
+        given = {
+            "sku": sku,
+            "quantity": quantity,
+            "name": name,
+            "category": category,
+            "unitPrice": unit_price,
+            "currency": currency,
+        }
+        return self._track_described("add_to_cart", "1-0-0", CART, given, context, tstamp, event_subject)
 
     def track_remove_from_cart(
         self,
@@ -176,8 +183,15 @@ class TrackMethods:
         event_subject: Subject | None = None,
     ) -> Self:
         """Track that something was taken out of a cart (remove_from_cart 1-0-0)."""
-        data = cart_data(sku, quantity, name, category, unit_price, currency)
-        return self._track_described("remove_from_cart", "1-0-0", data, context, tstamp, event_subject)
+        given = {
+            "sku": sku,
+            "quantity": quantity,
+            "name": name,
+            "category": category,
+            "unitPrice": unit_price,
+            "currency": currency,
+        }
+        return self._track_described("remove_from_cart", "1-0-0", CART, given, context, tstamp, event_subject)
 
     def track_form_change(
         self,
@@ -204,18 +218,15 @@ class TrackMethods:
             tstamp: when it truly happened, in milliseconds since 1970 UTC.
             event_subject: laid over the tracker's subject.
         """
-        require_text("formId", form_id)
-        if element_id is None:
-            raise InvalidEventError("elementId", "must be text; the schema change_form requires it")
-        data = {
-            "formId": optional_text("formId", form_id, NAME_SIZE_MAX),
-            "elementId": optional_text("elementId", element_id, NAME_SIZE_MAX),
-            "nodeName": one_of("nodeName", node_name, FORM_NODE_NAMES),
-            "value": optional_text("value", value, VALUE_SIZE_MAX),
-            "type": form_type("type", type_),
-            "elementClasses": optional_texts("elementClasses", element_classes, NAME_SIZE_MAX),
+        given = {
+            "formId": form_id,
+            "elementId": element_id,
+            "nodeName": node_name,
+            "value": value,
+            "type": type_,
+            "elementClasses": element_classes,
         }
-        return self._track_described("change_form", "1-0-0", data, context, tstamp, event_subject, nullable="value")
+        return self._track_described("change_form", "1-0-0", FORM_CHANGE, given, context, tstamp, event_subject)
 
     def track_form_submit(
         self,
@@ -236,16 +247,8 @@ class TrackMethods:
             tstamp: when it truly happened, in milliseconds since 1970 UTC.
             event_subject: laid over the tracker's subject.
         """
-        require_text("formId", form_id)
-        data = {
-            "formId": optional_text("formId", form_id, NAME_SIZE_MAX),
-            "formClasses": optional_texts("formClasses", form_classes, NAME_SIZE_MAX),
-            "elements": [
-                form_element(f"elements[{i}]", one) for i, one in enumerate(optional_list("elements", elements))
-            ]
-            or None,
-        }
-        return self._track_described("submit_form", "1-0-0", data, context, tstamp, event_subject)
+        given = {"formId": form_id, "formClasses": form_classes, "elements": elements}
+        return self._track_described("submit_form", "1-0-0", FORM_SUBMIT, given, context, tstamp, event_subject)
 
     def track_site_search(
         self,
@@ -258,15 +261,8 @@ class TrackMethods:
         event_subject: Subject | None = None,
     ) -> Self:
         """Track a search on a site, for at least one term (site_search 1-0-0)."""
-        if not optional_texts("terms", terms):
-            raise InvalidEventError("terms", "must be a list of at least one search term")
-        data = {
-            "terms": list(terms),
-            "filters": filters_data(filters),
-            "totalResults": optional_count("totalResults", total_results),
-            "pageResults": optional_count("pageResults", page_results),
-        }
-        return self._track_described("site_search", "1-0-0", data, context, tstamp, event_subject)
+        given = {"terms": terms, "filters": filters, "totalResults": total_results, "pageResults": page_results}
+        return self._track_described("site_search", "1-0-0", SITE_SEARCH, given, context, tstamp, event_subject)
 
     def track_screen_view(
         self,
@@ -277,10 +273,8 @@ class TrackMethods:
         event_subject: Subject | None = None,
     ) -> Self:
         """Track the view of a screen by a name, an id, or both (snowplow/screen_view 1-0-0)."""
-        if name is None and id_ is None:
-            raise InvalidEventError("name", "must be given, or id_: the schema screen_view requires one of them")
-        data = {"name": optional_text("name", name), "id": optional_text("id", id_)}
-        return self._track_described("screen_view", "1-0-0", data, context, tstamp, event_subject)
+        given = {"name": name, "id": id_}
+        return self._track_described("screen_view", "1-0-0", SCREEN_VIEW, given, context, tstamp, event_subject)
 
     def track_mobile_screen_view(
         self,
@@ -381,12 +375,12 @@ class TrackMethods:
         self,
         name: str,
         version: str,
-        properties: dict[str, Any],
+        rules: Rules,
+        given: dict[str, Any],
         context: Sequence[SelfDescribingJson] | None,
         tstamp: float | None,
         event_subject: Subject | None,
-        nullable: str = "",
     ) -> Self:
-        data = {key: value for key, value in properties.items() if value is not None or key == nullable}
+        data = rules.apply(encoded_values(given, self.json_encoder))
         event_json = SelfDescribingJson(_SCHEMA.format(name, version), data)
         return self.track_self_describing_event(event_json, context, tstamp, event_subject)
