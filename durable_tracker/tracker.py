@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import time
-from typing import TYPE_CHECKING, Any, overload
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Final, overload
 
 from durable_tracker.errors import ConfigurationError, InvalidEventError
 from durable_tracker.events import Event
@@ -13,8 +15,10 @@ from durable_tracker.protocol.fields import (
     GET_QUERY_SIZE_MAX,
     TRACKER_VERSION,
     check_query,
+    milliseconds_value,
     shown,
     timestamp_value,
+    uuid_value,
 )
 from durable_tracker.runtime.fan_out import close, each_within, emitter_list, flush, flush_async, hand_out
 from durable_tracker.runtime.track_methods import TrackMethods
@@ -47,6 +51,12 @@ class Tracker(TrackMethods):
 
     When `track` returns, every emitter has taken the event; a durable emitter has then stored it. All methods may be
     called from any thread, and `track` also from a signal handler.
+
+    A subclass may override `track`, `complete_payload`, `get_uuid` and `get_timestamp`, and whoever patches them on a
+    class or an object does the same. Every `track_*` method, `track_many` too, calls `track(event=...)` once for each
+    event, and `track` calls `complete_payload(event=...)`, which calls the other two. What `complete_payload` returns
+    is checked once more. An override in the form of 0.9 works as well: `track(pb)` is given a finished `Payload`, and
+    `complete_payload(pb, context, tstamp, event_subject)` one of the event's own fields.
 
     The official tracker's two generations order the arguments differently. Both work:
 
@@ -154,11 +164,12 @@ class Tracker(TrackMethods):
             QueueError: an emitter did not take the event; see its subclasses.
         """
         if isinstance(event, Payload):
-            payload = finished(event.nv_pairs)
+            payload = finished(event.nv_pairs, *self._stamps())
             self._check_for_get(payload)
             self._hand_out([payload])
             return self
-        eid, payload = self._finish(event)
+        is_plain = type(self).complete_payload is _PLAIN_COMPLETE and "complete_payload" not in self.__dict__
+        eid, payload = self._encode(event) if is_plain else self._finish(event)  # by hand: a call takes its time
         self._hand_out([payload])
         return eid
 
@@ -172,6 +183,8 @@ class Tracker(TrackMethods):
                 a note on the error says how many were.
             QueueError: an emitter did not take a chunk. The chunks before it were stored; a note says how many events.
         """
+        if self._gives_one_by_one() and not _is_giving.get():
+            return self._give_many(events)
         eids: list[str] = []
         chunk: list[bytes] = []
         chunk_size = 0
@@ -224,10 +237,13 @@ class Tracker(TrackMethods):
         Raises:
             InvalidEventError: the event broke a rule of the protocol.
         """
-        if isinstance(event, Payload):
-            self.track(Event(event.nv_pairs, event_subject, context, tstamp))
-            return self
-        return Payload.over(fields_of(self._finish(event)[1]))
+        if not isinstance(event, Payload):
+            return Payload.over(fields_of(self._encode(event)[1]))
+        completed = fields_of(self._encode(Event(event.nv_pairs, event_subject, context, tstamp))[1])
+        if "eid" in event.nv_pairs:
+            completed["eid"] = uuid_value("eid", event.nv_pairs["eid"])
+        self.track(Payload.over(completed))
+        return self
 
     @overload
     def flush(self, is_async: bool = False) -> Self: ...
@@ -294,10 +310,74 @@ class Tracker(TrackMethods):
         """Return the name of this tracker; empty if it has none."""
         return self.standard_nv_pairs["tna"] or ""
 
-    def _track_together(self, events: Sequence[Event]) -> None:
-        self._hand_out([self._finish(event)[1] for event in events])
+    def _give(self, event: Event) -> str:
+        """Give an event to `track`, in the form that whoever overrides it knows."""
+        if not (self._has_own_track() or self._has_own_completion()):
+            return self.track(event=event)
+        if self._completes_in_older_form():
+            encoded = encoded_fields(event.content(self.json_encoder), (), None, self.encode_base64, self.json_encoder)
+            eid = self.get_uuid()
+            payload = Payload({**event.pairs, **encoded, "eid": eid})
+            self.complete_payload(payload, event.context, event.true_timestamp, event.event_subject)
+            return eid
+        if self._has_own_track() and not _takes_event(self.track):
+            eid, finished_payload = self._finish(event)
+            self.track(Payload.over(fields_of(finished_payload)))
+            return eid
+        return self.track(event=event)
+
+    def _give_together(self, events: Sequence[Event]) -> None:
+        if self._gives_one_by_one():
+            for event in events:
+                self._encode(event)  # all or none: the last may break a rule
+            for event in events:
+                self._give(event)
+        else:
+            self._hand_out([self._finish(event)[1] for event in events])
+
+    def _has_own_track(self) -> bool:
+        """Tell whether a subclass, or whoever patched the class or the object, brings it."""
+        return type(self).track is not _PLAIN_TRACK or "track" in self.__dict__
+
+    def _has_own_completion(self) -> bool:
+        return type(self).complete_payload is not _PLAIN_COMPLETE or "complete_payload" in self.__dict__
+
+    def _gives_one_by_one(self) -> bool:
+        return self._has_own_track() or self._completes_in_older_form()
+
+    def _completes_in_older_form(self) -> bool:
+        return self._has_own_completion() and not _takes_event(self.complete_payload)
+
+    def _give_many(self, events: Iterable[Event]) -> list[str]:
+        eids: list[str] = []
+        token = _is_giving.set(True)
+        try:
+            for event in events:
+                eids.append(self._give(event))  # noqa: PERF401 - those before one that is refused are counted
+        except Exception as error:
+            error.add_note(f"track_many: the {len(eids)} events before this one were tracked")
+            raise
+        finally:
+            _is_giving.reset(token)
+        return eids
 
     def _finish(self, event: Event) -> tuple[str, bytes]:
+        """Return an event's id and its finished payload, completed by whoever overrides `complete_payload`.
+
+        Raises:
+            InvalidEventError: the event broke a rule of the protocol.
+        """
+        if not self._has_own_completion() or not _takes_event(self.complete_payload):
+            return self._encode(event)
+        completed: object = self.complete_payload(event=event)
+        pairs = getattr(completed, "nv_pairs", None)
+        if not isinstance(pairs, dict):
+            raise InvalidEventError("complete_payload", f"must return a Payload, but returned {shown(completed)}")
+        payload = finished(pairs, *self._stamps())
+        self._check_for_get(payload)
+        return fields_of(payload)["eid"], payload
+
+    def _encode(self, event: Event) -> tuple[str, bytes]:
         """Return an event's id and its finished payload.
 
         Raises:
@@ -308,8 +388,10 @@ class Tracker(TrackMethods):
         shared = self._shared_fields(event.event_subject)
         if type(event).build_payload is Event.build_payload:
             pairs, encoded = event.pairs, _NOTHING
-            content = event.content(self.json_encoder)
+            content = event.describe()
             if content is not None or event.context or event.true_timestamp is not None:
+                if content is not None:
+                    content = event.content(self.json_encoder)
                 encoded = encoded_fields(
                     content, event.context, event.true_timestamp, self.encode_base64, self.json_encoder
                 )
@@ -319,10 +401,21 @@ class Tracker(TrackMethods):
         keeps_platform = "p" in pairs and not any(
             subject and subject.has_platform for subject in (self.subject, event.event_subject)
         )
-        eid, payload = encode(pairs, encoded, shared, keeps_platform)
+        if self.get_uuid is _PLAIN_UUID and self.get_timestamp is _PLAIN_TIMESTAMP:
+            eid, payload = encode(pairs, encoded, shared, keeps_platform)
+        else:
+            eid, payload = encode(pairs, encoded, shared, keeps_platform, *self._stamps())
         if len(payload) > _QUERY_SURE or "nuid" in pairs:
             self._check_for_get(payload)
         return eid, payload
+
+    def _stamps(self) -> tuple[str | None, str | None]:
+        """Return the id and the time of a new event, as far as whoever overrides their methods brings them."""
+        get_uuid, get_timestamp = self.get_uuid, self.get_timestamp
+        return (
+            None if get_uuid is _PLAIN_UUID else uuid_value("eid", get_uuid()),
+            None if get_timestamp is _PLAIN_TIMESTAMP else milliseconds_value("dtm", get_timestamp()),
+        )
 
     def _check_for_get(self, payload: bytes) -> None:
         """Refuse an event that one of the emitters, by GET, cannot send."""
@@ -347,6 +440,25 @@ class Tracker(TrackMethods):
         if subject.standard_nv_pairs != shared.subject_pairs or own != shared.own_pairs:
             shared = self._shared = Shared(dict(subject.standard_nv_pairs), dict(own))
         return shared
+
+
+_PLAIN_TRACK: Final = vars(Tracker)["track"]
+_PLAIN_COMPLETE: Final = vars(Tracker)["complete_payload"]
+_PLAIN_UUID: Final = Tracker.get_uuid
+_PLAIN_TIMESTAMP: Final = Tracker.get_timestamp
+_is_giving: ContextVar[bool] = ContextVar("_is_giving", default=False)
+"""Whether `track_many` is calling an override of `track`, which may call `track_many`."""
+
+
+def _takes_event(method: Any) -> bool:
+    """Tell whether a method takes `event=`, as those of 1.x do, and not the payload of 0.9."""
+    try:
+        inspect.signature(method).bind(event=None)
+    except TypeError:
+        return False
+    except ValueError:  # it has no signature
+        return True
+    return True
 
 
 def _bind(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:

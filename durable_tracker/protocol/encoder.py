@@ -388,7 +388,12 @@ class Shared:
 
 
 def encode(
-    pairs: Mapping[str, object], encoded: Mapping[str, str], shared: Shared, keeps_platform: bool = False
+    pairs: Mapping[str, object],
+    encoded: Mapping[str, str],
+    shared: Shared,
+    keeps_platform: bool = False,
+    eid: str | None = None,
+    dtm: str | int | None = None,
 ) -> tuple[str, bytes]:
     """Return an event's new id and its bytes as an emitter stores them.
 
@@ -397,12 +402,16 @@ def encode(
         encoded: what `encoded_fields` returned for it; wins over `pairs`.
         shared: the fields of subject and tracker; win over `pairs`.
         keeps_platform: whether the event's own platform wins over the shared one.
+        eid: the id. None: a new one.
+        dtm: the time of tracking, in milliseconds. None: now.
 
     Raises:
         InvalidEventError: the event broke a rule of the protocol.
     """
-    eid = new_uuid()
-    dtm = time.time_ns() // 1_000_000
+    if eid is None:
+        eid = new_uuid()
+    if dtm is None:
+        dtm = time.time_ns() // 1_000_000
     if not shared.fields.isdisjoint(pairs):
         own = wire_map(pairs)
         if keeps_platform and "p" in own:
@@ -422,19 +431,24 @@ def encode(
     return eid, _to_bytes(f'{{"eid": "{eid}", "dtm": "{dtm}", {shared.text}, {", ".join(members)}}}')
 
 
-def finished(pairs: Mapping[str, object]) -> bytes:
+def finished(pairs: Mapping[str, object], eid: str | None = None, dtm: str | None = None) -> bytes:
     """Return a complete event, given as fields by their names, as an emitter stores it.
 
     It gets an id and a time if it has none: without the one, duplicates of it cannot be told from others like it, and
     without the other, it would be placed at the time when it arrives.
+
+    Args:
+        pairs: the fields.
+        eid: the id, if it has none. None: a new one.
+        dtm: the time of tracking, if it has none. None: now.
 
     Raises:
         InvalidEventError: the event broke a rule of the protocol.
     """
     wire = wire_map(pairs)
     require_fields(wire)
-    wire.setdefault("eid", new_uuid())
-    wire.setdefault("dtm", str(time.time_ns() // 1_000_000))
+    wire.setdefault("eid", eid or new_uuid())
+    wire.setdefault("dtm", dtm or str(time.time_ns() // 1_000_000))
     _check_json_fields(wire)
     return _to_bytes(f"{{{', '.join(wire_members(wire))}}}")
 

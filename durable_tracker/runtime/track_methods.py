@@ -46,12 +46,12 @@ class TrackMethods:
 
     json_encoder: JsonEncoder | None
 
-    def track(self, event: Event) -> str:
-        """Give an event to every emitter, and return its id."""
+    def _give(self, event: Event) -> str:
+        """Give an event to `track`, and return its id."""
         raise NotImplementedError
 
-    def _track_together(self, events: Sequence[Event]) -> None:
-        """Give events to every emitter, or none of them if one breaks a rule."""
+    def _give_together(self, events: Sequence[Event]) -> None:
+        """Give events to `track`, or none of them if one breaks a rule."""
         raise NotImplementedError
 
     @staticmethod
@@ -69,7 +69,7 @@ class TrackMethods:
         event_subject: Subject | None = None,
     ) -> Self:
         """Track the view of a web page."""
-        self.track(PageView(page_url, page_title, referrer, event_subject, context, tstamp))
+        self._give(PageView(page_url, page_title, referrer, event_subject, context, tstamp))
         return self
 
     def track_page_ping(
@@ -87,7 +87,7 @@ class TrackMethods:
     ) -> Self:
         """Track that a web page is still being read; the offsets are in pixels since the last ping."""
         offsets = (min_x, max_x, min_y, max_y)
-        self.track(PagePing(page_url, page_title, referrer, *offsets, event_subject, context, tstamp))
+        self._give(PagePing(page_url, page_title, referrer, *offsets, event_subject, context, tstamp))
         return self
 
     def track_struct_event(
@@ -102,7 +102,7 @@ class TrackMethods:
         event_subject: Subject | None = None,
     ) -> Self:
         """Track an event of a category, an action and up to three details."""
-        self.track(StructuredEvent(category, action, label, property_, value, event_subject, context, tstamp))
+        self._give(StructuredEvent(category, action, label, property_, value, event_subject, context, tstamp))
         return self
 
     def track_self_describing_event(
@@ -113,7 +113,7 @@ class TrackMethods:
         event_subject: Subject | None = None,
     ) -> Self:
         """Track an event that a schema describes."""
-        self.track(SelfDescribing(event_json, event_subject, context, tstamp))
+        self._give(SelfDescribing(event_json, event_subject, context, tstamp))
         return self
 
     def track_unstruct_event(
@@ -292,7 +292,7 @@ class TrackMethods:
         """Track the view of a screen in an app; an id is made if none is given (mobile/screen_view 1-0-0)."""
         properties = (type, previous_name, previous_id, previous_type, transition_type)
         id_ = self.get_uuid() if id_ is None else id_
-        self.track(ScreenView(id_, name, *properties, event_subject, context, tstamp))
+        self._give(ScreenView(id_, name, *properties, event_subject, context, tstamp))
         return self
 
     def track_ecommerce_transaction(
@@ -349,7 +349,7 @@ class TrackMethods:
         for index, item in enumerate(iterable_or_none("items", items)):
             pairs = item_fields(f"items[{index}]", order_id, currency, item)
             events.append(Event(pairs, event_subject, item.get("context") or context, tstamp))
-        self._track_together(events)
+        self._give_together(events)
         return self
 
     def track_ecommerce_transaction_item(
@@ -368,7 +368,7 @@ class TrackMethods:
         """Track one item of a transaction; `track_ecommerce_transaction` does so for all of them."""
         details = {"sku": sku, "price": price, "quantity": quantity, "name": name, "category": category}
         pairs = item_fields("item", order_id, currency, details)
-        self.track(Event(pairs, event_subject, context, tstamp))
+        self._give(Event(pairs, event_subject, context, tstamp))
         return self
 
     def _track_described(
