@@ -106,8 +106,10 @@ class Emitter(OfficialEmitter):
     The parameters up to `session` are those of the official tracker's `Emitter`, in its order.
 
     A subclass that overrides `http_post` (or `http_get`, if it sends by GET) is the way to send: the method is called
-    with the official argument, one request at a time, in the background. What its answer means is said at
-    `OverriddenTransport`. Such an emitter lives until it is closed or the interpreter exits: its worker needs it.
+    with the official argument, one request at a time, in the background. So is one that overrides `send_events`, which
+    comes before the two. What its answer means is said at `OverriddenTransport`: events leave the queue only when the
+    answer is good, or the answer to all of them that `super()` got. Such an emitter lives until it is closed or the
+    interpreter exits: its worker needs it.
 
     Args:
         endpoint: the collector's host, optionally with scheme, port and path. A scheme wins over `protocol`.
@@ -671,8 +673,7 @@ class Emitter(OfficialEmitter):
 
     def _check(self) -> None:
         self._delivery_settings()
-        if self._is_overridden():
-            self._check_override()
+        self._check_override()
         self._full.on_full = self._settings.on_full
         if self._given_transport is None:
             plain = self._make_plain()

@@ -55,6 +55,9 @@ class Plain:
     def send(self, events: Sequence[bytes]) -> Reply:
         return self.reply
 
+    def send_body(self, body: bytes) -> Reply:
+        return self.reply
+
     def close(self) -> None:
         self.closed += 1
 
@@ -87,7 +90,7 @@ class Status(IntEnum):
 )
 def test_what_an_override_returns_is_the_answer(returned: object, status: int | None, error: str | None) -> None:
     """A bool before an int; what is no status accuses nobody."""
-    transport = OverriddenTransport(object(), "post", lambda _: returned, Plain(Reply(status=200)))
+    transport = OverriddenTransport(object(), "http_post", lambda _: returned, Plain(Reply(status=200)))
     assert Reply(status=status, error=error) == transport.send([EVENT])
 
 
@@ -97,7 +100,7 @@ def test_what_is_no_status_is_said_once(caplog: pytest.LogCaptureFixture) -> Non
     def fail(_: str) -> int:
         raise OSError("payloadpayload")
 
-    transport = OverriddenTransport(object(), "post", fail, Plain(Reply(status=200)))
+    transport = OverriddenTransport(object(), "http_post", fail, Plain(Reply(status=200)))
     for _ in range(3):
         assert Reply(status=None, error="http_post raised OSError") == transport.send([EVENT])
     assert events_in(caplog) == ["delivery.override_gave_no_status"]
@@ -354,12 +357,120 @@ def test_a_child_sends_by_its_own_call(tmp_path: Path) -> None:
         emitter.close()
 
 
-@pytest.mark.parametrize("name", ["send_events", "attach_sent_timestamp", "reached_limit", "is_good_status_code"])
+@pytest.mark.parametrize("name", ["attach_sent_timestamp", "reached_limit", "is_good_status_code"])
 def test_what_is_never_called_is_said_at_definition(name: str) -> None:
     """A warning, with what stands in its place; the class can be used."""
     with pytest.warns(UserWarning, match=f"Mine.{name} is never called: ") as caught:
         type("Mine", (Emitter,), {name: lambda *_: None})
     assert __file__ == caught[0].filename
+
+
+# ── send_events ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("method", ["post", "get"])
+@pytest.mark.parametrize("base", [Emitter, AsyncEmitter])
+def test_a_send_events_that_hands_on_is_the_way_to_send(method: str, base: type[Emitter], tmp_path: Path) -> None:
+    """It gets the official argument, and returns nothing, as the official one does."""
+    given: list[Any] = []
+
+    class Mine(base):  # type: ignore[misc, valid-type]
+        def send_events(self, evts: Any) -> None:
+            given.extend(evts)
+            super().send_events(evts)
+
+    with Collector() as collector:
+        with make(collector.url, Mine, tmp_path, method=method) as emitter:
+            emitter.put_many([EVENT, EVENT.replace(b"a2a3", b"a2a4")])
+            assert emitter.flush(10)
+        assert collector.wait(distinct=2)
+        assert len(collector.good()) == 2
+    assert [event["e"] for event in given] == ["pv", "pv"]
+
+
+def test_send_events_goes_through_an_overridden_http_post(tmp_path: Path) -> None:
+    """As the official one does; the answer is that of the last in the row."""
+    answers: list[object] = [503, False, mock.Mock(status_code=200)]
+    given: list[int] = []
+
+    class Mine(Emitter):
+        def send_events(self, evts: Any) -> None:
+            super().send_events(evts)
+
+        def http_post(self, data: str) -> Any:
+            given.append(len(json.loads(data)["data"]))
+            return answers.pop(0)
+
+    with make("c.invalid", Mine, tmp_path) as emitter:
+        emitter.put_many([EVENT] * 3)
+        wait_until(lambda: not emitter.stats().ledger.pending)
+        assert emitter.stats().ledger.delivered == 3
+    assert (answers, given[0]) == ([], 3)
+
+
+@pytest.mark.parametrize(
+    ("returned", "fate"),
+    [(True, "delivered"), (204, "delivered"), (None, "pending"), (False, "pending"), ("raise", "pending")],
+)
+def test_a_send_events_that_does_not_hand_on_answers_for_itself(
+    returned: Any, fate: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing leaves the queue for an answer that it did not give."""
+    calls: list[int] = []
+
+    class Mine(Emitter):
+        def send_events(self, evts: Any) -> Any:
+            calls.append(len(evts))
+            if returned == "raise":
+                raise OSError
+            return returned
+
+    with make("c.invalid", Mine, tmp_path) as emitter:
+        emitter.put(EVENT)
+        wait_until(lambda: bool(calls))
+        emitter.flush(5)
+        assert getattr(emitter.stats().ledger, fate) == 1
+    assert events_in(caplog).count("delivery.override_gave_no_status") == (fate == "pending")
+
+
+def test_a_send_events_that_hands_on_a_part_has_not_sent_the_rest(tmp_path: Path) -> None:
+    """A part that is refused is the answer to all, and what was kept back is no answer."""
+    plain = Plain(Reply(status=200))
+    emitter = make("c.invalid", Emitter, tmp_path, drain=False)
+
+    def first_alone(evts: Any) -> None:
+        Emitter.send_events(emitter, evts[:1])
+
+    def each(evts: Any) -> None:
+        for event in evts:
+            Emitter.send_events(emitter, [event])
+            plain.reply = Reply(status=200)
+
+    with mock.patch.object(emitter, "_make_plain", return_value=plain):
+        transport = OverriddenTransport(emitter, "send_events", first_alone, plain)
+        assert transport.send([EVENT]) == Reply(status=200)
+        assert transport.send([EVENT, EVENT]) == Reply(status=None, error="send_events returned None")
+        plain.reply = Reply(status=503, retry_after_s=7, error="HTTP 503")
+        transport = OverriddenTransport(emitter, "send_events", each, plain)
+        assert transport.send([EVENT, EVENT]) == Reply(status=503, retry_after_s=7, error="HTTP 503")
+    emitter.close()
+
+
+def test_what_the_official_emitter_has_beside_can_be_called(tmp_path: Path) -> None:
+    """By a subclass's own code, or a test; nothing here does."""
+    events: list[dict[str, Any]] = [{"e": "pv", "p": "web", "tv": "t"}]
+    Emitter.attach_sent_timestamp(events)
+    assert events[0]["stm"].isdigit()
+    with Collector() as collector, make(collector.url, Emitter, tmp_path, linger=60, batch_size=2) as emitter:
+        assert not emitter.reached_limit()
+        assert emitter.send_events([]) is None
+        assert emitter.send_events(events) == 200
+        assert len(collector.good()) == 1
+        emitter.put(EVENT)
+        assert not emitter.reached_limit()
+    with make("c.invalid", Emitter, tmp_path, drain=False, batch_size=2) as emitter:
+        emitter.put_many([EVENT, EVENT])
+        assert emitter.reached_limit()
 
 
 # ── attributes that are assigned to ──────────────────────────────────────────────────────────────────────────────────

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -11,8 +12,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar, cast, overload
 
-from durable_tracker.delivery.overridden import OverriddenTransport, send_plainly
-from durable_tracker.delivery.transport import qualified_name
+from durable_tracker.delivery.overridden import OverriddenTransport, note_handed_on, send_plainly
+from durable_tracker.delivery.transport import PAYLOAD_DATA_HEAD, PAYLOAD_DATA_TAIL, qualified_name
 from durable_tracker.errors import ConfigurationError
 from durable_tracker.settings.table import ARGUMENTS, Durability, OnFull
 
@@ -24,12 +25,17 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _UNUSED: Final = {
-    "send_events": "override http_post or http_get to send",
     "is_good_status_code": "custom_retry_codes= says what is tried again",
     "attach_sent_timestamp": "stm is stamped at each attempt",
     "reached_limit": "batch_size= and linger= say when events are sent",
 }
-"""Methods of the official emitter that nothing here calls, and what stands in their place."""
+"""Methods of the official emitter that nothing here calls, and what stands in their place.
+
+The official emitter calls `is_good_status_code` and `attach_sent_timestamp` by the name of its own class, so that to
+override them has no effect there either. `reached_limit` says there when the buffer in memory is sent. Here a thread
+sends what is on disk, which may have been queued by another process; holding it back until a method says True would let
+the queue fill up.
+"""
 
 
 _OF_SUBCLASSES: Final = frozenset({"name", "port", "protocol", "queue", "session", "transport"})
@@ -249,27 +255,73 @@ class OfficialEmitter:
         self._check_sends("get")
         return send_plainly(self, self._make_plain, lambda plain: plain.send([json.dumps(dict(payload)).encode()]))
 
+    def send_events(self, evts: Sequence[Mapping[str, Any]]) -> int | None:
+        """Send events now, beside the queue: dicts of the protocol's fields. Makes one try, as `http_post` does.
+
+        A subclass may override it; then it is the way to send: see `Emitter`. It calls `http_post`, or `http_get` for
+        each event, also where these are overridden.
+
+        Returns:
+            The status, -1 if there was no answer; None without events. The official one returns nothing.
+
+        Raises:
+            ConfigurationError: this emitter sends through `transport=`.
+        """
+        events = [{field: str(value) for field, value in event.items()} for event in evts]
+        if not events:
+            return None
+        self.attach_sent_timestamp(events)
+        answers: list[Any] = []
+        if self.method == "get":
+            for event in events:
+                answers.append(self.http_get(event))
+                note_handed_on(self, 1, answers[-1])
+        else:
+            texts = [json.dumps(event, ensure_ascii=False) for event in events]
+            body = f"{PAYLOAD_DATA_HEAD.decode()}{','.join(texts)}{PAYLOAD_DATA_TAIL.decode()}"
+            answers.append(self.http_post(body))
+            note_handed_on(self, len(events), answers[0])
+        worst: int | None = next((answer for answer in answers if not self._is_good(answer)), answers[-1])
+        return worst
+
+    def _is_good(self, answer: object) -> bool:
+        return isinstance(answer, int) and (answer is True or OfficialEmitter.is_good_status_code(answer))
+
+    @staticmethod
+    def attach_sent_timestamp(events: Sequence[dict[str, Any]]) -> None:
+        """Put the present time into each of `events`, as `stm` in milliseconds. Nothing here needs it to be called."""
+        for event in events:
+            event["stm"] = str(time.time_ns() // 1_000_000)
+
+    def reached_limit(self) -> bool:
+        """Return whether as many events wait as are sent without lingering."""
+        return self._is_open() and self._opened.queue.pending() >= self._settings.gather
+
     def _check_sends(self, method: str) -> None:
         if self.method != method or self._given_transport is not None:
             raise ConfigurationError(f"http_{method}: this emitter does not send by {method.upper()}")
 
     def _check_override(self) -> None:
         """Refuse arguments that an override has no use for."""
+        name = self._overridden()
+        if name is None:
+            return
         if self._given_transport is not None:
-            raise ConfigurationError(f"transport: http_{self.method} is overridden, and sends; give one of them")
+            raise ConfigurationError(f"transport: {name} is overridden, and sends; give one of them")
         if self._settings.senders > 1:
-            what = f"http_{self.method} is overridden, and is called one at a time"
+            what = f"{name} is overridden, and is called one at a time"
             raise ConfigurationError(f"senders (or thread_count): {what}; give 1")
 
-    def _is_overridden(self) -> bool:
-        """Return whether a subclass, or whoever patched the class or the object, brings the way to send."""
-        name = f"http_{self.method}"
-        return getattr(getattr(self, name), "__func__", None) is not _PLAIN[name]
+    def _overridden(self) -> str | None:
+        """Return the method by which a subclass, or whoever patched the class or the object, brings the way to send."""
+        for name in ("send_events", f"http_{self.method}"):
+            if getattr(getattr(self, name), "__func__", None) is not _PLAIN[name]:
+                return name
+        return None
 
     def _with_override(self, plain: Transport) -> Transport:
-        if not self._is_overridden():
-            return plain
-        return OverriddenTransport(self, self.method, getattr(self, f"http_{self.method}"), plain)
+        name = self._overridden()
+        return plain if name is None else OverriddenTransport(self, name, getattr(self, name), plain)
 
     def _sender(self) -> str | None:
         """Return the qualified name of what sends in a way of the user's own, None for HTTP by this package."""
@@ -277,9 +329,9 @@ class OfficialEmitter:
         if given is not None:
             name = qualified_name(type(given))
             return getattr(given, "adapter_name", None) if name == _HTTP else name
-        if not self._is_overridden():
+        method = self._overridden()
+        if method is None:
             return self._adapter_name
-        method = f"http_{self.method}"
         return qualified_name(next(base for base in (type(self), *type(self).__mro__) if method in vars(base)))
 
     def _is_open(self) -> bool:
@@ -293,4 +345,4 @@ class OfficialEmitter:
 
 
 _HTTP: Final = "durable_tracker.delivery.http_transport.HttpTransport"  # which is expensive to import
-_PLAIN: Final = {name: vars(OfficialEmitter)[name] for name in ("http_post", "http_get")}
+_PLAIN: Final = {name: vars(OfficialEmitter)[name] for name in ("http_post", "http_get", "send_events")}
