@@ -17,23 +17,36 @@ from unittest import mock
 
 import pytest
 import requests
+import snowplow_tracker
 from fakes import events_in
 from faulty_server import FaultyServer, answer
 from processes import wait_until
 from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase, HTTPBasicAuth, HTTPDigestAuth
 
-from durable_tracker import AsyncEmitter, ConfigurationError, Emitter, EmitterConfiguration, Snowplow, Tracker
+from durable_tracker import (
+    AsyncEmitter,
+    ConfigurationError,
+    Emitter,
+    EmitterConfiguration,
+    QueueFullError,
+    SelfDescribingJson,
+    Snowplow,
+    Subject,
+    Tracker,
+)
 from durable_tracker.collector.server import Collector
 from durable_tracker.delivery import http_transport
 from durable_tracker.delivery.http_transport import HttpTransport
 from durable_tracker.delivery.overridden import OverriddenTransport
 from durable_tracker.delivery.transport import Reply
+from durable_tracker.testing import RecordingEmitter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+official_tracker: Any = snowplow_tracker
 EVENT = b'{"e":"pv","p":"web","tv":"t","eid":"a2a39b1c-6b0f-4f0e-8a53-3a5d3f7c2a11"}'
 FAST = {"linger": 0.0, "max_retry_delay_seconds": 0.01}
 
@@ -482,7 +495,7 @@ def test_what_an_address_decides_cannot_be_assigned(tmp_path: Path) -> None:
         for name, value, named in (
             ("endpoint", "d.invalid", "a queue belongs to the address"),
             ("method", "get", "make another Emitter"),
-            ("byte_limit", 10_000, "give it to the constructor"),
+            ("byte_limit", 1_000_000, "give more to the constructor"),
         ):
             with pytest.raises(ConfigurationError, match=f"{name}: .*{named}"):
                 setattr(emitter, name, value)
@@ -514,6 +527,126 @@ def test_what_is_assigned_before_the_first_event_takes_effect(tmp_path: Path) ->
         assert delivered == [2, 2]
         with pytest.raises(ConfigurationError, match="batch_size: is in use"):
             emitter.batch_size = 3
+
+
+def sent_by(emitter: Any, count: int = 4) -> list[int]:
+    """Return how many events each request carries that an emitter sends."""
+    counts: list[int] = []
+
+    def http_post(data: str) -> int:
+        counts.append(len(json.loads(data)["data"]))
+        return 200
+
+    emitter.http_post = http_post
+    emitter.put_many([EVENT] * count)
+    assert emitter.flush(10)
+    return counts
+
+
+def is_full(emitter: Any, count: int) -> bool:
+    with pytest.raises(QueueFullError):
+        emitter.put_many([EVENT] * count)
+    return True
+
+
+def reports_success(emitter: Any) -> bool:
+    count = len(sent_by(emitter))
+    wait_until(lambda: len(DELIVERED) == count)
+    return True
+
+
+def failed(emitter: Any, calls: list[Any]) -> bool:
+    """Return whether an emitter's callback is called for an outage."""
+    emitter.on_failure = lambda *call: calls.append(call)
+    emitter.http_post = lambda _: 503
+    emitter.put(EVENT)
+    wait_until(lambda: emitter.stats().requests > 1)
+    return bool(calls)
+
+
+ASSIGNED: dict[str, tuple[Any, Callable[[Any], object]]] = {
+    # Each with a value, and what is True of an emitter that it was assigned to.
+    "batch_size": (2, lambda e: sent_by(e) == [2, 2]),
+    "buffer_size": (2, lambda e: sent_by(e) == [2, 2]),
+    "byte_limit": (1200, lambda e: max(sent_by(e, 20)) < 20),
+    "buffer_capacity": (3, lambda e: is_full(e, 4)),
+    "request_timeout": (7, lambda e: e._make_plain()._read_timeout_s == 7),
+    "max_retry_delay_seconds": (0.01, lambda e: e._delivery_settings().max_retry_delay_seconds == 0.01),
+    "custom_retry_codes": ({404: True}, lambda e: e._delivery_settings().custom_retry_codes == {404: True}),
+    "on_success": (lambda events: DELIVERED.append(len(events)), reports_success),
+    "on_failure": (lambda *_: None, lambda e: e.on_failure is not None),
+    "linger": (0.0, lambda e: e._settings.linger == 0.0),
+    "senders": (2, lambda e: e._delivery_settings().senders == 2),
+    "max_age": (60, lambda e: e._delivery_settings().max_age == 60),
+    "shutdown_timeout": (1, lambda e: e.shutdown_timeout == 1),
+    "report_retries": (True, lambda e: failed(e, [])),
+}
+DELIVERED: list[int] = []
+REFUSED: dict[str, Any] = {
+    "endpoint": "d.invalid", "method": "get", "request_method": None, "durability": "always", "directory": None,
+    "max_queue_bytes": 1 << 30, "event_store": None,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ASSIGNED)
+def test_an_attribute_that_is_assigned_takes_effect(name: str, tmp_path: Path) -> None:
+    """On an emitter that was made, and in a subclass's constructor; None of it if it is not usable."""
+    value, is_so = ASSIGNED[name]
+    DELIVERED.clear()
+
+    class Mine(Emitter):
+        def __init__(self, **settings: Any) -> None:
+            if name in vars(official_tracker.Emitter("c.invalid")):  # ours it would be told to give to the constructor
+                setattr(self, name, value)
+            super().__init__("http://127.0.0.1:9", queue_dir=tmp_path, max_retry_delay_seconds=0.05, **settings)
+            setattr(self, name, value)
+
+    for emitter in (Mine(name="a"), make("http://127.0.0.1:9", Emitter, tmp_path, name="b", max_retry_delay_seconds=1)):
+        setattr(emitter, name, value)
+        DELIVERED.clear()
+        assert is_so(emitter)
+        with pytest.raises(ConfigurationError, match=name):
+            setattr(emitter, name, object())
+        emitter.close(0)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_an_attribute_that_cannot_be_assigned_says_so(name: str, tmp_path: Path) -> None:
+    """It is never taken and ignored."""
+    with make("c.invalid", Emitter, tmp_path) as emitter:
+        before = getattr(emitter, name)
+        with pytest.raises((ConfigurationError, AttributeError), match=name):
+            setattr(emitter, name, REFUSED[name])
+        assert getattr(emitter, name) == before
+
+
+def test_several_senders_are_refused_beside_an_override_later_too(tmp_path: Path) -> None:
+    """By assignment as by the constructor."""
+
+    class Mine(Emitter):
+        def http_post(self, data: str) -> int:
+            return 200
+
+    with make("c.invalid", Mine, tmp_path) as emitter, pytest.raises(ConfigurationError, match="senders"):
+        emitter.senders = 2
+
+
+def test_a_trackers_attributes_take_effect() -> None:
+    """All that the official tracker has."""
+    first, second = RecordingEmitter(), RecordingEmitter()
+    tracker = Tracker("ns", first)
+    assert vars(official_tracker.Tracker("ns", first)).keys() <= vars(tracker).keys()
+    tracker.emitters = [second]
+    tracker.subject = Subject().set_user_id("u")
+    tracker.encode_base64 = False
+    tracker.json_encoder = str
+    tracker.standard_nv_pairs["aid"] = "app"
+    tracker.timer = None
+    tracker.track_unstruct_event(SelfDescribingJson("iglu:a/b/jsonschema/1-0-0", {"a": Status}))
+    (event,) = second.events
+    assert (event.wire["uid"], event.wire["aid"], event.data) == ("u", "app", {"a": str(Status)})
+    assert "ue_pr" in event.wire
+    assert first.events == []
 
 
 # ── sessions ─────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -474,7 +474,7 @@ OTHER: dict[str, Any] = {
 
 FIXED = {
     "byte_limit", "directory", "durability", "endpoint", "event_store", "max_queue_bytes", "method", "name", "port",
-    "protocol", "queue", "queue_dir", "replaces", "session", "transport",
+    "protocol", "queue", "queue_dir", "replaces", "request_method", "session", "transport",
 }  # fmt: skip
 """Attributes that are read-only."""
 

@@ -210,12 +210,31 @@ class OfficialEmitter:
 
     @property
     def byte_limit(self) -> int:
-        """Bytes of a request's body at most. Assigning to it is a ConfigurationError."""
+        """Bytes of a request's body at most. May be lowered until the first event; None: as it was made."""
         return self._settings.byte_limit
 
     @byte_limit.setter
-    def byte_limit(self, _value: int | None) -> None:
-        raise ConfigurationError("byte_limit: room on disk is set aside for it at once; give it to the constructor")
+    def byte_limit(self, value: int | None) -> None:
+        if "_settings" not in vars(self):
+            return  # by a subclass, before the constructor, which sets it again
+        if self._is_closed:
+            raise ConfigurationError("byte_limit: the emitter is closed; make another one")
+        if self._is_open():
+            raise ConfigurationError("byte_limit: is in use; assign before the first event, or give it at the start")
+        reserved = vars(self).setdefault("_byte_limit_reserved", self.byte_limit)
+        changed = replace(self._settings, byte_limit=reserved if value is None else value)
+        if changed.byte_limit > reserved:
+            why = f"room on disk was set aside for {reserved} bytes"
+            raise ConfigurationError(f"byte_limit: {why}; give more to the constructor")
+        self._settings = changed
+
+    @property
+    def request_method(self) -> None:
+        """None. Assigning to it is a ConfigurationError."""
+
+    @request_method.setter
+    def request_method(self, _value: object) -> None:
+        raise ConfigurationError("request_method: is never called; give session=, or override http_post or http_get")
 
     @property
     def buffer_capacity(self) -> int | None:
