@@ -620,6 +620,23 @@ def test_an_attribute_that_cannot_be_assigned_says_so(name: str, tmp_path: Path)
         assert getattr(emitter, name) == before
 
 
+@pytest.mark.parametrize("how", ["class", "object", "subclass"])
+def test_whoever_patches_input_gets_the_dicts(how: str, tmp_path: Path) -> None:
+    """As tests of the official tracker do; nothing is stored."""
+
+    class Mine(Emitter):
+        pass
+
+    with make("c.invalid", Mine if how == "subclass" else Emitter, tmp_path, drain=False) as emitter:
+        tracker = Tracker("ns", emitter)
+        target = {"class": Emitter, "object": emitter, "subclass": Mine}[how]
+        with mock.patch.object(target, "input") as patched:
+            tracker.track_page_view("u").track_ecommerce_transaction("o", 1)
+        assert [call.args[0]["e"] for call in patched.call_args_list] == ["pv", "tr"]
+        tracker.track_page_view("u")
+        assert emitter.stats().ledger.accepted == 1
+
+
 def test_several_senders_are_refused_beside_an_override_later_too(tmp_path: Path) -> None:
     """By assignment as by the constructor."""
 
