@@ -10,6 +10,7 @@ from durable_tracker.emitters import Emitter
 from durable_tracker.errors import ConfigurationError
 from durable_tracker.log import logger
 from durable_tracker.runtime.checked import Setting
+from durable_tracker.runtime.elsewhere import names_from_elsewhere
 from durable_tracker.settings import checks
 from durable_tracker.settings.table import ARGUMENTS
 
@@ -107,3 +108,7 @@ class EmitterConfiguration:
         settings = {name: getattr(self, name) for name in names}
         settings["custom_retry_codes"] = dict(self.custom_retry_codes) or None
         return {name: value for name, value in settings.items() if value is not None} | self.options
+
+
+if not TYPE_CHECKING:
+    __getattr__ = names_from_elsewhere(__name__)

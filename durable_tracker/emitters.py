@@ -33,6 +33,7 @@ from durable_tracker.protocol.endpoint import Endpoint, replaced_addresses
 from durable_tracker.protocol.fields import PAYLOAD_DATA_SCHEMA as _PAYLOAD_DATA_SCHEMA
 from durable_tracker.protocol.fields import check_query
 from durable_tracker.runtime import exit  # noqa: A004 (a module, used by its name)
+from durable_tracker.runtime.elsewhere import names_from_elsewhere
 from durable_tracker.runtime.full_queue import FullQueue
 from durable_tracker.runtime.official_emitter import Assignable, OfficialEmitter
 from durable_tracker.runtime.opened import Opened
@@ -775,3 +776,7 @@ def _age_s(row: Row | None) -> float | None:
 
 
 _fork_locks: dict[int, Any] = {}  # by pid: a lock of another process may be held for ever
+
+
+if not TYPE_CHECKING:
+    __getattr__ = names_from_elsewhere(__name__)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from durable_tracker.protocol.fields import check_schema
+from durable_tracker.runtime.elsewhere import names_from_elsewhere
 
 
 class SelfDescribingJson:
@@ -55,3 +56,7 @@ class SelfDescribingJson:
 
     def __repr__(self) -> str:
         return f"SelfDescribingJson({self._schema!r}, {self.data!r})"
+
+
+if not TYPE_CHECKING:
+    __getattr__ = names_from_elsewhere(__name__)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from durable_tracker.errors import InvalidEventError
 from durable_tracker.protocol.fields import DEFAULT_PLATFORM, INT32_MAX, integer_value, shown, wire_value
+from durable_tracker.runtime.elsewhere import names_from_elsewhere
 
 if TYPE_CHECKING:
     from typing import Self
@@ -129,3 +130,7 @@ def _dimensions(field: str, width: int, height: int) -> str:
         rule = f"must be whole pixels above 0, but is {shown(width)} by {shown(height)}"
         raise InvalidEventError(field, rule) from None
     return "x".join(sides)
+
+
+if not TYPE_CHECKING:
+    __getattr__ = names_from_elsewhere(__name__)

@@ -20,6 +20,7 @@ from durable_tracker.protocol.fields import (
     timestamp_value,
     uuid_value,
 )
+from durable_tracker.runtime.elsewhere import names_from_elsewhere
 from durable_tracker.runtime.fan_out import close, each_within, emitter_list, flush, flush_async, hand_out
 from durable_tracker.runtime.track_methods import TrackMethods
 from durable_tracker.settings import checks
@@ -485,3 +486,7 @@ def _checked_subject(subject: object) -> Subject:
     if not isinstance(subject, Subject):
         raise ConfigurationError(f"subject must be a Subject or None, but is {shown(subject)}")
     return subject
+
+
+if not TYPE_CHECKING:
+    __getattr__ = names_from_elsewhere(__name__)

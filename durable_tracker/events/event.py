@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 from durable_tracker.payload import Payload
 from durable_tracker.protocol.encoder import context_list, encoded_fields
 from durable_tracker.protocol.fields import require_text
+from durable_tracker.runtime.elsewhere import names_from_elsewhere
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -121,3 +122,7 @@ class Event:
         elif subject is not None:
             payload.add_dict(subject.standard_nv_pairs)
         return payload
+
+
+if not TYPE_CHECKING:
+    __getattr__ = names_from_elsewhere(__name__)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from durable_tracker.events.event import Event, Field
+from durable_tracker.runtime.elsewhere import names_from_elsewhere
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,3 +46,7 @@ class PagePing(Event):
         self.max_x = max_x
         self.min_y = min_y
         self.max_y = max_y
+
+
+if not TYPE_CHECKING:
+    __getattr__ = names_from_elsewhere(__name__)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from durable_tracker.events.event import Event, Field
+from durable_tracker.runtime.elsewhere import names_from_elsewhere
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,3 +34,7 @@ class PageView(Event):
         self.page_url = page_url
         self.page_title = page_title
         self.referrer = referrer
+
+
+if not TYPE_CHECKING:
+    __getattr__ = names_from_elsewhere(__name__)

@@ -8,6 +8,7 @@ from durable_tracker.errors import InvalidEventError
 from durable_tracker.events.event import Event, Field
 from durable_tracker.protocol.encoder import encoded_values
 from durable_tracker.protocol.fields import shown, uuid_value
+from durable_tracker.runtime.elsewhere import names_from_elsewhere
 from durable_tracker.self_describing_json import SelfDescribingJson
 
 if TYPE_CHECKING:
@@ -84,3 +85,7 @@ class ScreenView(Event):
             elif not isinstance(value, str):
                 raise InvalidEventError(field, f"must be text, but is {shown(value)}")
         return SelfDescribingJson(_MOBILE_SCREEN_VIEW_SCHEMA, properties)
+
+
+if not TYPE_CHECKING:
+    __getattr__ = names_from_elsewhere(__name__)

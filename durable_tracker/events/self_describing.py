@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from durable_tracker.events.event import Event
+from durable_tracker.runtime.elsewhere import names_from_elsewhere
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,3 +30,7 @@ class SelfDescribing(Event):
     def describe(self) -> SelfDescribingJson:
         """Return the content."""
         return self.event_json
+
+
+if not TYPE_CHECKING:
+    __getattr__ = names_from_elsewhere(__name__)

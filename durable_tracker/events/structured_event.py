@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from durable_tracker.events.event import Event, Field
 from durable_tracker.protocol.fields import require_text
+from durable_tracker.runtime.elsewhere import names_from_elsewhere
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,3 +46,7 @@ class StructuredEvent(Event):
             pairs["se_pr"] = property_
         if value is not None:
             pairs["se_va"] = value
+
+
+if not TYPE_CHECKING:
+    __getattr__ = names_from_elsewhere(__name__)
