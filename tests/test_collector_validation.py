@@ -141,6 +141,9 @@ def test_a_request_that_is_wrong_as_a_whole_is_one_bad_row(kind: str, made: Requ
         ("co", contexts({"schema": "nonsense", "data": {}})),
         ("co", contexts({"schema": "iglu:a/b/c/0-1-0", "data": {}})),
         ("co", contexts({"schema": "iglu:a/b/c/1-0-00", "data": {}})),
+        ("co", contexts({"schema": "iglu:a/b/c/01-0-0", "data": {}})),
+        ("co", contexts({"schema": "iglu:a/b/c/1-2147483648-0", "data": {}})),
+        ("ue_pr", self_describing({}, "iglu:a/b/c/0-1-0")),
         ("co", contexts({"schema": "iglu:a/b/c/1-0-99999999999", "data": {}})),
         ("co", contexts({"schema": LINK_CLICK, "data": {}})),
         ("ue_pr", self_describing({"targetUrl": ""})), ("ue_pr", self_describing({}, "iglu:a/b")),
@@ -158,7 +161,7 @@ def test_a_wrong_value_fails_its_own_event_and_no_other(key: str, value: str) ->
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("e", "ad"), ("p", "headset"), ("eid", EID.upper()), ("dtm", "-1"), ("vid", "2147483647"), ("res", "0x0"),
+        ("e", "ev"), ("p", "headset"), ("eid", EID.upper()), ("dtm", "-1"), ("vid", "2147483647"), ("res", "0x0"),
         ("se_va", "1e+16"), ("se_va", ".5"), ("tr_tt", "-12.30"), ("uid", ""), ("aid", "a" * 255),
         ("se_pr", "\N{GRINNING FACE}" * 500), ("ip", "1.2.3.4, " + "5" * 200), ("co", contexts()),
         ("co", contexts({"schema": OWN, "data": [1]})), ("ue_pr", self_describing(None, OWN)),
@@ -185,6 +188,17 @@ def test_an_event_by_get_needs_no_more_than_its_code() -> None:
     assert kinds(classify(request(path="/i", query="e=pv&url=http://[", headers={}), Registry())) == [
         "enrichment_failures"
     ]
+
+
+@pytest.mark.parametrize("method", ["post", "get"])
+def test_an_ad_impression_always_fails(method: str) -> None:
+    """Its code is known and converted; the step after that has no schema for it. The rest of the batch passes."""
+    if method == "post":
+        verdict = post(EVENT, {**EVENT, "e": "ad"})
+    else:
+        verdict = classify(request(path="/i", query=urlencode({**EVENT, "e": "ad"}), headers={}), Registry())
+    assert (kinds(verdict), len(verdict.good)) == (["enrichment_failures"], int(method == "post"))
+    assert verdict.bad[0].messages == ("e: there is no schema for ad_impression",)
 
 
 def test_the_query_of_a_post_is_merged_over_its_events() -> None:

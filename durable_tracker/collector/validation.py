@@ -43,6 +43,8 @@ _BAD_ROW_VERSIONS: Final = {
     "size_violation": "1-0-0",
     "tracker_protocol_violations": "1-0-1",
 }
+_WITHOUT_SCHEMA: Final = "ad"
+"""The code that Enrich converts to a type, and has no schema for in the next step: the event always fails."""
 _STRUCT_SCHEMA: Final = "iglu:com.google.analytics/event/jsonschema/1-0-0"
 
 
@@ -330,15 +332,8 @@ def _judge(parameters: Mapping[str, str], registry: Registry) -> tuple[str, str,
     event = _embedded(parameters, "ue_px", "ue_pr", "unstruct_event", registry, violations)
     contexts = _embedded(parameters, "cx", "co", "contexts", registry, violations)
 
-    failures: list[str] = []
-    for key in ("url", "refr"):
-        try:
-            urlsplit(parameters.get(key, ""))
-        except ValueError as exc:
-            failures.append(f"{key}: not a URL: {exc}")
+    failures = _failures(parameters)
     code = parameters.get("e")
-    if code is None:
-        failures.append("e: missing, so the event has no type")
 
     if violations:
         return _Faulty("schema_violations", (*violations, *failures))
@@ -349,6 +344,22 @@ def _judge(parameters: Mapping[str, str], registry: Registry) -> tuple[str, str,
     event_type = EVENT_TYPES[code]
     schema = _STRUCT_SCHEMA if event_type == "struct" else f"iglu:{SNOWPLOW}/{event_type}/jsonschema/1-0-0"
     return event_type, schema, contexts
+
+
+def _failures(parameters: Mapping[str, str]) -> list[str]:
+    """Return why no event can be made of parameters that are sound one by one."""
+    failures: list[str] = []
+    for key in ("url", "refr"):
+        try:
+            urlsplit(parameters.get(key, ""))
+        except ValueError as exc:
+            failures.append(f"{key}: not a URL: {exc}")
+    code = parameters.get("e")
+    if code is None:
+        failures.append("e: missing, so the event has no type")
+    elif code == _WITHOUT_SCHEMA:
+        failures.append(f"e: there is no schema for {EVENT_TYPES[code]}")
+    return failures
 
 
 def _embedded(
