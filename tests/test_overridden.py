@@ -707,6 +707,30 @@ def test_a_sessions_headers_are_sent() -> None:
     assert request.headers["user-agent"] == "durable-tracker"
 
 
+@pytest.mark.parametrize("method", ["post", "get"])
+@pytest.mark.parametrize(
+    ("headers", "of_session", "agent"),
+    [
+        ({}, None, "durable-tracker"),
+        ({}, {}, "durable-tracker"),
+        ({"user-agent": "mine/1"}, None, "mine/1"),
+        ({}, {"User-Agent": "its/2"}, "its/2"),
+        ({"User-Agent": "mine/1"}, {"user-agent": "its/2"}, "mine/1"),
+    ],
+)
+def test_the_user_agent_can_be_set(
+    method: str, headers: dict[str, str], of_session: dict[str, str] | None, agent: str, tmp_path: Path
+) -> None:
+    """By `headers`, or by those of a session."""
+    session = None if of_session is None else session_with(headers=of_session)
+    with Collector() as collector:
+        with make(collector.url, Emitter, tmp_path, method=method, headers=headers, session=session) as emitter:
+            emitter.put(EVENT)
+            assert emitter.flush(10)
+        (event,) = collector.good()
+    assert event["rawEvent"]["context"]["useragent"] == agent
+
+
 class Token(AuthBase):
     """Another one for each request."""
 

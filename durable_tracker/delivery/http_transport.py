@@ -164,7 +164,8 @@ class HttpTransport:
             User and password in it become an Authorization header.
         method: "post" sends any number of events in one payload_data envelope; "get" sends exactly one in the
             query string.
-        headers: sent with every request. Never logged.
+        headers: sent with every request; never logged. `User-Agent` is "durable-tracker" unless these or the session's
+            headers have one of their own, and stands in the column `useragent` of an event without `ua`.
         request_timeout: seconds, as in requests: one number, or (connect, read). A read timeout bounds the wait
             for the next bytes. None means 10 and 20.
         deadline_s: seconds for the whole exchange, from the last progress of the body to the last byte of the
