@@ -80,10 +80,30 @@ _HOMES = {
     "tracker_configuration": ("TrackerConfiguration",),
     "delivery.transport": ("Reply", "Transport"),
 }
+_MODULES = (
+    "_version",
+    "constants",
+    "contracts",
+    "emitter_configuration",
+    "emitters",
+    "event_store",
+    "events",
+    "payload",
+    "self_describing_json",
+    "snowplow",
+    "subject",
+    "tracker",
+    "tracker_configuration",
+    "typing",
+)
+"""Modules that whoever imports the official package has at once, as its attributes."""
+
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f"{__name__}.{name}")
     if name not in _HOME_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
@@ -92,7 +112,7 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *_MODULES})
 
 
 __all__ = [

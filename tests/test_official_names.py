@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
+import subprocess
+import sys
 import types
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +65,15 @@ def test_a_name_of_the_official_tracker_is_in_the_module_of_its_name(path: str) 
     assert hasattr(module, name) == (path not in MISSING)
     if path not in MISSING and hasattr(snowplow_tracker, name) and inspect.isclass(getattr(snowplow_tracker, name)):
         assert getattr(module, name) is getattr(importlib.import_module("durable_tracker"), name)
+
+
+def test_importing_the_package_gives_its_modules_as_attributes() -> None:
+    """Those that the official package has then; in a process that has imported nothing else."""
+    theirs = {name for name, value in vars(snowplow_tracker).items() if isinstance(value, types.ModuleType)}
+    theirs.discard("test")  # is not in ours
+    program = f"import durable_tracker as d; print(*(getattr(d, name).__name__ for name in {sorted(theirs)}))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
+    assert done.stdout.split() == [f"durable_tracker.{name}" for name in sorted(theirs)], done.stderr
 
 
 def test_the_table_of_missing_names_has_no_others() -> None:
