@@ -1,7 +1,7 @@
 """Hypothesis strategies for events, subjects and JSON, as both trackers take them.
 
-A generated event is a `Case`: plain data, from which each tracker's own objects are made. What the official tracker is
-known to do wrong is left out here, and has a test of its own.
+A generated event is a `Case`: plain data, from which each tracker's own objects are made. What is known to differ
+stands in `differences`.
 """
 
 from __future__ import annotations
@@ -88,11 +88,7 @@ _SETTERS: dict[str, st.SearchStrategy[tuple[Any, ...]]] = {
     "set_network_user_id": st.tuples(unicode_text),
 }
 tracker_subjects: st.SearchStrategy[dict[str, tuple[Any, ...]]] = st.fixed_dictionaries({}, optional=_SETTERS)
-# The official event subject resets a platform that nobody set on it, so it always sets one here.
-event_subjects: st.SearchStrategy[dict[str, tuple[Any, ...]]] = st.fixed_dictionaries(
-    {"set_platform": _SETTERS["set_platform"]},
-    optional={name: setter for name, setter in _SETTERS.items() if name != "set_platform"},
-)
+event_subjects = tracker_subjects
 
 _page = {"page_url": some_text, "page_title": maybe_text, "referrer": maybe_text}
 _cart = {
@@ -105,7 +101,8 @@ _cart = {
 }
 _currency = st.none() | st.text(characters, max_size=3)
 _item = st.fixed_dictionaries(
-    {"sku": some_text, "price": numbers, "quantity": int32}, optional={"name": maybe_text, "category": maybe_text}
+    {"sku": some_text, "price": numbers, "quantity": int32},
+    optional={"name": maybe_text, "category": maybe_text, "currency": _currency},
 )
 _element = st.fixed_dictionaries(
     {"name": unicode_text, "value": maybe_text, "nodeName": st.sampled_from(sorted(FORM_NODE_NAMES))},
@@ -138,7 +135,7 @@ METHODS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
         "element_id": unicode_text,
         "node_name": st.sampled_from(sorted(FORM_NODE_NAMES)),
         "value": maybe_text,
-        "type_": st.none() | st.sampled_from(sorted(FORM_TYPES)),
+        "type_": st.none() | st.sampled_from(sorted(FORM_TYPES)) | st.sampled_from(["EMAIL", "Text"]),
         "element_classes": maybe_texts,
     },
     "track_form_submit": {
@@ -184,6 +181,25 @@ METHODS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
         "currency": _currency,
     },
 }
+
+
+raw_payloads: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
+    {"e": st.sampled_from(["pv", "pp"]), "p": st.sampled_from(["pc", "srv"]), "tv": some_text, "eid": uuids},
+    optional={
+        "dtm": st.integers(0, 10**13),
+        "ttm": st.integers(0, 10**13),
+        "aid": some_text,
+        "uid": some_text | st.integers() | st.booleans(),
+        "url": some_text,
+        "page": some_text | st.decimals(allow_nan=False, allow_infinity=False),
+        "nuid": uuids,
+        "vid": int32,
+        "se_va": numbers,
+        "pp_mix": int32,
+        "res": st.just("800x600"),
+        "stm": st.integers(0, 10**13),
+    },
+)
 
 
 @st.composite

@@ -36,6 +36,9 @@ OFFICIAL = {
 PROMISED = {"__init__", "__main__", "compat", "drain", "errors", "log", "testing"}
 """Paths that the documentation promises."""
 
+DOCUMENTS = {"MOVING.md", "py.typed"}
+"""What else stands at the package's root, for whoever opens it: documents, and the mark of a typed package."""
+
 WINGS = {
     "protocol": {"protocol"},
     "settings": {"settings", "protocol"},
@@ -157,6 +160,7 @@ def test_the_root_holds_official_modules_and_promised_paths_alone() -> None:
     """Whoever opens the package sees what they know, and the wings."""
     root = {name.removesuffix(".__init__").split(".")[0] for name in modules()}
     assert root == OFFICIAL | PROMISED | set(WINGS)
+    assert {path.name for path in PACKAGE.iterdir() if path.is_file() and path.suffix != ".py"} == DOCUMENTS
 
 
 def test_wings_import_from_those_below_them() -> None:
