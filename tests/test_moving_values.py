@@ -20,12 +20,15 @@ import zoneinfo
 from contextlib import suppress
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 import pytest
 import snowplow_tracker
 from fakes import events_in
 from hypothesis import HealthCheck, given, settings
+from hypothesis import event as note_outcome
 from hypothesis import strategies as st
+from strategies import json_values, numbers, some_text
 
 import durable_tracker
 from durable_tracker import contracts, emitters, tracker
@@ -210,32 +213,123 @@ odd_values = (
 )
 
 
+ENCODERS = st.sampled_from([None, str, lambda _: {"a": float("inf")}, lambda value: [value.__class__.__name__]])
+
+
+def json_or_none(value: Any) -> str | None:
+    """Return the text of any JSON in an envelope, as a raw payload may have it."""
+    with suppress(TypeError, ValueError):
+        entity = {"schema": SCHEMA, "data": value}
+        return json.dumps({"schema": fields.UNSTRUCT_EVENT_SCHEMA, "data": entity})
+    return None
+
+
+FIELDS_AND_OTHERS = st.sampled_from(sorted(FIELDS)) | st.text(max_size=3)
+keys = st.text(max_size=4) | st.integers() | st.floats() | st.booleans() | st.none()
+odd_json = st.recursive(
+    odd_values,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=3),
+    max_leaves=8,
+)
+odd_schemas = st.sampled_from(
+    [SCHEMA, "iglu:a/b/jsonschema/0-1-0", "iglu:a/b/jsonschema/1-0-2147483648", "iglu:a/b/c/1-0-00", "x", 5]
+) | st.from_regex(r"iglu:[a-z.]{1,3}/[a-z]{1,3}/[a-z]{1,3}/[0-9]{1,3}-[0-9]{1,3}-[0-9]{1,11}", fullmatch=True)
+odd_pairs = st.dictionaries(FIELDS_AND_OTHERS, odd_values | odd_json.map(json_or_none), max_size=2)
+CODES = st.sampled_from(["pv", "pp", "se", "ue", "tr", "ti", "ev", "ad", "", "xx"])
+SETTERS = sorted(name for name in vars(ours.Subject) if name.startswith("set_"))
+
+
+def judged(wires: list[dict[str, str]], method: str) -> list[Any]:
+    """Return the bad rows of whole requests, by the judgement of the development collector.
+
+    Args:
+        wires: the events, as they would be sent.
+        method: "post" puts them into one request, "get" sends one by one.
+    """
+    queries = [""] if method == "post" else [urlencode(wire) for wire in wires]
+    body = json.dumps({"schema": PAYLOAD_DATA_SCHEMA, "data": wires}).encode() if method == "post" else b""
+    found: list[Any] = []
+    judgements = 0
+    for query in queries:
+        request = Request(
+            number=1,
+            method=method.upper(),
+            path="/com.snowplowanalytics.snowplow/tp2" if method == "post" else "/i",
+            query=query,
+            headers={"content-type": "application/json; charset=utf-8"} if method == "post" else {},
+            header_lines=(),
+            peer="127.0.0.1",
+            received_ms=0,
+            network_user_id="",
+            read_body=lambda: body,
+        )
+        verdict = classify(request, Registry())
+        found += [row for row in verdict.bad if row.parameters is None]
+        judgements += len(verdict.good) + len(verdict.bad)
+    assert found or judgements == len(wires)
+    return found
+
+
+class ByGet(RecordingEmitter):
+    method = "get"
+
+
+@pytest.mark.parametrize("method", ["post", "get"])
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.dictionaries(st.sampled_from(sorted(FIELDS - {"e"})) | st.text(max_size=3), odd_values, max_size=4))
-def test_nothing_that_passes_the_door_fails_a_batch(pairs: dict[str, Any]) -> None:
-    """Whatever the fields hold: it is refused by name, or it leaves its batch sound."""
-    emitter = RecordingEmitter()
-    made = ours.Tracker("shop", emitter)
+@given(
+    st.just("pv") | CODES,
+    odd_pairs,
+    st.just(SCHEMA) | odd_schemas,
+    json_values(exotic=False) | numbers | some_text | odd_json,
+    st.dictionaries(st.sampled_from(SETTERS), some_text | odd_values, max_size=1),
+    st.data(),
+)
+def test_nothing_that_passes_the_door_fails_a_batch(
+    method: str,
+    code: str,
+    pairs: dict[Any, Any],
+    schema: Any,
+    content: Any,
+    setters: dict[str, Any],
+    data: st.DataObject,
+) -> None:
+    """Whatever it is, and whichever way it comes: it is refused by name, or it leaves its request sound."""
+    emitter = ByGet() if method == "get" else RecordingEmitter()
+    made = ours.Tracker("shop", emitter, encode_base64=data.draw(st.booleans()), json_encoder=data.draw(ENCODERS))
     with suppress(InvalidEventError):
-        made.track(ours.Event({"e": "pv", **pairs}))
+        subject = ours.Subject()
+        for setter, value in setters.items():
+            sides = (value, value) if setter in ("set_viewport", "set_screen_resolution") else (value,)
+            with suppress(InvalidEventError):
+                getattr(subject, setter)(*sides)
+        entity = ours.SelfDescribingJson(schema, content)
+        entities = data.draw(st.sampled_from([None, [entity], [entity, entity]]))
+        way = data.draw(st.sampled_from(["event", "payload", "described", "struct", "page", "sale", "search"]))
+        if way == "event":
+            made.track(ours.Event({"e": code, **pairs}, subject, entities, data.draw(st.none() | odd_values)))
+        elif way == "payload":
+            made.track(ours.Payload({"e": code, "p": "pc", "tv": "x", **pairs}))
+        elif way == "described":
+            made.track_self_describing_event(entity, entities, None, subject)
+        elif way == "struct":
+            made.track_struct_event("c", "a", content, content, content, entities, None, subject)
+        elif way == "page":
+            made.track_page_ping("u", content, content, content, context=entities, event_subject=subject)
+        elif way == "sale":
+            made.track_ecommerce_transaction("o", content, content, content, currency=content, items=[content])
+        else:
+            made.track_site_search(["a"], content, content, context=entities)
+    note_outcome("passed" if emitter.payloads else "refused")
     made.track_page_view("u")
-    wires = [event.wire for event in emitter.events]
-    body = json.dumps({"schema": PAYLOAD_DATA_SCHEMA, "data": wires}).encode()
-    request = Request(
-        number=1,
-        method="POST",
-        path="/com.snowplowanalytics.snowplow/tp2",
-        query="",
-        headers={"content-type": "application/json; charset=utf-8"},
-        header_lines=(),
-        peer="127.0.0.1",
-        received_ms=0,
-        network_user_id="",
-        read_body=lambda: body,
-    )
-    verdict = classify(request, Registry())
-    assert [row for row in verdict.bad if row.parameters is None] == []
-    assert len(wires) == len(verdict.good) + len(verdict.bad)
+    assert judged([one.wire for one in emitter.events], method) == []
+
+
+def test_the_judge_finds_what_fails_a_batch() -> None:
+    """Else the test above would show nothing."""
+    good = {"e": "pv", "p": "pc", "tv": "x"}
+    assert judged([good, good], "post") == judged([good, good], "get") == []
+    assert len(judged([good, {**good, "no": "x"}], "post")) == 1
+    assert len(judged([good, {**good, "nuid": "x"}], "get")) == 1
 
 
 class Broken:
