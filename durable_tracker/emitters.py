@@ -148,8 +148,8 @@ class Emitter(OfficialEmitter):
         on_full: what a put does on a full queue or disk: "raise" QueueFullError, "drop_newest", "drop_oldest" or
             "block".
         max_age: seconds after which an undelivered event is dropped. None: never.
-        headers: sent with each request; kept in memory only. `User-Agent` is "durable-tracker" unless it is among them, or
-            among those of the session, over which they win.
+        headers: sent with each request; kept in memory only. `User-Agent` is "durable-tracker" unless it is among them,
+            or among those of the session, over which they win.
         drain: False leaves delivery to `python -m durable_tracker.drain`.
         shutdown_timeout: how long the exit may wait for a healthy collector; never for an outage. In seconds.
         transport: carries events instead of HTTP: anything that keeps the `Transport` protocol.

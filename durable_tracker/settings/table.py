@@ -265,8 +265,8 @@ _ALL: Final = (
         name="headers",
         type="Mapping[str, str] | None",
         check=checks.optional(checks.mapping),
-        help='sent with each request; kept in memory only. `User-Agent` is "durable-tracker" unless it is among them, or'
-        " among those of the session, over which they win",
+        help='sent with each request; kept in memory only. `User-Agent` is "durable-tracker" unless it is among them,'
+        " or among those of the session, over which they win",
         stands_for=_NOTHING,
         default_text="none",
     ),
