@@ -859,7 +859,7 @@ def test_every_use_of_a_queue_passes_the_gate(open_queue: OpenQueue) -> None:
         "peek": (0, 1, 100), "put": (b"{}",), "put_many": ([b"{}"],), "hold": ([1],), "ack": ([1],), "expire": ([1],),
         "reject": ([1], 400, "no"), "older": ([], 1.0), "evict": (1,), "could_hold": (1,), "remember": (b"[]",),
         "set_settings": ({},), "set_origin": ({},), "requeue": ([1],), "is_past": (1,), "insert_one": (b"{}",),
-        "insert_all": ([b"{}"], []), "holds": (1, b"{}"),
+        "insert_all": ([b"{}"], []), "holds": (1, b"{}"), "rows_above": ("events", 0, 1),
     }  # fmt: skip
     names = {name for name in dir(queue) if not name.startswith("_")} - GATELESS - HOT
     queue._pid = -1
