@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from durable_tracker.engines.engine import BYTE_LIMIT
 from durable_tracker.engines.queue import FATES, Ledger
@@ -25,7 +25,7 @@ from durable_tracker.engines.sqlite.tables import Table
 from durable_tracker.errors import DamagedQueueError, QueueError, QueueFullError, SlotBusyError, StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from durable_tracker.engines.queue import DeadLetter
     from durable_tracker.engines.sqlite.ballast import Headroom
@@ -221,13 +221,23 @@ class Books:
         sizes = [size for letter, size in self.letters() if letter.kind == "invalid"]
         return {"invalid": len(sizes), "invalid_size": sum(sizes)}
 
+    def following(self, after: int, rows: Sequence[tuple[Any, ...]]) -> int:
+        """Return the key to go on from behind rows that were read above `after`.
+
+        Raises:
+            DamagedQueueError: it is no higher. Whoever goes on would never come to an end.
+        """
+        if rows[-1][0] <= after:
+            raise DamagedQueueError(f"{self.slot.database}: its keys are out of order")
+        return int(rows[-1][0])
+
     def letters(self) -> Iterator[tuple[DeadLetter, int]]:
         """Yield the dead letters that are intact, oldest first, each with the bytes of its row."""
         after = 0
         while rows := self.connection.select(
             "SELECT key, value FROM dead_letters WHERE key > ? ORDER BY key LIMIT 500", (after,)
         ):
-            after = rows[-1][0]
+            after = self.following(after, rows)
             yield from ((letter, len(row[1])) for row in rows if (letter := dead_letter_of(*row)) is not None)
 
     def count_hidden(self) -> int:

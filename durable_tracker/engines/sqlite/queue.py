@@ -246,7 +246,7 @@ class SqliteQueue:
                 with self._books.lock:
                     sweep.sweep(self._books)
                 return rows
-            after = found[-1][0]
+            after = self._books.following(after, found)
 
     def _pass_by(self, found: Sequence[tuple[int, object]]) -> None:
         """Set altered rows aside, and leave where they are those that only a newer release can read."""
@@ -563,11 +563,14 @@ class SqliteQueue:
         self.check_pid()
         with self._books.lock:
             after = max(after, self._books.acked) if table == "events" else after
-            return self._connection.select(
+            rows = self._connection.select(
                 f"SELECT key, value FROM {table} WHERE key > ? ORDER BY key LIMIT ?",
                 (after, count_max),
                 size_max=GROUP_SIZE_MAX,
             )
+            if rows:
+                self._books.following(after, rows)
+            return rows
 
     @property
     def events(self) -> Table:
