@@ -229,6 +229,24 @@ def test_a_cell_pointer_that_leads_astray_leaves_no_count_behind(
         assert len(rows) >= 199, at
 
 
+def test_the_first_sector_of_a_wal_that_was_begun_anew_twice_costs_nothing(tmp_path: Path) -> None:
+    """Of the newest generation one frame is left, of the one before none, and then come those of an older one."""
+    make_private_directory(tmp_path / "made")
+    with SqliteQueue.take(Slot(tmp_path / "made", 0)) as queue:
+        queue.put_many([payload(number) for number in range(1, 61)])
+        queue._books.checkpoint()
+        queue._books.checkpoint()
+        queue.put(LAST_WORDS)
+        slot = copy_slot(queue.slot, tmp_path / "left")
+    wal = slot.wal.read_bytes()
+    salts = [wal[at + 8 : at + 12] for at in range(WAL_HEADER, len(wal), FRAME_SIZE)]
+    assert salts[0] == salts[1] != salts[2]
+    assert int.from_bytes(salts[1], "big") == int.from_bytes(salts[2], "big") + 2
+    slot.wal.write_bytes(bytes(512) + wal[512:])
+    with SqliteQueue.take(slot) as queue:
+        assert LAST_WORDS in [row.payload for row in rows_of(queue)]
+
+
 # ── pieces that cannot be read ───────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -151,15 +151,15 @@ def _continues(content: bytes, place: int, count: int, order: str, computed: _Su
 def _newest_salts(content: bytes) -> bytes:
     """Return the salts of the newest generation by the frames alone: the header is damaged.
 
-    The newest generation's frames stand first. Each restart of a WAL adds 1 to the first salt and draws the second,
-    so salts that neither agree with the next frame's nor follow them by 1 were altered.
+    The newest generation's frames stand first. Each restart of a WAL adds 1 to the first salt and draws the second, and
+    a generation may be so short that nothing is left of it. So salts that neither agree with the next frame's nor are
+    newer were altered.
     """
     found = [
         content[start + 8 : start + 16] for start in range(_HEADER_SIZE, len(content) - FRAME_SIZE + 1, FRAME_SIZE)
     ]
     for own, following in pairwise(found):
-        (first, _), (second, _) = _PAIRS.unpack(own), _PAIRS.unpack(following)
-        if own == following or first == (second + 1) & 0xFFFFFFFF:
+        if own == following or _is_older(following[:4], own):
             return own
     return found[0]
 
