@@ -389,10 +389,10 @@ class Tracker(TrackMethods):
         shared = self._shared_fields(event.event_subject)
         if type(event).build_payload is Event.build_payload:
             pairs, encoded = event.pairs, _NOTHING
-            content = event.describe()
+            # By hand what `content` does of itself: it takes two calls for it.
+            has_rules = type(event).content is not _PLAIN_CONTENT
+            content = event.content(self.json_encoder) if has_rules else event.describe()
             if content is not None or event.context or event.true_timestamp is not None:
-                if content is not None:
-                    content = event.content(self.json_encoder)
                 encoded = encoded_fields(
                     content, event.context, event.true_timestamp, self.encode_base64, self.json_encoder
                 )
@@ -443,6 +443,7 @@ class Tracker(TrackMethods):
         return shared
 
 
+_PLAIN_CONTENT: Final = Event.content
 _PLAIN_TRACK: Final = vars(Tracker)["track"]
 _PLAIN_COMPLETE: Final = vars(Tracker)["complete_payload"]
 _PLAIN_UUID: Final = Tracker.get_uuid

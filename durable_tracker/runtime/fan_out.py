@@ -37,24 +37,24 @@ if TYPE_CHECKING:
 
 
 @lru_cache(maxsize=64)
-def _takes_bytes(emitter_type: type) -> bool:
+def _takes_bytes(emitter_type: type, method: object) -> bool:
     """Tell whether emitters of a type take finished payloads, by `put`, or dicts, by the official `input`.
 
     What is defined furthest down in the hierarchy decides: whoever derives from a durable emitter and overrides
-    `input` wants to see the dicts.
+    `input` wants to see the dicts. So does whoever patched `input` of a class that stores bytes.
+
+    Args:
+        emitter_type: the type.
+        method: its `input` as it is now, None if it has none.
     """
+    if method is not getattr(emitter_type, "plain_input", method):
+        return False
     for base in emitter_type.__mro__:
         if "put" in vars(base):
             return True
         if "input" in vars(base):
             return False
     return False
-
-
-def _has_patched_input(emitter: Any) -> bool:
-    """Tell whether somebody patched `input` of a class that stores bytes, or of an object of it, to see the dicts."""
-    plain = getattr(emitter, "plain_input", None)
-    return plain is not None and (type(emitter).input is not plain or "input" in emitter.__dict__)
 
 
 def emitter_list(emitters: object) -> list[AnyEmitter]:
@@ -86,7 +86,8 @@ def hand_out(emitters: Iterable[AnyEmitter], payloads: Sequence[bytes]) -> None:
     failures: list[Exception] = []
     for emitter in emitters:
         try:
-            if not _takes_bytes(type(emitter)) or _has_patched_input(emitter):
+            kind = type(emitter)
+            if not _takes_bytes(kind, getattr(kind, "input", None)) or "input" in getattr(emitter, "__dict__", ()):
                 for payload in payloads:
                     emitter.input(fields_of(payload))  # type: ignore[union-attr]
             elif len(payloads) == 1:

@@ -26,7 +26,8 @@ KEY_MAX: Final = 1 << 62
 NOTED: Final = 0x01
 """A note follows the flags."""
 
-_PLAIN: Final = b"\0"
+PLAIN: Final = b"\0"
+"""No flags."""
 _NOTED: Final = bytes([NOTED])
 _FORMAT_1: Final = b"{"
 _DEAD_LETTER_SEED: Final = 0xDEAD  # a dead letter must never pass for an event, nor an event for a dead letter
@@ -49,7 +50,7 @@ class Event(NamedTuple):
 def record(key: int, payload: bytes, replays: int = 0) -> bytes:
     """Return an event's row. A flipped bit in it, or in its key, makes `event_of` refuse it."""
     if not replays:
-        body = _PLAIN + payload
+        body = PLAIN + payload
     else:
         note = json.dumps({"replays": replays}).encode()
         body = _NOTED + len(note).to_bytes(2, "big") + note + payload
@@ -73,7 +74,7 @@ def event_of(key: int, value: object) -> Event | None:
 
 def _in_body(body: bytes) -> Event | None:
     head = body[:1]
-    if head == _PLAIN:
+    if head == PLAIN:
         return Event(body[1:])
     if head == _FORMAT_1:
         return Event(body)
@@ -85,14 +86,16 @@ def _in_body(body: bytes) -> Event | None:
 
 def intact(found: Iterable[tuple[int, Any]]) -> list[Row]:
     """Return those of the events' rows that can be read: `event_of` for many, without a call for each."""
-    bodies = [
-        (key, body)
+    found = list(found)
+    pairs = [
+        (key, body[1:])
         for key, value in found
-        if isinstance(value, bytes) and crc32(body := value[4:], key).to_bytes(4, "big") == value[:4]
+        if isinstance(value, bytes)
+        and crc32(body := value[4:], key).to_bytes(4, "big") == value[:4]
+        and body[:1] == PLAIN
     ]
-    pairs = [(key, body[1:]) for key, body in bodies if body[:1] == _PLAIN]
-    if len(pairs) < len(bodies):
-        pairs = [(key, event.payload) for key, body in bodies if (event := _in_body(body)) is not None]
+    if len(pairs) < len(found):
+        pairs = [(key, event.payload) for key, value in found if (event := event_of(key, value)) is not None]
     return list(map(_new_row, pairs))
 
 
