@@ -17,15 +17,7 @@ from durable_tracker.collector import Collector
 if TYPE_CHECKING:
     from pathlib import Path
 
-HOOKLESS_FORK = """
-def hookless_fork():
-    # As some servers do: Python's hooks do not run. PyDLL holds the GIL, so that the child has it, too. But a child
-    # hangs in Python itself if another thread was waiting for the GIL: hence the pause, in which they fall asleep.
-    time.sleep(0.05)
-    return ctypes.PyDLL(None).fork()
-"""
-
-EXITS = {"returns": "sys.exit(0)", "is cut short": "os._exit(0)", "tracks": "track_some(t, 'child', 5); sys.exit(0)"}
+ENDS = ("returns", "is cut short", "tracks")
 
 
 @pytest.fixture
@@ -40,27 +32,15 @@ def received(collector: Collector) -> Counter[str]:
 
 # ── one fork ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-PARENT_GOES_ON = """
-t = make(drain={drain})
-track_some(t, "before", 10)
-pid = {fork}()
-if pid == 0:
-    {child}
-assert reap(pid) == 0
-track_some(t, "after", 10)
-os.kill(os.getpid(), signal.SIGKILL)  # what is there now is what was really written
-"""
-
 
 @pytest.mark.parametrize("drain", [pytest.param(True, marks=pytest.mark.slow), False])
 @pytest.mark.parametrize("fork", ["os.fork", "hookless_fork"])
-@pytest.mark.parametrize("child", EXITS)
+@pytest.mark.parametrize("child", ENDS)
 def test_a_childs_end_does_not_touch_what_the_parent_goes_on_to_track(
     site: Site, child: str, fork: str, drain: bool
 ) -> None:
     """Whether it returns, is cut short or tracks, and with or without Python's hook."""
-    source = HOOKLESS_FORK + PARENT_GOES_ON.format(fork=fork, child=EXITS[child], drain=drain)
-    site.run(source, expected=-signal.SIGKILL)
+    site.run(Program("fork_and_go_on", fork=fork, child=child, drain=drain), expected=-signal.SIGKILL)
     site.assert_kept()
     assert site.ledger().accepted == 20 + 5 * (child == "tracks")
     assert len(list(site.slots.glob("*.sqlite3"))) == 1 + (child == "tracks")
@@ -69,32 +49,23 @@ def test_a_childs_end_does_not_touch_what_the_parent_goes_on_to_track(
 @pytest.mark.parametrize("fork", ["os.fork", "hookless_fork"])
 def test_without_the_extra_reference_the_same_program_loses_events(site: Site, fork: str) -> None:
     """The test above can fail: a child that finalises the inherited connection unlinks the parent's WAL."""
-    broken = """
-import durable_tracker.engines.sqlite.connection
-class Refless:
-    py_object = ctypes.py_object
-    class pythonapi:
-        Py_IncRef = Py_DecRef = staticmethod(lambda it: None)
-durable_tracker.engines.sqlite.immortal.ctypes = Refless
-"""
-    child = "t.emitters[0]._opened = None; import gc; gc.collect(); del t; sys.exit(0)"
-    source = broken + HOOKLESS_FORK + PARENT_GOES_ON.format(fork=fork, child=child, drain=False)
-    site.run(source, expected=-signal.SIGKILL)
+    program = Program("fork_and_go_on", fork=fork, child="finalises the connection", drain=False)
+    site.run(program, expected=-signal.SIGKILL)
     with pytest.raises(AssertionError):
         site.assert_kept()
 
 
 def test_a_child_that_closes_the_inherited_connection_would_lose_events(site: Site) -> None:
     """The other broken variant: an explicit close, as a pool without a pid check does."""
-    child = "t.emitters[0]._opened.queue._connection._raw.close(); os._exit(0)"
-    site.run(PARENT_GOES_ON.format(fork="os.fork", child=child, drain=False), expected=-signal.SIGKILL)
+    program = Program("fork_and_go_on", fork="os.fork", child="closes the connection", drain=False)
+    site.run(program, expected=-signal.SIGKILL)
     with pytest.raises(AssertionError):
         site.assert_kept()
 
 
 def test_close_in_a_child_leaves_the_parents_queue_open(site: Site) -> None:
     """Closing the inherited tracker in the child is the child's affair."""
-    site.run(PARENT_GOES_ON.format(fork="os.fork", child="t.close(); sys.exit(0)", drain=True), expected=-9)
+    site.run(Program("fork_and_go_on", fork="os.fork", child="closes", drain=True), expected=-signal.SIGKILL)
     site.assert_kept()
     assert site.ledger().accepted == 20
 
@@ -161,64 +132,16 @@ def test_forks_while_other_threads_put(site: Site, durability: str) -> None:
     site.assert_kept()
 
 
-# A thread that is in the midst of a put, but not waiting for the GIL: it holds the queue's lock and sleeps.
-IN_A_PUT = """
-queue, worker = t.emitters[0]._opened.queue, t.emitters[0]._opened.worker
-inside, leave = threading.Event(), threading.Event()
-def hold():
-    with queue._books.lock:
-        inside.set()
-        leave.wait()
-        queue.put(b'{"se_la":"holder"}')
-holder = threading.Thread(target=hold, daemon=True)
-note("try holder")
-holder.start()
-inside.wait()
-"""
-
-
-@pytest.mark.parametrize("child", EXITS)
+@pytest.mark.parametrize("child", ENDS)
 def test_a_fork_without_the_hook_during_another_threads_put(site: Site, child: str) -> None:
     """The lock that the thread holds is held for ever in the child, which does not wait for it."""
-    source = f"""
-t = make()
-track(t, "first")
-{IN_A_PUT}
-pid = hookless_fork()
-if pid == 0:
-    {EXITS[child]}
-assert reap(pid) == 0
-leave.set()
-holder.join()
-note("ack holder")
-"""
-    site.run(HOOKLESS_FORK + source)
+    site.run(Program("fork_during_a_put", child=child))
     site.assert_kept()
 
 
 def test_a_child_of_a_fork_without_the_hook_forks_again(site: Site) -> None:
     """Its hook must not wait for the locks that its parent's threads held."""
-    source = f"""
-t = make()
-track(t, "first")
-{IN_A_PUT}
-for tracks_first in (True, False):
-    pid = hookless_fork()
-    if pid == 0:
-        if tracks_first:
-            track(t, "child-before")
-        pid = os.fork()
-        if pid == 0:
-            track(t, f"grandchild-{{tracks_first}}")
-            sys.exit(0)
-        track(t, f"child-{{tracks_first}}")
-        os._exit(reap(pid))
-    assert reap(pid) == 0
-leave.set()
-holder.join()
-note("ack holder")
-"""
-    site.run(HOOKLESS_FORK + source)
+    site.run(Program("fork_during_a_put", child="forks"))
     site.assert_kept()
 
 
@@ -262,30 +185,9 @@ def test_greenlets_fork_and_track(site: Site, patch: str) -> None:
 
     A fork copies all greenlets, the worker's as well: what was in flight may be sent by both.
     """
-    source = """
-def produce(name):
-    for n in range(30):
-        track(t, f"{os.getpid()}-{name}-{n}")
-        gevent.sleep(0)
-t = make(linger=0.01)
-greenlets = [gevent.spawn(produce, f"greenlet{n}") for n in range(4)]
-gevent.sleep(0)
-track(t, "first")
-pid = os.fork()
-gevent.joinall(greenlets, timeout=20)
-track_some(t, str(pid), 10)
-if pid == 0:
-    assert t.flush(timeout=10)
-    assert t.close()
-    sys.exit(0)
-assert reap(pid) == 0
-assert t.flush(timeout=10)
-assert t.close()
-"""
-    patching = "import gevent.monkey, warnings\nwarnings.simplefilter('ignore')\ngevent.monkey.patch_all()\n"
     with Collector() as collector:
         site.endpoint = collector.url
-        with Child(site, patching + source, first=patching if patch == "before" else "") as child:
+        with Child(site, Program("fork_among_greenlets", patch=patch)) as child:
             code, errors = child.end()
         assert code == 0, errors
         assert "Traceback" not in errors, errors
@@ -304,20 +206,10 @@ def _is_free(site: Site, index: int) -> bool:
 
 # ── a bound on pending events ────────────────────────────────────────────────────────────────────────────────────────
 
-FULL_PARENT = """
-t = make(drain={on_full!r} == "block", buffer_capacity=5, on_full={on_full!r})
-track_some(t, "before", 5)
-pid = {fork}()
-if pid == 0:
-    track_some(t, "child", 5)
-    os._exit(0)
-assert reap(pid) == 0
-"""
-
 
 @pytest.mark.parametrize("fork", ["os.fork", "hookless_fork"])
 @pytest.mark.parametrize("on_full", ["raise", "drop_newest", "drop_oldest", "block"])
 def test_a_child_has_a_bound_of_its_own(site: Site, on_full: str, fork: str) -> None:
     """The parent's pending events are not the child's, whose queue is empty."""
-    site.run(HOOKLESS_FORK + FULL_PARENT.format(on_full=on_full, fork=fork))
+    site.run(Program("fork_with_a_full_queue", on_full=on_full, fork=fork))
     assert set(site.stored()) == {f"{who}-{number}" for who in ("before", "child") for number in range(5)}
