@@ -10,70 +10,27 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from processes import Child, Site, label, wait_until
+from processes import Child, Program, Site, label, wait_until
 
 from durable_tracker.collector import Collector, Fault
 
 START_UP_S = 4.0  # of the interpreter, on a machine that is busy
 SHUTDOWN_S = 1.0
 
-BEGIN = """
-import durable_tracker
-t = make(shutdown_timeout=1.0, linger=0.01, request_timeout=30)
-track_some(t, "main", 20)
-"""
-
-WAYS = {
-    "return": "",
-    "sys.exit": "sys.exit(0)",
-    "exception": "raise LookupError('on purpose')",
-    "sys.exit in a thread": """
-def work():
-    track_some(t, "thread", 5)
-    sys.exit(3)
-thread = threading.Thread(target=work)
-thread.start()
-thread.join()
-""",
-    "a thread that is still tracking": """
-def work():
-    for n in range(50):
-        track(t, f"thread-{n}")
-        time.sleep(0.002)
-threading.Thread(target=work).start()
-""",
-    "a daemon that never stops tracking": """
-def work():
-    n = 0
-    while True:
-        track(t, f"daemon-{n}")
-        n += 1
-threading.Thread(target=work, daemon=True).start()
-wait_until(lambda: t.emitters[0].stats().ledger.accepted > 40)
-""",
-    "an atexit handler before the package's": "atexit.register(track_some, t, 'atexit', 5)",
-    "a late __del__": """
-class Late:
-    def __del__(self, track_some=track_some, tracker=t):
-        track_some(tracker, "late", 5)
-_late = Late()
-""",
-    "no with block, no close, no reference": "del t; import gc; gc.collect()",
-    "a first event in an atexit handler": """
-late = Tracker(Emitter(ENDPOINT, queue_dir=QUEUE_DIR, name="late", shutdown_timeout=1.0))
-atexit.register(track_some, late, 'first', 5)
-""",
-    "a close by the program": "assert t.close(1.0) in (True, False)",
-    "os._exit": "os._exit(0)",
-}
-
-AFTER_THE_PACKAGE = """
-import atexit
-def late():
-    track_some(t, "after", 5)
-    {then}
-atexit.register(late)
-"""
+WAYS = (
+    "return",
+    "sys.exit",
+    "exception",
+    "sys.exit in a thread",
+    "a thread that is still tracking",
+    "a daemon that never stops tracking",
+    "an atexit handler before the package's",
+    "a late __del__",
+    "no with block, no close, no reference",
+    "a first event in an atexit handler",
+    "a close by the program",
+    "os._exit",
+)
 
 
 @pytest.fixture
@@ -104,7 +61,7 @@ def test_exit_is_in_time_and_keeps_what_was_acknowledged(site: Site, way: str, k
         if kind == "down":
             collector.down()
         expected = 1 if way == "exception" else 0
-        took_s = site.run(BEGIN + WAYS[way], expected=None if way == "exception" else expected)
+        took_s = site.run(Program("exit_by_many_ways", way=way), expected=None if way == "exception" else expected)
         assert took_s < START_UP_S + (SHUTDOWN_S if kind == "hanging" else 0.0)
         site.assert_kept(received(collector), doubled_max=100 if way == "os._exit" else 0)
         assert set(site.noted("ack")) == set(site.noted("try")) or "daemon" in way
@@ -114,7 +71,7 @@ def test_exit_is_in_time_and_keeps_what_was_acknowledged(site: Site, way: str, k
             assert dict(site.stored()) == {}
 
 
-@pytest.mark.parametrize("then", ["t.flush(timeout=1.0)", "t.close(1.0)", "pass"])
+@pytest.mark.parametrize("then", ["flush", "close", "nothing"])
 @pytest.mark.parametrize("kind", ["up", "down"])
 def test_events_of_exit_handlers_that_run_after_the_packages_are_stored(site: Site, kind: str, then: str) -> None:
     """They open the slot again. What nobody waits for is left to the next process: a request would be cut off."""
@@ -122,46 +79,28 @@ def test_events_of_exit_handlers_that_run_after_the_packages_are_stored(site: Si
         site.endpoint = collector.url
         if kind == "down":
             collector.down()
-        with Child(site, BEGIN, first=AFTER_THE_PACKAGE.format(then=then)) as child:
+        with Child(site, Program("track_after_the_packages_exit_handler", then=then)) as child:
             code, errors = child.end(START_UP_S + SHUTDOWN_S + 1)
         assert (code, errors) == (0, "")
         assert len(site.noted("ack")) == 25
         site.assert_kept(received(collector))
         if kind == "up" and sys.version_info < (3, 12):  # from then on no thread can be started any more
-            assert sum(site.stored().values()) == (5 if then == "pass" else 0)
+            assert sum(site.stored().values()) == (5 if then == "nothing" else 0)
 
 
 @pytest.mark.parametrize("durability", ["always", "interval"])
 def test_no_thread_can_be_started_at_shutdown(site: Site, durability: str) -> None:
     """As from Python 3.12 on: a first event in a late exit handler is stored all the same."""
-    source = f"""
-import _thread
-t = make(durability={durability!r})
-def refuse(*_):
-    raise RuntimeError("can't create new thread at interpreter shutdown")
-def late():
-    threading._start_new_thread = _thread.start_new_thread = refuse
-    track_some(t, "late", 5)
-    assert not t.flush(timeout=1.0)
-atexit.register(late)
-"""
-    site.run(source)
+    site.run(Program("track_at_exit_without_threads", durability=durability))
     assert sum(site.stored().values()) == 5
     site.assert_kept()
 
 
 def test_many_emitters_share_one_deadline(site: Site) -> None:
     """Eight emitters of a collector that hangs hold the exit up no longer than one does."""
-    source = """
-trackers = []
-for n in range(8):
-    emitter = Emitter(ENDPOINT, queue_dir=QUEUE_DIR, name=f"n{n}", shutdown_timeout=1.0, linger=0.0)
-    trackers.append(Tracker(emitter))
-    track_some(trackers[-1], f"emitter{n}", 3)
-"""
     with Collector(script=lambda _: Fault(hang=True)) as collector:
         site.endpoint = collector.url
-        assert site.run(source) < START_UP_S + SHUTDOWN_S
+        assert site.run(Program("exit_with_many_emitters")) < START_UP_S + SHUTDOWN_S
     site.assert_kept()
 
 
@@ -178,7 +117,7 @@ wait_until(lambda: t.emitters[0].stats().state == "backing_off")
 
 def test_a_child_killed_by_the_default_sigterm_keeps_everything(site: Site) -> None:
     """Without a handler there is no exit to speak of."""
-    with Child(site, BEGIN + "track(t, 'last'); time.sleep(60)") as child:
+    with Child(site, Program("exit_by_many_ways", way="the default SIGTERM")) as child:
         wait_until(lambda: "last" in site.noted("ack"))
         child.process.terminate()
         assert child.process.wait(10) == -signal.SIGTERM
