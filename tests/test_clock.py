@@ -5,13 +5,13 @@ from __future__ import annotations
 import struct
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from damage import healthy, judge, observe
 from fakes import EPOCH_MS, NO_ANSWER, OK, ScriptedCollector, VirtualClock, event, refusal
 from faults.tools import preload_environment
-from processes import Child, Site, label, wait_until
+from processes import Child, Program, Site, label, wait_until
 
 from durable_tracker.collector import Collector
 from durable_tracker.delivery.policy import Delivery, DeliverySettings, Result
@@ -29,14 +29,6 @@ if TYPE_CHECKING:
 DAYS = (1, -1, 400, -400, 3650, -3650, 20_000, -20_000, 0)
 """Offsets from the true time; the last but one lies before 1970."""
 
-JUMPER = """
-import struct
-DAYS = {days}
-def jump(days):
-    with open(os.environ["FAULTS_CLOCK"], "r+b") as file:
-        file.write(struct.pack("<q", days * 86400 * 10**9))
-"""
-
 
 @pytest.fixture
 def site(tmp_path: Path) -> Site:
@@ -47,20 +39,13 @@ def site(tmp_path: Path) -> Site:
     return Site(tmp_path, environment=environment)
 
 
-@pytest.mark.parametrize("settings", ["max_age=3600", 'durability="interval"'])
-def test_events_are_delivered_while_the_clock_jumps(site: Site, settings: str) -> None:
+@pytest.mark.parametrize("settings", [{"max_age": 3600}, {"durability": "interval"}], ids=["max_age", "interval"])
+def test_events_are_delivered_while_the_clock_jumps(site: Site, settings: dict[str, Any]) -> None:
     """None is too old, since none waited for an hour; each has the clock's time of its moment."""
-    source = JUMPER.format(days=DAYS) + (
-        f"tracker = make(linger=0.01, {settings})\n"
-        "for days in DAYS:\n"
-        "    jump(days)\n"
-        "    track(tracker, f'at-{days}')\n"
-        "    assert tracker.flush(timeout=15), days\n"
-        "tracker.close()\n"
-    )
+    program = Program("track_while_the_clock_jumps", days=DAYS, settings=settings, flushes=True)
     with Collector(validate=False) as collector:
         site.endpoint = collector.url
-        took_s = site.run(source)
+        took_s = site.run(program)
         received = {label(one): one for one in collector.events}
     assert set(received) == {f"at-{days}" for days in DAYS}
     assert took_s < 20
@@ -72,19 +57,15 @@ def test_events_are_delivered_while_the_clock_jumps(site: Site, settings: str) -
 
 def test_an_outage_during_which_the_clock_jumps_ends_in_time(site: Site) -> None:
     """The backoff counts by the monotonic clock: a day back does not add a day."""
-    source = JUMPER.format(days=DAYS) + (
-        "tracker = make(linger=0.01, max_retry_delay_seconds=0.2, max_age=3600)\n"
-        "for days in DAYS:\n"
-        "    jump(days)\n"
-        "    track(tracker, f'at-{days}')\n"
-        "    time.sleep(0.05)\n"
-        "note('waiting')\n"
-        "wait_until(lambda: tracker.emitters[0].stats().ledger.pending == 0)\n"
-        "tracker.close()\n"
+    program = Program(
+        "track_while_the_clock_jumps",
+        days=DAYS,
+        settings={"max_retry_delay_seconds": 0.2, "max_age": 3600},
+        flushes=False,
     )
     with Collector(validate=False, up=False) as collector:
         site.endpoint = collector.url
-        with Child(site, source) as child:
+        with Child(site, program) as child:
             wait_until(lambda: site.says("waiting"))
             collector.up()
             code, errors = child.end()
@@ -94,17 +75,7 @@ def test_an_outage_during_which_the_clock_jumps_ends_in_time(site: Site) -> None
 
 def test_the_interval_sync_goes_on_when_the_clock_goes_back(site: Site) -> None:
     """A second is a second of the monotonic clock."""
-    source = JUMPER.format(days=DAYS) + (
-        "tracker = make(durability='interval', drain=False)\n"
-        "track(tracker, 'first')\n"
-        "jump(-3650)\n"
-        "track(tracker, 'second')\n"
-        "file = tracker.emitters[0]._opened.queue._books\n"
-        "assert file.is_dirty\n"
-        "wait_until(lambda: not file.is_dirty, 5)\n"
-        "tracker.close()\n"
-    )
-    site.run(source)
+    site.run(Program("sync_while_the_clock_goes_back"))
     site.assert_kept()
 
 

@@ -31,7 +31,7 @@ from .disk import Choice, Disk, File, Naming
 from .judge import history_of
 from .log import Kind, Mode, Operation
 from .standin import Flaw
-from .tools import preload_environment
+from .tools import PROGRAMS, preload_environment
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -127,35 +127,14 @@ def test_the_naming_models_differ_in_what_a_sync_of_the_file_does(naming: Naming
     assert ("new/file" in image.entries) is is_there
 
 
-PROBE = """
-import os, shutil, sys
-root = sys.argv[1]
-os.makedirs(root + "/a/../a/b//c")
-fd = os.open(root + "/a/./b/f", os.O_RDWR | os.O_CREAT)
-os.write(fd, b"one"); other = os.dup(fd); os.write(other, b"two"); os.close(fd)
-os.pwrite(other, b"X" * 5000, 3000); os.ftruncate(other, 6000); os.posix_fallocate(other, 0, 9000)
-os.writev(other, [b"three", b"four"]); os.pwritev(other, [b"five"], 8990); os.fsync(other); os.close(other)
-here = os.open(root + "/a", os.O_RDONLY)
-fd = os.open("g", os.O_WRONLY | os.O_CREAT | os.O_APPEND, dir_fd=here); os.write(fd, b"1"); os.write(fd, b"2")
-os.rename("g", "h", src_dir_fd=here, dst_dir_fd=here); os.link(root + "/a/h", root + "/a/i")
-os.mkdir("d", dir_fd=here); os.rmdir("d", dir_fd=here); os.unlink(root + "/a/h")
-with open(root + "/text", "w") as file: file.write("text" * 5000)
-with open(root + "/text", "r+") as file: file.truncate(7)
-os.truncate(root + "/text", 3); shutil.copyfile(root + "/a/b/f", root + "/copy")
-if os.fork() == 0:
-    os.write(fd, b"child"); os.replace(root + "/copy", root + "/moved"); os._exit(0)
-os.wait(); os.write(fd, b"parent")
-os.chdir(root); open("relative", "wb").write(b"r" * 10); open("text", "wb").write(b"again")
-"""
-
-
 def test_the_recorder_sees_every_way_of_changing_a_file(server: Server, tmp_path: Path) -> None:
     """Replaying the log of a program that uses them all gives the real files."""
     with bench(server, "standin") as target:
         target.root.mkdir()
         environment = preload_environment("recorder")
         environment |= {"FAULTS_ROOT": str(target.root), "FAULTS_LOG": str(target.log)}
-        subprocess.run([sys.executable, "-c", PROBE, str(target.root)], env=environment, check=True)
+        program = PROGRAMS / "change_files_in_every_way.py"
+        subprocess.run([sys.executable, str(program), str(target.root)], env=environment, check=True)
 
         operations = target.operations()
 
@@ -178,17 +157,8 @@ def test_the_clock_library_moves_the_wall_clock_only(tmp_path: Path) -> None:
     """Running processes see the jump at once; sleeps and the monotonic clock do not."""
     offset = tmp_path / "offset"
     offset.write_bytes(struct.pack("<q", 0))
-    code = (
-        "import sys, struct, time, datetime\n"
-        "def jump(days): open(sys.argv[1], 'r+b').write(struct.pack('<q', days * 86400 * 10**9))\n"
-        "start, steady = time.time(), time.monotonic()\n"
-        "jump(-9000); assert -9001 < (time.time() - start) / 86400 < -8999\n"
-        "jump(9000); assert 8999 < (time.time() - start) / 86400 < 9001\n"
-        "assert abs(datetime.datetime.now().timestamp() - time.time()) < 1\n"
-        "time.sleep(0.01); assert 0.01 <= time.monotonic() - steady < 5\n"
-    )
     environment = preload_environment("clock") | {"FAULTS_CLOCK": str(offset)}
-    subprocess.run([sys.executable, "-c", code, str(offset)], env=environment, check=True)
+    subprocess.run([sys.executable, str(PROGRAMS / "jump_and_sleep.py")], env=environment, check=True)
 
 
 # ---- a correct store passes

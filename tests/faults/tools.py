@@ -14,6 +14,7 @@ import pytest
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
+PROGRAMS = ROOT / "tests" / "programs"
 
 
 @functools.cache
