@@ -15,7 +15,7 @@ from .judge import History, observe, problems
 from .log import Kind, Mode
 from .subjects import subject
 from .test_power_loss import show
-from .tools import ROOT, scratch_root
+from .tools import PROGRAMS, child_environment, scratch_root
 
 EVER = 1 << 30
 QUEUE = "queue:small_wal"
@@ -68,18 +68,6 @@ def test_a_kill_at_every_call_loses_nothing(server: Server, mode: Mode) -> None:
     show(verdict)
 
 
-LIFE = """
-import sys
-from pathlib import Path
-from tests.faults.program import payload
-from tests.faults.subjects import subject
-root, log = Path(sys.argv[1]), open(sys.argv[2], "a", buffering=1)
-store = subject("queue").open(root)
-for number in range(1, 6):
-    store.put(payload(number)); log.write("%d\\n" % number)
-"""
-
-
 @pytest.mark.slow
 def test_a_kill_at_any_system_call_at_all_loses_nothing() -> None:
     """As above, but by strace: reads, locks and memory calls too, and without the recorder in the process."""
@@ -110,9 +98,9 @@ def test_a_kill_at_any_system_call_at_all_loses_nothing() -> None:
                         for name in ("0.sqlite3", "0.sqlite3-wal", "0.ballast")
                         for part in ("-P", f"{folder}/root/queue/emitter/{name}")
                     ]
-                    + ["-e", f"inject={call}:signal=SIGKILL:when={nth}", sys.executable, "-c", LIFE]
-                    + [str(folder / "root"), str(log)],
-                    cwd=ROOT,
+                    + ["-e", f"inject={call}:signal=SIGKILL:when={nth}", sys.executable]
+                    + [str(PROGRAMS / "put_and_log.py"), str(folder / "root"), str(log)],
+                    env=child_environment(),
                     check=False,
                     capture_output=True,
                     text=True,

@@ -15,7 +15,7 @@ from durable_tracker.commands.options import Exit
 from durable_tracker.engines.sqlite.queue import SqliteQueue
 from durable_tracker.engines.sqlite.slots import Slot, make_private_directory
 
-from .tools import ROOT, preload_environment
+from .tools import PROGRAMS, ROOT, preload_environment
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -102,35 +102,6 @@ def test_the_command_salvage_takes_the_rest_out(unreadable: tuple[Slot, dict[str
         assert EVENTS - A_PAGE <= queue.pending() <= EVENTS
 
 
-LIVE = """
-import struct, sys
-from durable_tracker.engines.sqlite.slots import Slot, make_private_directory
-from durable_tracker.engines.sqlite.queue import SqliteQueue
-from pathlib import Path
-from tests.faults.test_unreadable import EVENTS, event
-folder, control, suffix, first = Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
-make_private_directory(folder)
-slot = Slot(folder, 0)
-with SqliteQueue.take(slot) as queue:
-    for start in range(0, EVENTS, 20):
-        queue.put_many([event(number) for number in range(start, start + 20)])
-    if not suffix:
-        queue._books.checkpoint()
-        queue._connection.drop()
-        queue.pending(), queue.put(event(EVENTS))
-    path = slot.wal if suffix else slot.database
-    with open(control, "r+b") as file:
-        file.write(struct.pack("<3q", path.stat().st_ino, first, first + 511))
-    out = 0
-    queue.put(event(EVENTS))
-    while rows := queue.peek(0, 100, 1 << 20):
-        queue.put(event(EVENTS)) if out < 1000 else None
-        queue.ack([row.key for row in rows])
-        out += len(rows)
-    print(out, queue.pending())
-"""
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("place", sorted(PLACES))
 def test_a_sector_that_fails_under_a_live_connection_costs_what_is_on_it(place: str, tmp_path: Path) -> None:
@@ -139,7 +110,8 @@ def test_a_sector_that_fails_under_a_live_connection_costs_what_is_on_it(place: 
     control = tmp_path / "piece"
     control.write_bytes(bytes(24))
     environment = {**preload_environment("eio"), "FAULTS_EIO": str(control)}
-    done = run(environment, "-c", LIVE, str(tmp_path / "slot"), str(control), suffix, str(first))
+    program = PROGRAMS / "meet_an_unreadable_sector.py"
+    done = run(environment, str(program), str(tmp_path / "slot"), str(control), suffix, str(first))
     assert done.returncode == 0, done.stderr
     out, pending = map(int, done.stdout.split())
     assert out >= EVENTS - A_PAGE

@@ -42,11 +42,17 @@ def scratch_root() -> Path:
     return shared if shared.is_dir() and os.access(shared, os.W_OK) else Path(tempfile.gettempdir())
 
 
-def preload_environment(name: str) -> dict[str, str]:
-    """Return this process's environment with one of the libraries preloaded, and the package importable."""
+def child_environment() -> dict[str, str]:
+    """Return this process's environment, with the package and the modules of the tests importable."""
     environment = dict(os.environ)
+    paths = [str(ROOT), str(ROOT / "tests"), *filter(None, [environment.get("PYTHONPATH")])]
+    environment["PYTHONPATH"] = os.pathsep.join(paths)
+    return environment
+
+
+def preload_environment(name: str) -> dict[str, str]:
+    """Return the environment of a child with one of the libraries preloaded."""
+    environment = child_environment()
     earlier = environment.get("LD_PRELOAD")
     environment["LD_PRELOAD"] = f"{library(name)}:{earlier}" if earlier else str(library(name))
-    path = environment.get("PYTHONPATH")
-    environment["PYTHONPATH"] = f"{ROOT}{os.pathsep}{path}" if path else str(ROOT)
     return environment
