@@ -6,13 +6,13 @@ import json
 import logging
 import subprocess
 import sys
-import textwrap
 import uuid
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
 import responses
+from processes import PROGRAMS
 
 from durable_tracker import AsyncEmitter, Emitter, SelfDescribingJson, StructuredEvent, Subject, Tracker
 from durable_tracker.collector.server import Collector
@@ -188,30 +188,8 @@ def test_a_runners_session(collector: Collector, tmp_path: Path) -> None:
 
 def test_a_library_that_is_not_ones_own(collector: Collector, tmp_path: Path) -> None:
     """Unchanged, in a process that has put this package in the official one's place."""
-    (tmp_path / "their_library.py").write_text(
-        textwrap.dedent("""
-            import requests
-            from snowplow_tracker import Emitter, Subject, Tracker
-            from snowplow_tracker import logger as sp_logger
-            from snowplow_tracker.self_describing_json import SelfDescribingJson
-            sp_logger.setLevel(100)
-
-            class Theirs(Emitter):
-                def http_post(self, payload):
-                    return requests.post(self.endpoint, data=payload, timeout=5, headers={
-                        "content-type": "application/json; charset=utf-8"}).status_code
-
-            def run(address):
-                tracker = Tracker(namespace="theirs", emitters=Theirs(address), subject=Subject())
-                tracker.track_struct_event("c", "a", context=[SelfDescribingJson("iglu:a/b/jsonschema/1-0-0", {})])
-                tracker.flush()
-        """)
-    )
-    program = (
-        "import sys, durable_tracker.compat as c; c.install(); import their_library; their_library.run(sys.argv[1])"
-    )
     done = subprocess.run(
-        [sys.executable, "-c", program, collector.url],
+        [sys.executable, str(PROGRAMS / "run_their_library.py"), collector.url],
         cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
