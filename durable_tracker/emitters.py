@@ -314,6 +314,20 @@ class Emitter(OfficialEmitter):
             return
         opened.announce()
 
+    def put_invalid(self, payload: bytes, reason: str) -> None:
+        """Put an event that the tracker refused among the dead letters, with the reason.
+
+        Raises as `put`, but waits for no room and makes none: `on_full` is about events that can be delivered.
+        """
+        while True:
+            opened = self._opened or self._open()
+            try:
+                opened.queue.put_invalid(payload, reason)
+            except (NotOursError, QueueClosedError) as exc:
+                self._open_again(exc, opened)
+            else:
+                return
+
     def input(self, payload: Mapping[str, Any]) -> None:
         """Store one event given as a dict of the protocol's fields, as the official tracker hands it over.
 

@@ -66,6 +66,7 @@ class Snowplow:
                     app_id,
                     tracker_config.encode_base64,
                     tracker_config.json_encoder,
+                    on_invalid=tracker_config.on_invalid,
                 )
             )
 

@@ -20,11 +20,14 @@ from durable_tracker.protocol.fields import (
     timestamp_value,
     uuid_value,
 )
+from durable_tracker.protocol.rendering import rendering
 from durable_tracker.runtime.elsewhere import names_from_elsewhere
-from durable_tracker.runtime.fan_out import close, each_within, emitter_list, flush, flush_async, hand_out
+from durable_tracker.runtime.fan_out import close, each_within, emitter_list, flush, flush_async, hand_out, set_aside
 from durable_tracker.runtime.track_methods import TrackMethods
+from durable_tracker.self_describing_json import SelfDescribingJson
 from durable_tracker.settings import checks
 from durable_tracker.subject import Subject
+from durable_tracker.tracker_configuration import ON_INVALID
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -33,7 +36,7 @@ if TYPE_CHECKING:
 
     from durable_tracker.protocol.encoder import JsonEncoder
     from durable_tracker.runtime.fan_out import AnyEmitter
-    from durable_tracker.self_describing_json import SelfDescribingJson
+    from durable_tracker.tracker_configuration import OnInvalid
 
 VERSION = TRACKER_VERSION
 _CHUNK_COUNT_MAX = 1000
@@ -44,7 +47,14 @@ _NOTHING: dict[str, str] = {}
 _DEFAULT_SUBJECT = Subject()
 _ORDER_1 = ("namespace", "emitters", "subject", "app_id", "encode_base64", "json_encoder")
 _ORDER_0 = ("emitters", "subject", "namespace", "app_id", "encode_base64", "json_encoder")
-_DEFAULTS = {"subject": None, "namespace": None, "app_id": None, "encode_base64": True, "json_encoder": None}
+_DEFAULTS = {
+    "subject": None,
+    "namespace": None,
+    "app_id": None,
+    "encode_base64": True,
+    "json_encoder": None,
+    "on_invalid": "raise",
+}
 
 
 class Tracker(TrackMethods):
@@ -71,6 +81,10 @@ class Tracker(TrackMethods):
         app_id: the application, up to 255 characters (`aid`).
         encode_base64: whether self-describing JSON is sent in base64.
         json_encoder: called with each value that JSON has no form for; returns one that it has, or raises TypeError.
+        on_invalid: what becomes of an event that breaks a rule of the protocol: "raise" an InvalidEventError, or
+            "dead_letter": nothing is raised, the event is kept among the dead letters of every emitter, as text of at
+            most 64 KiB with the reason, and a line is logged once per rule. What a constructor of an event refuses is
+            raised all the same, as is what is no event at all.
 
     Raises:
         ConfigurationError: an argument is not usable.
@@ -80,6 +94,7 @@ class Tracker(TrackMethods):
         subject: who or what the events are about.
         encode_base64: as given.
         json_encoder: as given.
+        on_invalid: as given; may be changed.
         standard_nv_pairs: the fields that the tracker adds to every event: `tv`, `tna`, `aid`.
     """
 
@@ -92,6 +107,8 @@ class Tracker(TrackMethods):
         app_id: str | None = None,
         encode_base64: bool = True,
         json_encoder: JsonEncoder | None = None,
+        *,
+        on_invalid: OnInvalid = "raise",
     ) -> None: ...
     @overload
     def __init__(
@@ -102,6 +119,8 @@ class Tracker(TrackMethods):
         app_id: str | None = None,
         encode_base64: bool = True,
         json_encoder: JsonEncoder | None = None,
+        *,
+        on_invalid: OnInvalid = "raise",
     ) -> None: ...
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         arguments = _bind(args, kwargs)
@@ -114,14 +133,19 @@ class Tracker(TrackMethods):
             "tna": arguments["namespace"],
             "aid": arguments["app_id"],
         }
+        self.on_invalid: OnInvalid = arguments["on_invalid"]
         self.timer = None
         self._shared = Shared({}, {})
         checks.boolean("encode_base64", self.encode_base64)
         checks.optional(checks.function)("json_encoder", self.json_encoder)
+        checks.one_of(*ON_INVALID)("on_invalid", self.on_invalid)
 
     if not TYPE_CHECKING:
 
-        def _official(self, namespace, emitters, subject=None, app_id=None, encode_base64=True, json_encoder=None):  # noqa: ANN001, ANN202
+        def _official(  # noqa: ANN202
+            self, namespace, emitters, subject=None, app_id=None, encode_base64=True, json_encoder=None,  # noqa: ANN001
+            *, on_invalid="raise",  # noqa: ANN001
+        ):  # fmt: skip
             """Show its parameters in `help` and `inspect.signature`."""
 
         __init__.__wrapped__ = _official
@@ -165,12 +189,19 @@ class Tracker(TrackMethods):
             QueueError: an emitter did not take the event; see its subclasses.
         """
         if isinstance(event, Payload):
-            payload = finished(event.nv_pairs, *self._stamps())
-            self._check_for_get(payload)
-            self._hand_out([payload])
+            try:
+                payload = finished(event.nv_pairs, *self._stamps())
+                self._check_for_get(payload)
+            except InvalidEventError as error:
+                self._refuse(event.nv_pairs, error)
+            else:
+                self._hand_out([payload])
             return self
-        is_plain = type(self).complete_payload is _PLAIN_COMPLETE and "complete_payload" not in self.__dict__
-        eid, payload = self._encode(event) if is_plain else self._finish(event)  # by hand: a call takes its time
+        try:
+            is_plain = type(self).complete_payload is _PLAIN_COMPLETE and "complete_payload" not in self.__dict__
+            eid, payload = self._encode(event) if is_plain else self._finish(event)  # by hand: a call takes its time
+        except InvalidEventError as error:
+            return self._refuse(event, error)
         self._hand_out([payload])
         return eid
 
@@ -195,7 +226,11 @@ class Tracker(TrackMethods):
             try:
                 event = next(source, None)
                 if event is not None:
-                    eid, payload = self._finish(event)
+                    try:
+                        eid, payload = self._finish(event)
+                    except InvalidEventError as error:
+                        eids.append(self._refuse(event, error))
+                        continue
                     eids.append(eid)
                     chunk.append(payload)
                     chunk_size += len(payload)
@@ -328,13 +363,44 @@ class Tracker(TrackMethods):
         return self.track(event=event)
 
     def _give_together(self, events: Sequence[Event]) -> None:
-        if self._gives_one_by_one():
+        try:  # all or none: the last may break a rule
+            payloads = [self._encode(event) if self._gives_one_by_one() else self._finish(event) for event in events]
+        except InvalidEventError as error:
             for event in events:
-                self._encode(event)  # all or none: the last may break a rule
+                self._refuse(event, error)
+            return
+        if self._gives_one_by_one():
             for event in events:
                 self._give(event)
         else:
-            self._hand_out([self._finish(event)[1] for event in events])
+            self._hand_out([payload for _, payload in payloads])
+
+    def _refuse(self, event: object, error: InvalidEventError) -> str:
+        """Deal with what broke a rule, as `on_invalid` says. Return the id under which it is kept.
+
+        Args:
+            event: an event, the fields of one by their names, or the arguments of a `track_*` method.
+            error: which rule. It is being handled.
+
+        Raises:
+            InvalidEventError: `on_invalid` is "raise", or it is no event at all.
+            QueueError: it could not be kept.
+        """
+        if self.on_invalid != "dead_letter" or not isinstance(event, (Event, dict)):
+            raise error
+        eid = new_uuid()
+        fields: dict[str, Any] = {"eid": eid, "dtm": time.time_ns() // 1_000_000}
+        fields |= {name: value for name, value in self.standard_nv_pairs.items() if value is not None}
+        if isinstance(event, Event):
+            fields |= self.subject.standard_nv_pairs | event.pairs
+            if (content := event.describe()) is not None:
+                fields |= {"e": "ue", "ue_pr": _told(content)}
+            if event.context:
+                fields["co"] = [_told(one) for one in event.context]
+        else:
+            fields |= event
+        set_aside(self.emitters, rendering(fields), error, fields.get(error.field))
+        return eid
 
     def _has_own_track(self) -> bool:
         """Tell whether a subclass, or whoever patched the class or the object, brings it."""
@@ -443,6 +509,13 @@ class Tracker(TrackMethods):
         return shared
 
 
+def _told(entity: object) -> object:
+    """Return an entity's schema and data, as far as it is one."""
+    if not isinstance(entity, SelfDescribingJson):
+        return entity
+    return {"schema": entity.schema, "data": entity.data}
+
+
 _PLAIN_CONTENT: Final = Event.content
 _PLAIN_TRACK: Final = vars(Tracker)["track"]
 _PLAIN_COMPLETE: Final = vars(Tracker)["complete_payload"]
@@ -471,7 +544,7 @@ def _bind(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         raise TypeError(f"Tracker takes at most {len(order)} arguments, but got {len(args)}")
     arguments = dict(zip(order, args, strict=False))
     for name, value in kwargs.items():
-        if name not in order:
+        if name not in (*order, "on_invalid"):
             raise TypeError(f"Tracker got an unexpected argument {name!r}")
         if name in arguments:
             raise TypeError(f"Tracker got two values for the argument {name!r}")

@@ -544,7 +544,7 @@ assert logging.getLogger("durable_tracker").level == logging.NOTSET
 
 def test_signatures_and_representations_show_what_there_is() -> None:
     """In `help`, in an editor, in a traceback."""
-    names = "namespace emitters subject app_id encode_base64 json_encoder"
+    names = "namespace emitters subject app_id encode_base64 json_encoder on_invalid"
     assert list(inspect.signature(Tracker).parameters) == names.split()
     emitter = RecordingEmitter()
     assert repr(Tracker("shop", emitter, app_id="web")) == f"<Tracker 'shop' of 'web' to [{emitter!r}]>"

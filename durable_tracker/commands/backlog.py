@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from durable_tracker.commands.options import Exit, add_slot_options, chosen_places, count, described_engine
 from durable_tracker.commands.output import complain, hand_out, json_line, say
-from durable_tracker.errors import ConfigurationError, QueueError, SlotBusyError
+from durable_tracker.errors import ConfigurationError, InvalidEventError, QueueError, SlotBusyError
+from durable_tracker.protocol.encoder import fields_of, finished
 from durable_tracker.protocol.endpoint import Endpoint
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
-    from durable_tracker.engines.queue import Queue
+    from durable_tracker.engines.queue import DeadLetter, Queue
 
 _EXIT_CODES = "exit codes: 0 done, 2 usage, 3 a slot is busy, 4 a slot is unreadable"
 
@@ -92,12 +93,21 @@ def _dead_letters(queue: Queue, args: argparse.Namespace) -> None:
 
 
 def _requeue(queue: Queue, args: argparse.Namespace) -> None:
-    moved = 0
-    if args.key:
-        moved = queue.requeue(args.key)
-    else:
-        after = 0
-        while letters := queue.dead_letters(500, after):
-            after = letters[-1].key
-            moved += queue.requeue([letter.key for letter in letters])
+    moved = after = 0
+    while letters := queue.dead_letters(500, after):
+        after = letters[-1].key
+        chosen = [letter for letter in letters if not args.key or letter.key in args.key]
+        moved += queue.requeue([letter.key for letter in chosen if _passes_the_door(letter, queue.name)])
     say(f"{queue.name}: requeued {moved}")
+
+
+def _passes_the_door(letter: DeadLetter, queue: str) -> bool:
+    """Return whether a letter may be put back: what the tracker refused must pass its checks now."""
+    if letter.kind != "invalid":
+        return True
+    try:
+        finished(fields_of(letter.payload))
+    except (InvalidEventError, ValueError, TypeError, AttributeError) as exc:
+        complain(f"{queue}: dead letter {letter.key} stays: {exc}")
+        return False
+    return True

@@ -219,6 +219,8 @@ class MemoryQueue:
     def put_invalid(self, payload: bytes, reason: str) -> None:
         """Put an event among the dead letters; see `Queue.put_invalid`."""
         with self._opened() as store:
+            if store.size + len(payload) > store.settings.max_queue_bytes:
+                raise QueueFullError(f"{self._name} has reached max_queue_bytes={store.settings.max_queue_bytes}")
             invalid = [key for key, letter in store.letters.items() if letter.kind == "invalid"]
             for key in invalid[: max(len(invalid) + 1 - INVALID_MAX, 0)]:
                 del store.letters[key]

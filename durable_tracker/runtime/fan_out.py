@@ -11,12 +11,16 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from durable_tracker.errors import ConfigurationError
+from durable_tracker.log import logger
 from durable_tracker.protocol.encoder import fields_of
 from durable_tracker.protocol.fields import shown
+from durable_tracker.protocol.rendering import type_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from typing import Protocol
+
+    from durable_tracker.errors import InvalidEventError
 
     class DurableEmitter(Protocol):
         """An emitter that stores finished payloads."""
@@ -98,6 +102,42 @@ def hand_out(emitters: Iterable[AnyEmitter], payloads: Sequence[bytes]) -> None:
             failures.append(error)
     if failures:
         _raise_first(failures)
+
+
+_REASON_SIZE_MAX = 1000
+_SAID_MAX = 1000
+_said: set[tuple[str, str]] = set()
+
+
+def set_aside(emitters: Iterable[AnyEmitter], payload: bytes, error: InvalidEventError, value: object) -> None:
+    """Keep an event that was refused among the dead letters of every emitter that has them, and say so once per rule.
+
+    Args:
+        emitters: where.
+        payload: the event, as `rendering` has it.
+        error: what was refused, and why.
+        value: what broke the rule, None if that is not known.
+
+    Raises:
+        Exception: as `hand_out`.
+    """
+    kind = "" if value is None else f" (of type {type_name(value)})"
+    failures: list[Exception] = []
+    kept = 0
+    for emitter in emitters:
+        put_invalid = getattr(emitter, "put_invalid", None)
+        try:
+            if put_invalid is not None:
+                put_invalid(payload, f"{error}{kind}"[:_REASON_SIZE_MAX])
+                kept += 1
+        except Exception as failure:  # noqa: BLE001 - one emitter's failure must not keep the event from the others
+            failures.append(failure)
+    if (error.field, error.rule) not in _said and len(_said) < _SAID_MAX:
+        _said.add((error.field, error.rule))
+        fate = "kept among the dead letters" if kept else "dropped: no emitter has dead letters"
+        extra = {"error": f"{error}{kind}", "fate": f"{fate}; said once per rule"}
+        logger.warning("event.invalid", extra=extra)
+    _raise_first(failures)
 
 
 def each_within(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Any
 
 from durable_tracker.errors import InvalidEventError
@@ -46,6 +47,20 @@ class TrackMethods:
 
     json_encoder: JsonEncoder | None
 
+    def _give_new(self, kind: type[Event], *arguments: Any) -> None:
+        """Make an event, and give it to `track`."""
+        try:
+            event = kind(*arguments)
+        except InvalidEventError as error:
+            given = inspect.signature(kind).bind(*arguments).arguments
+            self._refuse({"kind": kind.__name__, **{k: v for k, v in given.items() if v is not None}}, error)
+        else:
+            self._give(event)
+
+    def _refuse(self, event: object, error: InvalidEventError) -> str:
+        """Deal with what broke a rule, as `on_invalid` says."""
+        raise NotImplementedError
+
     def _give(self, event: Event) -> str:
         """Give an event to `track`, and return its id."""
         raise NotImplementedError
@@ -69,7 +84,7 @@ class TrackMethods:
         event_subject: Subject | None = None,
     ) -> Self:
         """Track the view of a web page."""
-        self._give(PageView(page_url, page_title, referrer, event_subject, context, tstamp))
+        self._give_new(PageView, page_url, page_title, referrer, event_subject, context, tstamp)
         return self
 
     def track_page_ping(
@@ -87,7 +102,7 @@ class TrackMethods:
     ) -> Self:
         """Track that a web page is still being read; the offsets are in pixels since the last ping."""
         offsets = (min_x, max_x, min_y, max_y)
-        self._give(PagePing(page_url, page_title, referrer, *offsets, event_subject, context, tstamp))
+        self._give_new(PagePing, page_url, page_title, referrer, *offsets, event_subject, context, tstamp)
         return self
 
     def track_struct_event(
@@ -102,7 +117,7 @@ class TrackMethods:
         event_subject: Subject | None = None,
     ) -> Self:
         """Track an event of a category, an action and up to three details."""
-        self._give(StructuredEvent(category, action, label, property_, value, event_subject, context, tstamp))
+        self._give_new(StructuredEvent, category, action, label, property_, value, event_subject, context, tstamp)
         return self
 
     def track_self_describing_event(
@@ -113,7 +128,7 @@ class TrackMethods:
         event_subject: Subject | None = None,
     ) -> Self:
         """Track an event that a schema describes."""
-        self._give(SelfDescribing(event_json, event_subject, context, tstamp))
+        self._give_new(SelfDescribing, event_json, event_subject, context, tstamp)
         return self
 
     def track_unstruct_event(
@@ -292,7 +307,7 @@ class TrackMethods:
         """Track the view of a screen in an app; an id is made if none is given (mobile/screen_view 1-0-0)."""
         properties = (type, previous_name, previous_id, previous_type, transition_type)
         id_ = self.get_uuid() if id_ is None else id_
-        self._give(ScreenView(id_, name, *properties, event_subject, context, tstamp))
+        self._give_new(ScreenView, id_, name, *properties, event_subject, context, tstamp)
         return self
 
     def track_ecommerce_transaction(
@@ -329,9 +344,6 @@ class TrackMethods:
             tstamp: when it truly happened, in milliseconds since 1970 UTC.
             event_subject: laid over the tracker's subject.
         """
-        require_text("tr_id", order_id)
-        if total_value is None:
-            raise InvalidEventError("tr_tt", "must be a finite decimal number, but is None")
         transaction = {
             "e": "tr",
             "tr_id": order_id,
@@ -346,10 +358,17 @@ class TrackMethods:
         }
         context = context_list(context)
         events = [Event(transaction, event_subject, context, tstamp)]
-        for index, item in enumerate(iterable_or_none("items", items)):
-            pairs = item_fields(f"items[{index}]", order_id, currency, item)
-            events.append(Event(pairs, event_subject, item.get("context") or context, tstamp))
-        self._give_together(events)
+        try:
+            require_text("tr_id", order_id)
+            if total_value is None:
+                raise InvalidEventError("tr_tt", "must be a finite decimal number, but is None")  # noqa: TRY301
+            for index, item in enumerate(iterable_or_none("items", items)):
+                pairs = item_fields(f"items[{index}]", order_id, currency, item)
+                events.append(Event(pairs, event_subject, item.get("context") or context, tstamp))
+        except InvalidEventError as error:
+            self._refuse({**transaction, "items": items}, error)
+        else:
+            self._give_together(events)
         return self
 
     def track_ecommerce_transaction_item(
@@ -367,8 +386,12 @@ class TrackMethods:
     ) -> Self:
         """Track one item of a transaction; `track_ecommerce_transaction` does so for all of them."""
         details = {"sku": sku, "price": price, "quantity": quantity, "name": name, "category": category}
-        pairs = item_fields("item", order_id, currency, details)
-        self._give(Event(pairs, event_subject, context, tstamp))
+        try:
+            pairs = item_fields("item", order_id, currency, details)
+        except InvalidEventError as error:
+            self._refuse({"e": "ti", "order_id": order_id, "currency": currency, **details}, error)
+        else:
+            self._give(Event(pairs, event_subject, context, tstamp))
         return self
 
     def _track_described(
@@ -381,6 +404,10 @@ class TrackMethods:
         tstamp: float | None,
         event_subject: Subject | None,
     ) -> Self:
-        data = rules.apply(encoded_values(given, self.json_encoder))
+        try:
+            data = rules.apply(encoded_values(given, self.json_encoder))
+        except InvalidEventError as error:
+            self._refuse({"schema": _SCHEMA.format(name, version), **given}, error)
+            return self
         event_json = SelfDescribingJson(_SCHEMA.format(name, version), data)
         return self.track_self_describing_event(event_json, context, tstamp, event_subject)

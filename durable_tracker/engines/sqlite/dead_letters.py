@@ -19,7 +19,7 @@ from durable_tracker.engines.sqlite.row_codec import (
     letter_flags,
     record,
 )
-from durable_tracker.errors import DeadLettersFullError
+from durable_tracker.errors import DeadLettersFullError, QueueFullError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -56,10 +56,15 @@ def add_invalid(books: Books, payload: bytes, reason: str) -> None:
 
     These have a bound of their own, beyond which the oldest of them are discarded: what a collector has refused is
     never displaced by what a caller does wrong all the time.
+
+    Raises:
+        QueueFullError: there is no room.
     """
     size_max = min(INVALID_SIZE_MAX, books.max_queue_bytes // (2 * _QUOTA_SHARE))
     if books.counts["invalid"] >= INVALID_MAX or books.counts["invalid_size"] + len(payload) > size_max:
         _discard_invalid(books, INVALID_MAX - _DISCARDED_AT_ONCE, size_max - size_max // 8 - len(payload))
+    if books.connection.is_at_limit(len(payload)):
+        raise books.explain_full(QueueFullError(str(books.slot.database)), len(payload))
     books.reread_high()
     key = books.high + 1
     value = dead_letter_record(DeadLetter(key, None, reason, _now_ms(), payload, kind="invalid"))
