@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import importlib.util
+import json
 import multiprocessing
 import os
 import signal
@@ -16,27 +17,13 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
-from processes import PRELUDE, Site, label, wait_until
+from processes import PROGRAMS, Site, label, wait_until
 
 from durable_tracker.collector import Collector
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-APPLICATION = """
-import itertools
-
-t = make(linger=0.01, shutdown_timeout=2.0)
-numbers = itertools.count()
-track(t, f"preloaded-{os.getpid()}")
-
-def app(environ, start_response):
-    name = f"request-{os.getpid()}-{next(numbers)}"
-    track(t, name)
-    start_response("200 OK", [("Content-Type", "text/plain")])
-    return [name.encode()]
-"""
 
 
 class UnixConnection(http.client.HTTPConnection):
@@ -90,14 +77,15 @@ def test_gunicorn(site: Site, collector: Collector, kind: str, preload: bool) ->
     for module in ("gunicorn", *(["gevent"] if kind == "gevent" else [])):
         if importlib.util.find_spec(module) is None:
             pytest.skip(f"{module} is not installed")
-    prelude = PRELUDE.replace("sys.argv[1:4]", repr([site.endpoint, str(site.queue_dir), str(site.journal)]))
-    (site.folder / "site_application.py").write_text(prelude + APPLICATION, encoding="utf-8")
+    place = [site.endpoint, str(site.queue_dir), str(site.journal)]
+    environment = {**os.environ, "GIVEN": json.dumps({"place": place})}
     address = site.folder / "socket"
     command = [sys.executable, "-m", "gunicorn", "--workers", "3", "--worker-class", kind, "--threads", "2"]
     command += ["--bind", f"unix:{address}", "--graceful-timeout", "10", "--no-control-socket"]
-    command += ["--chdir", str(site.folder), "--log-level", "warning", *(["--preload"] if preload else [])]
+    command += ["--chdir", str(site.folder), "--pythonpath", str(PROGRAMS)]
+    command += ["--log-level", "warning", *(["--preload"] if preload else [])]
     output = (site.folder / "output").open("wb")
-    with subprocess.Popen([*command, "site_application:app"], stdout=output, stderr=output) as process:
+    with subprocess.Popen([*command, "wsgi_application:app"], env=environment, stdout=output, stderr=output) as process:
         try:
             wait_until(lambda: get(address) is not None or process.poll() is not None, 20)
             answered: list[str] = []
@@ -134,39 +122,6 @@ def test_gunicorn(site: Site, collector: Collector, kind: str, preload: bool) ->
     assert len(list(site.slots.glob("*.sqlite3"))) <= 5
 
 
-MULTIPROCESSING = """
-import multiprocessing
-
-def work(name, tracker=None):
-    track(tracker or t, name)
-    return name
-
-def work_and_flush(name):
-    track(t, name)
-    assert t.flush(timeout=10)
-
-t = make(linger=0.01)
-
-if __name__ == "__main__":
-    context = multiprocessing.get_context(METHOD)
-    track(t, "parent-before")
-    children = [context.Process(target=work, args=(f"process-{n}",)) for n in range(3)]
-    children.append(context.Process(target=work_and_flush, args=("flushing",)))
-    for child in children:
-        child.start()
-    track(t, "parent-meanwhile")
-    for child in children:
-        child.join(20)
-        assert child.exitcode == 0, child
-    with context.Pool(2, maxtasksperchild=3) as pool:
-        names = [f"pool-{n}" for n in range(12)]
-        assert names == pool.map(work, names, chunksize=1)
-    track(t, "parent-after")
-    assert t.flush(timeout=10)
-    assert t.close()
-"""
-
-
 @pytest.mark.parametrize(
     "method",
     [
@@ -176,12 +131,10 @@ if __name__ == "__main__":
 )
 def test_multiprocessing(site: Site, collector: Collector, method: str) -> None:
     """Processes and pools, that end as multiprocessing ends them: without exit handlers, or terminated."""
-    program = site.folder / "program.py"
-    program.write_text(PRELUDE + MULTIPROCESSING.replace("METHOD", repr(method)), encoding="utf-8")
-    arguments = [site.endpoint, str(site.queue_dir), str(site.journal)]
-    done = subprocess.run(
-        [sys.executable, str(program), *arguments], capture_output=True, text=True, timeout=60, check=False
-    )
+    program = PROGRAMS / "use_multiprocessing.py"
+    command = [sys.executable, str(program), site.endpoint, str(site.queue_dir), str(site.journal)]
+    environment = {**os.environ, "GIVEN": json.dumps({"method": method})}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     assert len(site.noted("ack")) == 19
