@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from fakes import events_in
-from processes import Child, Site, open_slots, wait_until
+from processes import Child, Program, Site, open_slots, wait_until
 
 from durable_tracker import Emitter, Ledger
 from durable_tracker.collector import Collector, Fault
@@ -207,14 +207,7 @@ def test_four_writers_and_three_drainers_that_get_killed(tmp_path: Path, seed: i
     import sys
 
     dice = random.Random(seed)
-    writer = """
-t = make(drain=False)
-n = 0
-while not os.path.exists(JOURNAL + ".over"):
-    track(t, f"{os.getpid()}-{n}")
-    n += 1
-    time.sleep(0.002)
-"""
+    writer = Program("track_until_told", drains=False, pause_s=0.002)
     with Collector() as collector:
         site = Site(tmp_path, endpoint=collector.url)
         command = [sys.executable, "-m", "durable_tracker.drain", "--queue-dir", str(site.queue_dir), "--quiet"]

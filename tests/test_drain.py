@@ -15,7 +15,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from processes import PROGRAMS, Child, Site, wait_until
+from processes import PROGRAMS, Child, Program, Site, wait_until
 
 from durable_tracker import drain
 from durable_tracker.collector import Collector, Fault
@@ -445,16 +445,7 @@ def test_a_tracking_process_and_a_drain_do_not_disturb_each_other(tmp_path: Path
     with Collector() as collector:
         site = Site(tmp_path, endpoint=collector.url)
         leave(site.queue_dir, "test", 3, 0, 20, url=collector.url, method="post")
-        source = """
-t = make(linger=0.0)
-n = 0
-while not os.path.exists(JOURNAL + ".over"):
-    track(t, f"live-{n}")
-    n += 1
-    time.sleep(0.001)
-assert t.flush(timeout=10)
-"""
-        with Child(site, source) as child:
+        with Child(site, Program("track_until_told", drains=True, pause_s=0.001)) as child:
             wait_until(lambda: len(site.noted("ack")) > 10)
             command = [sys.executable, "-m", "durable_tracker.drain", "--queue-dir", str(site.queue_dir)]
             for _ in range(3):
