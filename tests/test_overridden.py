@@ -20,7 +20,7 @@ import requests
 import snowplow_tracker
 from fakes import events_in
 from faulty_server import FaultyServer, answer
-from processes import wait_until
+from processes import PROGRAMS, wait_until
 from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase, HTTPBasicAuth, HTTPDigestAuth
 
@@ -298,18 +298,9 @@ def test_flush_and_close_keep_their_deadlines(how: str, tmp_path: Path) -> None:
 
 def test_the_exit_keeps_its_deadline(tmp_path: Path) -> None:
     """With a method that hangs for ever; the event is there for the next process that sends in that way."""
-    program = f"""
-import threading
-from durable_tracker import Emitter
-class Mine(Emitter):
-    def http_post(self, data):
-        print("called", flush=True)
-        threading.Event().wait()
-emitter = Mine("c.invalid", queue_dir={str(tmp_path)!r}, name="n", linger=0.0, shutdown_timeout=0.5)
-emitter.put({EVENT!r})
-"""
+    command = [sys.executable, str(PROGRAMS / "hang_in_an_overridden_method.py"), str(tmp_path), EVENT.decode()]
     started_at = time.monotonic()
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "called\n", "")
     assert time.monotonic() - started_at < 10
     with make("c.invalid", Emitter, tmp_path, name="n", drain=False) as successor:

@@ -91,16 +91,7 @@ def test_a_lock_file_that_is_removed_while_it_is_locked_is_not_believed(
 
 def test_a_database_that_is_removed_is_given_up_and_tracking_goes_on(site: Site) -> None:
     """What is tracked later is not put into a file without a name; what the log still has is taken out of it."""
-    source = """
-from durable_tracker.engines.sqlite import slot_file
-slot_file._LOCK_LOOK_S = 0.0
-t = make(drain=False)
-track(t, "taken out of the log")
-os.unlink(t.emitters[0].stats().slot)
-t.emitters[0]._opened.queue._file.look_after_lock()
-track_some(t, "after", 10)
-"""
-    site.run(source)
+    site.run(Program("remove_the_database"))
     site.assert_kept()
 
 
@@ -172,15 +163,10 @@ def test_a_file_that_stands_behind_a_damaged_frame_is_opened_once(tmp_path: Path
 def test_a_lock_of_sqlites_is_seen_before_the_file_is_touched(tmp_path: Path) -> None:
     """Somebody has it open who knows nothing of the slot's lock."""
     slot = healthy(crashed=False).write(tmp_path / "slot")
-    program = (
-        "import sqlite3, sys\n"
-        "raw = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
-        "raw.execute('BEGIN EXCLUSIVE')\n"
-        "print('open', flush=True)\n"
-        "sys.stdin.read()\n"
-    )
     with subprocess.Popen(
-        [sys.executable, "-c", program, str(slot.database)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, str(PROGRAMS / "lock_a_database.py"), str(slot.database)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
     ) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == b"open\n"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 import pytest
-from processes import Site, wait_until
+from processes import Program, Site, wait_until
 
 from durable_tracker import Emitter, Ledger, PageView, StorageError, Tracker
 from durable_tracker.__main__ import main
@@ -195,23 +195,9 @@ def test_nothing_in_a_file_is_ever_unpickled(tmp_path: Path) -> None:
 
 def test_the_codec_of_every_table_is_json(tmp_path: Path) -> None:
     """Sqlitedict's default is pickle, in both directions."""
-    source = """
-import pickle
-import signal
-def refuse(*_, **__):
-    raise AssertionError("pickled")
-import sqlitedict
-sqlitedict.dumps = sqlitedict.loads = sqlitedict.encode = sqlitedict.decode = refuse
-pickle.dumps = pickle.loads = pickle.dump = pickle.load = refuse
-t = make()
-track_some(t, "main", 10)
-t.emitters[0].stats()
-t.flush(timeout=5)
-t.close()
-"""
     with Collector() as collector:
         site = Site(tmp_path, endpoint=collector.url)
-        site.run(source)
+        site.run(Program("refuse_to_pickle"))
         assert collector.wait(distinct=10)
 
 

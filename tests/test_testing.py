@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 import pytest
+from processes import PROGRAMS
 
 from durable_tracker import testing
 from durable_tracker.collector import Collector
@@ -16,20 +19,10 @@ from durable_tracker.self_describing_json import SelfDescribingJson
 from durable_tracker.testing import RecordedEvent, RecordingEmitter, TrackedEvents
 from durable_tracker.tracker import Tracker
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 SCHEMA = "iglu:com.acme/save_game/jsonschema/1-0-0"
-_TEST = """
-from durable_tracker import Emitter, PageView, Tracker
-
-tracker = Tracker("shop", Emitter("127.0.0.1", port=9))
-
-def test_what_is_tracked(tracked_events):
-    eid = tracker.track(PageView("https://acme.com"))
-    assert [eid] == [event.eid for event in tracked_events]
-
-def test_another_starts_afresh(tracked_events, recording_emitter):
-    assert len(tracked_events) == 0
-    assert recording_emitter.events == []
-"""
 
 
 @pytest.mark.parametrize("encode_base64", [True, False])
@@ -80,12 +73,11 @@ def test_all_trackers_record_to_the_fixture(tracked_events: TrackedEvents, recor
     assert list(tracked_events) == []
 
 
-def test_pytest_finds_the_fixtures_by_itself(tmp_path: object) -> None:
+def test_pytest_finds_the_fixtures_by_itself(tmp_path: Path) -> None:
     """Also for a tracker that the code under test made at import."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_theirs.py"]
-    with open(f"{tmp_path}/test_theirs.py", "w", encoding="utf-8") as file:
-        file.write(_TEST)
-    run = subprocess.run(command, cwd=str(tmp_path), capture_output=True, text=True, check=False)
+    shutil.copyfile(PROGRAMS / "their_tests.py", tmp_path / "test_theirs.py")
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert "2 passed" in run.stdout, run.stdout + run.stderr
 
 

@@ -21,6 +21,7 @@ from unittest import mock
 from uuid import UUID
 
 import pytest
+from processes import PROGRAMS
 
 from durable_tracker import _version
 from durable_tracker.emitters import AsyncEmitter, Emitter
@@ -162,16 +163,8 @@ def test_every_event_has_an_id_of_its_own_which_track_returns() -> None:
 
 def test_a_forked_child_makes_other_ids_than_its_parent() -> None:
     """Whether or not anything was told of the fork."""
-    program = """
-import os
-from durable_tracker.tracker import Tracker
-Tracker.get_uuid()
-pid = os.fork()
-if pid:
-    os.waitpid(pid, 0)
-print(Tracker.get_uuid(), flush=True)
-"""
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    command = [sys.executable, str(PROGRAMS / "fork_and_make_ids.py")]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
     parents, childs = run.stdout.split()
     assert parents != childs
 
