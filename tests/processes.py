@@ -35,11 +35,7 @@ NOBODY = "http://127.0.0.1:9"
 """Refuses connections: nothing listens on the discard port."""
 
 PROGRAMS = Path(__file__).parent / "programs"
-PRELUDE = (
-    (PROGRAMS / "prelude.py")
-    .read_text(encoding="utf-8")
-    .replace("from __future__ import annotations", "import atexit, ctypes, threading")
-)
+PRELUDE = (PROGRAMS / "prelude.py").read_text(encoding="utf-8")
 """What a program of a few lines, given as text, starts with: a longer one is a file in tests/programs/."""
 
 
@@ -71,17 +67,16 @@ class Site:
     def journal(self) -> Path:
         return self.folder / "journal"
 
-    def command(self, source: str | Program, *, first: str = "") -> list[str]:
-        """Return the command line of a child that runs a program; `first` is run before it imports the package."""
+    def command(self, source: str | Program) -> list[str]:
+        """Return the command line of a child that runs a program."""
         arguments = [self.endpoint, str(self.queue_dir), str(self.journal)]
         # That a fork beside threads is dangerous is what Python 3.12 warns of, and what some tests are about.
         options = ["-W", "error", "-W", "ignore:This process:DeprecationWarning"]
         # From 3.13 on a connection that is dropped says so; a broken variant of a test drops one on purpose.
         options += ["-W", "ignore:unclosed database:ResourceWarning"]
         if isinstance(source, Program):
-            assert not first
             return [sys.executable, *options, str(source.path), *arguments]
-        return [sys.executable, *options, "-c", first + PRELUDE + source, *arguments]
+        return [sys.executable, *options, "-c", PRELUDE + source, *arguments]
 
     def run(
         self,
@@ -137,14 +132,14 @@ class Site:
 class Child:
     """A child process that ends with the `with` block, at the latest."""
 
-    def __init__(self, site: Site, source: str | Program, *, prefix: tuple[str, ...] = (), **settings: Any) -> None:
+    def __init__(self, site: Site, source: str | Program, *, prefix: tuple[str, ...] = ()) -> None:
         environment = {**os.environ, "PYTHONUNBUFFERED": "1", **site.environment}
         if isinstance(source, Program):
             environment["GIVEN"] = json.dumps(source.given)
         # A file, not a pipe: what the child forked may outlive it, and would keep a pipe open.
         self.output = tempfile.TemporaryFile()
         self.process = subprocess.Popen(
-            [*prefix, *site.command(source, **settings)],
+            [*prefix, *site.command(source)],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=self.output,

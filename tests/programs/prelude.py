@@ -11,10 +11,12 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable  # noqa: TC003 (also run as text, where annotations are evaluated)
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from durable_tracker import Emitter, StructuredEvent, Tracker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 GIVEN: Final[dict[str, Any]] = json.loads(os.environ.get("GIVEN", "{}"))
 # A server has the command line to itself: a program that it imports is given its place like the rest.
