@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from durable_tracker import drain
-from durable_tracker.commands import backlog, demo, salvage, selftest, track
+from durable_tracker.commands import backlog, demo, salvage, selftest, status, track
 from durable_tracker.commands.options import EXIT_CODES, Exit
 from durable_tracker.commands.output import OutputError, complain, give_up
 
@@ -25,6 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, module, text in (
         ("track", track, "track events from the shell"),
         ("drain", drain, "deliver what is in the queues"),
+        ("status", status, "what is in each queue, also beside its owner"),
         ("demo", demo, "show the promise: kill, outage, lost answers, drain, and count"),
         ("selftest", selftest, "say what can be promised in a queue dir, and try it"),
     ):

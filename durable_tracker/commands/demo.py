@@ -116,11 +116,9 @@ def _show(folder: Path, args: argparse.Namespace, stack: contextlib.ExitStack) -
     collector.wait(_TIMEOUT_S)
     collector.stdout.close()
     status = subprocess.run(
-        [sys.executable, "-m", "durable_tracker", "status"], env=environment, capture_output=True, check=True
+        [sys.executable, "-m", "durable_tracker", "status", "--json"], env=environment, capture_output=True, check=True
     )
-    ledger: Counter[str] = Counter()
-    for line in status.stdout.splitlines():
-        ledger.update(json.loads(line)["ledger"])
+    ledger: Counter[str] = Counter(json.loads(status.stdout)["totals"]["ledger"])
     return _report(acknowledged, _received_eids(received), ledger, killed_at=killed_at, wanted=len(lines), code=drained)
 
 

@@ -115,6 +115,9 @@ class Place(Protocol):
             StorageError: it cannot be read.
         """
 
+    def owner(self) -> int | None:
+        """Return the process that has the queue open, None if none has, or that cannot be told."""
+
     def state(self) -> object:
         """Return what changes when an owner writes, to compare with; looks at no event."""
 

@@ -520,6 +520,9 @@ class MemoryPlace:
         """Look into the queue; see `Place.look`."""
         return MemoryOnlooker(self.take())
 
+    def owner(self) -> None:
+        """Return None: nobody owns it alone."""
+
     def state(self) -> object:
         """Return the counts."""
         with self.take() as queue:

@@ -8,16 +8,18 @@ they were not meant for, perhaps with its credentials or in clear text. An empty
 from __future__ import annotations
 
 import contextlib
+import os
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from durable_tracker.engines.engine import QueueSettings
 from durable_tracker.engines.sqlite import forks
-from durable_tracker.engines.sqlite.connection import is_open_here
+from durable_tracker.engines.sqlite.connection import is_open_here, locking_process
 from durable_tracker.engines.sqlite.filesystem import warn_if_weak
 from durable_tracker.engines.sqlite.onlooker import OwnerOnlooker, SlotOnlooker
 from durable_tracker.engines.sqlite.queue import SqliteQueue
+from durable_tracker.engines.sqlite.raw import open_raw
 from durable_tracker.engines.sqlite.slots import (
     SLOTS_MAX,
     Slot,
@@ -73,6 +75,19 @@ class SlotPlace:
                 raise self.slot.busy_error()
             return OwnerOnlooker(queue)
         return SlotOnlooker(self.slot)
+
+    def owner(self) -> int | None:
+        """Return the process that has the slot open; see `Place.owner`."""
+        if is_open_here(self.slot.database):
+            return os.getpid()
+        try:
+            descriptor = open_raw(self.slot.database)
+        except (OSError, StorageError):
+            return None
+        try:
+            return locking_process(descriptor)
+        finally:
+            os.close(descriptor)
 
     def state(self) -> tuple[int, ...]:
         """Return the times and sizes of the files."""

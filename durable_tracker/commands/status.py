@@ -1,0 +1,279 @@
+"""`status`: what is in each queue, whoever owns it. It takes no lock, writes nothing and mends nothing."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from durable_tracker.commands.options import Exit, add_slot_options, chosen_places, count, described_engine, seconds
+from durable_tracker.commands.output import complain, hand_out, json_line
+from durable_tracker.delivery.batches import device_time_ms
+from durable_tracker.engines.queue import FATES
+from durable_tracker.errors import ConfigurationError, QueueError
+from durable_tracker.protocol.endpoint import Endpoint
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+    from durable_tracker.engines.engine import Place, View
+
+DESCRIPTION = """What is in each queue: also in those that a live process owns, which is not disturbed.
+
+Nothing is written, and nothing is mended: what cannot be read is named, with exit code 4.
+
+examples:
+  durable-tracker status                         the queues of the default queue dir
+  durable-tracker status --json                  one JSON object, for programs
+  durable-tracker status --watch 5               every five seconds, with events a second
+  durable-tracker status --check --max-age 600   one line and an exit code for a monitor
+"""
+EXIT_CODES = "exit codes: 0 done, 2 nothing is there, 4 a queue is unreadable; with --check 0 OK, 2 CRITICAL, 3 UNKNOWN"
+JSON_VERSION: Final = 1
+_WATCH_S: Final = 2.0
+_CRITICAL: Final = 2
+_UNKNOWN: Final = 3
+_KIB: Final = 1024
+_MINUTE_S: Final = 60
+_HEADS: Final = ("QUEUE", "PENDING", "OLDEST", "BYTES", "DEAD", "OWNER", "COLLECTOR")
+_NUMBERS: Final = {"PENDING", "OLDEST", "BYTES", "DEAD", "IN/S", "OUT/S"}
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What was seen of one queue; `view` is None if it cannot be read, for the reason in `error`."""
+
+    place: Place
+    view: View | None
+    owner: int | None
+    error: str | None = None
+
+    @property
+    def oldest_age_s(self) -> float | None:
+        """Seconds since the oldest pending event was tracked, None if none is, or it has no time."""
+        oldest = self.view.oldest if self.view is not None else None
+        tracked_ms = None if oldest is None else device_time_ms(oldest.payload)
+        return None if tracked_ms is None else max(time.time() - tracked_ms / 1000, 0.0)
+
+    @property
+    def collector(self) -> str | None:
+        """Where its events are to go, None if nothing is on record."""
+        address = Endpoint.on_record(self.view.origin) if self.view is not None else None
+        return None if address is None else address.identity
+
+    def report(self) -> dict[str, Any]:
+        """Return it as it stands in the JSON."""
+        view = self.view
+        return {
+            "queue": self.place.name,
+            "error": self.error,
+            "owner": None if self.owner is None else {"pid": self.owner, "command": command_of(self.owner)},
+            "collector": self.collector,
+            "origin": None if view is None else dict(view.origin),
+            "ledger": None if view is None else asdict(view.ledger),
+            "oldest_age_s": None if self.oldest_age_s is None else round(self.oldest_age_s, 3),
+            "used_bytes": None if view is None else view.used_bytes,
+        }
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    add_slot_options(parser)
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument(
+        "--json", action="store_true", help=f"one object: version ({JSON_VERSION}), queues, totals; counts of events"
+    )
+    how.add_argument(
+        "--watch", type=seconds, nargs="?", const=_WATCH_S, metavar="S", help="again every S seconds (default: 2)"
+    )
+    how.add_argument("--check", action="store_true", help="one line and an exit code for a monitor")
+    parser.add_argument("--max-age", type=seconds, metavar="S", help="of the oldest pending event, for --check")
+    parser.add_argument("--max-pending", type=_number, metavar="N", help="pending events, for --check")
+    parser.add_argument("--max-dead", type=_number, metavar="N", help="dead letters, for --check")
+
+
+def _number(text: str) -> int:
+    return 0 if text == "0" else count(text)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Look, and say what was seen."""
+    try:
+        places = chosen_places(args)
+    except ConfigurationError as exc:
+        return _nothing(str(exc), args)
+    if not places:
+        return _nothing(f"no queue is in {described_engine(args)}", args)
+    if args.check:
+        return _check(look_at(places), args)
+    if args.watch is not None:
+        return _watch(places, max(args.watch, 0.1))
+    seen = look_at(places)
+    if args.json:
+        queues = [one.report() for one in seen]
+        hand_out(json_line({"version": JSON_VERSION, "queues": queues, "totals": totals(seen)}))
+    else:
+        hand_out(table(seen))
+    for one in seen:
+        if one.error is not None:
+            complain(f"{one.place.name}: {one.error}")
+    return Exit.UNREADABLE if any(one.error is not None for one in seen) else Exit.EMPTY
+
+
+def _nothing(reason: str, args: argparse.Namespace) -> int:
+    if args.check:
+        hand_out(f"DURABLE_TRACKER UNKNOWN - {reason}")
+        return _UNKNOWN
+    complain(reason)
+    return Exit.USAGE
+
+
+def look_at(places: Sequence[Place]) -> list[Seen]:
+    """Look into queues, one after another."""
+    seen = []
+    for place in places:
+        try:
+            with place.look() as onlooker:
+                view, error = onlooker.books(), None
+        except QueueError as exc:
+            view, error = None, str(exc)
+        seen.append(Seen(place, view, place.owner(), error))
+    return seen
+
+
+def totals(seen: Sequence[Seen]) -> dict[str, Any]:
+    """Return the sums over what could be read, and the age of the oldest event of all."""
+    views = [one.view for one in seen if one.view is not None]
+    ledgers = [asdict(view.ledger) for view in views]
+    sums: dict[str, Any] = {name: sum(ledger[name] for ledger in ledgers) for name in (ledgers[0] if ledgers else ())}
+    ages = [age for one in seen if (age := one.oldest_age_s) is not None]
+    return {
+        "queues": len(seen),
+        "unreadable": len(seen) - len(views),
+        "ledger": sums,
+        "oldest_age_s": round(max(ages), 3) if ages else None,
+        "used_bytes": sum(view.used_bytes for view in views),
+    }
+
+
+def table(seen: Sequence[Seen], rates: Sequence[tuple[str, str]] = ()) -> str:
+    """Return what was seen as aligned lines, and a line of sums."""
+    heads = [*_HEADS[:4], "IN/S", "OUT/S", *_HEADS[4:]] if rates else list(_HEADS)
+    rows = [_row(one) for one in seen]
+    sums = totals(seen)
+    ledger = sums["ledger"]
+    total = [
+        f"{len(seen)} queues" if len(seen) != 1 else "1 queue",
+        f"{ledger.get('pending', 0):,}",
+        _duration(sums["oldest_age_s"]),
+        _size(sums["used_bytes"]),
+        f"{ledger.get('dead', 0):,}",
+        "",
+        "",
+    ]
+    for row, rate in zip(rows, rates, strict=False):
+        row[4:4] = rate
+    if rates:
+        total[4:4] = ["", ""]
+    lines = [heads, *rows, total]
+    widths = [max(len(line[at]) for line in lines) for at in range(len(heads))]
+    return "\n".join(
+        "  ".join(
+            text.rjust(width) if head in _NUMBERS else text.ljust(width)
+            for text, width, head in zip(line, widths, heads, strict=True)
+        ).rstrip()
+        for line in lines
+    )
+
+
+def _row(one: Seen) -> list[str]:
+    owner = "-" if one.owner is None else f"{one.owner} {command_of(one.owner)}".strip()[:40]
+    if one.view is None:
+        return [one.place.label, "?", "?", "?", "?", owner, "unreadable"]
+    ledger = one.view.ledger
+    return [
+        one.place.label,
+        f"{ledger.pending:,}",
+        _duration(one.oldest_age_s),
+        _size(one.view.used_bytes),
+        f"{ledger.dead:,}",
+        owner,
+        one.collector or "-",
+    ]
+
+
+def _watch(places: Sequence[Place], every_s: float) -> int:
+    """Show it again and again, with what came and went in between, until interrupted."""
+    before, at_s = look_at(places), time.monotonic()
+    clear = "\x1b[2J\x1b[H" if sys.stdout.isatty() else ""
+    hand_out(clear + table(before, [("", "")] * len(before)))
+    try:
+        while True:
+            time.sleep(every_s)
+            seen, now_s = look_at(places), time.monotonic()
+            rates = [_rates(old, new, now_s - at_s) for old, new in zip(before, seen, strict=True)]
+            hand_out(clear + table(seen, rates))
+            before, at_s = seen, now_s
+    except KeyboardInterrupt:
+        return Exit.EMPTY
+
+
+def _rates(old: Seen, new: Seen, seconds_between: float) -> tuple[str, str]:
+    if old.view is None or new.view is None:
+        return "", ""
+    before, after = asdict(old.view.ledger), asdict(new.view.ledger)
+    came = after["accepted"] - before["accepted"]
+    went = sum(after[fate] - before[fate] for fate in FATES)
+    return f"{came / seconds_between:.1f}", f"{went / seconds_between:.1f}"
+
+
+def _check(seen: Sequence[Seen], args: argparse.Namespace) -> int:
+    """Say whether all is within its bounds, in the form of monitoring plugins (https://nagios-plugins.org/doc/)."""
+    sums = totals(seen)
+    pending, dead = sums["ledger"].get("pending", 0), sums["ledger"].get("dead", 0)
+    age_s = sums["oldest_age_s"] or 0.0
+    problems = [f"{one.place.name} is unreadable: {one.error}" for one in seen if one.error is not None]
+    code, word = (_UNKNOWN, "UNKNOWN") if problems else (0, "OK")
+    for name, value, most in (
+        ("oldest is {} s old", round(age_s), args.max_age),
+        ("{} are pending", pending, args.max_pending),
+        ("{} are dead", dead, args.max_dead),
+    ):
+        if most is not None and value > most:
+            problems.append(f"{name.format(f'{value:,}')}, more than {most:,g}")
+            code, word = _CRITICAL, "CRITICAL"
+    said = "; ".join(problems) or f"{pending:,} pending, oldest {_duration(sums['oldest_age_s'])}, {dead:,} dead"
+    bounds = [json.dumps(most) if most is not None else "" for most in (args.max_pending, args.max_age, args.max_dead)]
+    figures = f"pending={pending};;{bounds[0]} oldest={age_s:.0f}s;;{bounds[1]} dead={dead};;{bounds[2]}"
+    hand_out(f"DURABLE_TRACKER {word} - {' '.join(said.split()).replace('|', '/')} | {figures}")
+    return code
+
+
+def command_of(pid: int) -> str:
+    """Return the command line of a process, empty if it is not known."""
+    try:
+        content = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return ""
+    return " ".join(content.decode("utf-8", "backslashreplace").split("\0")).strip()[:200]
+
+
+def _duration(seconds_: float | None) -> str:
+    if seconds_ is None:
+        return "-"
+    for size, unit in ((24 * 60 * _MINUTE_S, "d"), (60 * _MINUTE_S, "h"), (_MINUTE_S, "min")):
+        if seconds_ >= 2 * size:
+            return f"{seconds_ / size:.0f} {unit}"
+    return f"{seconds_:.0f} s"
+
+
+def _size(size: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < _KIB or unit == "GiB":
+            break
+        size /= _KIB
+    return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
