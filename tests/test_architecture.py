@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 import durable_tracker
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 PACKAGE = Path(durable_tracker.__file__).parent
 ROOT = PACKAGE.parent
+TESTS = Path(__file__).parent
+
+PROGRAM_LINES_MAX = 4
+"""A longer program that a test runs is a file in tests/programs/, where it is linted and type-checked."""
 
 SOLE_IMPORTERS = {
     "requests": {"delivery.http_transport", "delivery.bounded_connection"},
@@ -139,6 +149,30 @@ def own_imports(name: str, path: Path, *, with_types: bool = False) -> set[str]:
     return found - {name}
 
 
+def strings(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Yield the line and the text of every string; an f-string has a name in the place of each value."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.lineno, node.value
+        elif isinstance(node, ast.JoinedStr):
+            pieces = [str(piece.value) if isinstance(piece, ast.Constant) else "value" for piece in node.values]
+            yield node.lineno, "".join(pieces)
+
+
+def is_long_program(text: str) -> bool:
+    """Return whether a text is Python that imports, defines or assigns, and has more lines than a string may have."""
+    lines = [line for line in textwrap.dedent(text).splitlines() if line.strip()]
+    if len(lines) <= PROGRAM_LINES_MAX:
+        return False
+    # A template of str.format is one, too, once its fields have names for values.
+    try:
+        tree = ast.parse(re.sub(r"{\w+(![ars])?}", "value", "\n".join(lines)))
+    except (SyntaxError, ValueError):
+        return False
+    statements = (ast.Import, ast.ImportFrom, ast.Assign, ast.FunctionDef, ast.ClassDef)
+    return any(isinstance(node, statements) for node in ast.walk(tree))
+
+
 def test_imports_point_one_way() -> None:
     """No module needs one that needs it, not even for its types."""
     graph = {name: own_imports(name, path, with_types=True) for name, path in modules().items() if name != "__init__"}
@@ -218,7 +252,7 @@ def test_nothing_pickles() -> None:
 
 def test_importing_the_package_starts_nothing() -> None:
     """No thread, no file, no handler of log or signal, and neither the command line's packages nor the collector's."""
-    program = Path(__file__).parent / "programs" / "import_the_package.py"
+    program = TESTS / "programs" / "import_the_package.py"
     done = subprocess.run([sys.executable, str(program)], capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 0, done.stderr
 
@@ -240,3 +274,34 @@ def test_the_top_level_is_the_agreed_one() -> None:
     required = {"durable_tracker", "tests", "benchmarks", "pyproject.toml", "Makefile", "README.md"}
     assert required <= top
     assert top - required <= {".ci", ".gitignore", "LICENSE"}
+
+
+def test_programs_that_tests_run_are_files() -> None:
+    """Those of a few lines may be strings: they are read at a glance."""
+    found = [
+        f"{path.relative_to(TESTS)}:{line}"
+        for path in sorted(TESTS.rglob("*.py"))
+        for line, text in strings(ast.parse(path.read_text(encoding="utf-8")))
+        if is_long_program(text)
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    ("first", "prefix", "is_found"),
+    [
+        ("import os", "", True),
+        ("t = make({settings!r})", "", True),
+        ("t = make({settings!r})", "f", True),
+        ("    def work(): pass", "", True),
+        ("Whatever is said here is no program.", "", False),
+        ("'a text'", "", False),
+    ],
+)
+def test_a_program_in_a_string_is_found_and_prose_is_not(first: str, prefix: str, is_found: bool) -> None:
+    """The test above can fail, and does not for a text of another kind, or a shorter one."""
+    indent = first[: len(first) - len(first.lstrip())]
+    for count in (PROGRAM_LINES_MAX - 1, PROGRAM_LINES_MAX):
+        source = prefix + repr("\n".join([first, *[f"{indent}work()"] * count]))
+        found = [is_long_program(text) for _, text in strings(ast.parse(source))]
+        assert any(found) is (is_found and count == PROGRAM_LINES_MAX)
