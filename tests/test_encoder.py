@@ -63,4 +63,4 @@ def test_an_event_that_builds_its_payload_is_encoded_as_any_other(encode_base64:
     for kind in (StructuredEvent, Overriding):
         tracker.track(kind("c", "a", "l", context=[ENTITY], true_timestamp=9))
     expected, actual = ({**event.wire, "eid": "", "dtm": ""} for event in recorder.events)
-    assert expected == actual
+    assert actual == expected

@@ -357,7 +357,7 @@ def test_what_has_no_text_of_its_own_is_logged_once_per_field_and_type(
     expected = [
         ("event.field_without_text", "page", kind) for kind in ("object", "bytes", "builtin_function_or_method")
     ]
-    assert expected == said
+    assert said == expected
 
 
 RAW = {"e": "pv", "p": "pc", "tv": "x"}
@@ -370,7 +370,7 @@ def test_a_raw_payload_may_have_what_the_pipeline_takes() -> None:
     cx = base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
     ours.Tracker("shop", emitter).track(ours.Payload({**RAW, "stm": 5, "nuid": "any", "cx": cx}))
     (event,) = emitter.events
-    assert ("any", cx, False) == (event.wire["nuid"], event.wire["cx"], "stm" in event.wire)
+    assert (event.wire["nuid"], event.wire["cx"], "stm" in event.wire) == ("any", cx, False)
 
 
 def test_a_network_user_id_must_be_a_uuid_by_get() -> None:

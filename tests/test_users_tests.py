@@ -109,7 +109,7 @@ def test_httmock_sees_and_answers_them(transport: HttpTransport, status: int) ->
 def test_a_patched_send_sees_and_answers_them(transport: HttpTransport, target: str) -> None:
     """By whatever has a status."""
     with mock.patch(target, return_value=mock.Mock(status_code=200)) as send:
-        assert Reply(status=200) == transport.send(EVENTS)
+        assert transport.send(EVENTS) == Reply(status=200)
     (request,), arguments = send.call_args
     assert [json.loads(EVENTS[0])] == sent(request)
     assert arguments["allow_redirects"] is False
@@ -158,7 +158,7 @@ def test_no_redirect_is_followed_and_its_body_is_bounded(method: str, status: in
     with FaultyServer([answer(status, b"x" * 3_000_000, headers=headers), answer()]) as server:
         transport = HttpTransport(server.url, method=method)
         reply = transport.send(EVENTS)
-        assert (status, f"HTTP {status}") == (reply.status, reply.error)
+        assert (reply.status, reply.error) == (status, f"HTTP {status}")
         assert not transport._session.cookies
         assert transport.send(EVENTS).status == 200
         transport.close()
