@@ -61,7 +61,7 @@ def test_emitters_of_one_name_and_two_addresses_keep_their_backlogs_apart(
         slot = second.stats().slot
         assert slot is not None
         assert slot.name == "1.sqlite3"
-        assert {old.url: 5} == dict(second.stats().elsewhere)
+        assert dict(second.stats().elsewhere) == {old.url: 5}
     assert numbers(new) == {10, 11, 12, 13, 14}
     assert lines.lines == ["emitter.events_elsewhere", "emitter.events_elsewhere"]  # found, and at the end
     old.up()
@@ -81,7 +81,7 @@ def test_an_orphan_of_another_address_is_not_adopted(tmp_path: Path, pair: tuple
         emitter.put(event(20))
         assert new.wait(distinct=4)
         assert emitter.flush(10)
-        assert {old.url: 3} == dict(emitter.stats().elsewhere)
+        assert dict(emitter.stats().elsewhere) == {old.url: 3}
     assert numbers(new) == {10, 11, 12, 20}
 
 

@@ -104,7 +104,7 @@ def test_events_whose_own_time_is_anything_are_sent(open_queue: OpenQueue) -> No
     for number, dtm in enumerate((0, EPOCH_MS - 7_200_000, EPOCH_MS + 10 * 365 * 86_400_000), 1):
         queue.put(event(number, dtm=dtm))
     collector = ScriptedCollector()
-    assert Result.EMPTY is deliver(queue, collector, VirtualClock(), max_age=3600)
+    assert deliver(queue, collector, VirtualClock(), max_age=3600) is Result.EMPTY
     assert collector.received == [1, 2, 3]
 
 
@@ -155,7 +155,7 @@ def test_an_age_counts_over_a_restart_only_if_both_clocks_are_vouched_for(
     queue = open_queue()
     queue.put(event(3))
     collector = ScriptedCollector()
-    assert Result.EMPTY is deliver(queue, collector, VirtualClock(), max_age=3600)
+    assert deliver(queue, collector, VirtualClock(), max_age=3600) is Result.EMPTY
     assert sorted({1, 2, 3} - set(expired)) == collector.received
     assert len(expired) == queue.ledger().expired
 
@@ -175,7 +175,7 @@ def test_an_event_that_a_running_process_put_expires(open_queue: OpenQueue, monk
 
     clock.on_wait = waits
     collector = ScriptedCollector(lambda request, _: NO_ANSWER if request < 3 else OK)
-    assert Result.EMPTY is deliver(queue, collector, clock, max_age=3600)
+    assert deliver(queue, collector, clock, max_age=3600) is Result.EMPTY
     assert (collector.received, queue.ledger().expired) == ([2], 1)
 
 
@@ -190,7 +190,7 @@ def test_a_retry_after_is_waited_for_once_though_the_clock_jumps(open_queue: Ope
 
     clock.on_wait = jump
     collector = ScriptedCollector(lambda request, _: refusal(503, retry_after_s=30) if request == 0 else OK)
-    assert Result.EMPTY is deliver(queue, collector, clock, max_retry_delay_seconds=60)
+    assert deliver(queue, collector, clock, max_retry_delay_seconds=60) is Result.EMPTY
     assert 30 <= clock.elapsed_s < 100
     assert collector.received == [1]
 

@@ -142,7 +142,7 @@ def test_a_row_is_lost_alone_and_its_bytes_are_kept(closed: Files, tmp_path: Pat
     slot = files.write(tmp_path / "slot")
     seen = observe(slot)
     assert judge(closed, seen) == []
-    assert {payload(40)} == closed.pending - set(seen.out)
+    assert closed.pending - set(seen.out) == {payload(40)}
     assert seen.quarantined == 1
     assert kept(slot) == []
     assert seen.after is not None

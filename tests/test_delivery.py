@@ -1062,7 +1062,7 @@ def test_what_is_raised_out_of_a_transport_is_an_outage(error: type[BaseExceptio
 
     queue = MemoryQueue(events(3))
     made = Delivery(queue, Raising(), settings=DeliverySettings(), wait=lambda _: False, stopping=lambda: False)
-    assert Result.TROUBLE is made.run(give_up_on_trouble=True)
+    assert made.run(give_up_on_trouble=True) is Result.TROUBLE
     assert queue.ledger().pending == 3
 
 
@@ -1081,10 +1081,10 @@ def test_a_run_ends_when_it_has_passed_what_it_had_seen_and_something_else_is_du
         wait=lambda _: False,
         stopping=lambda: False,
     )
-    assert Result.PASSED is made.run(may_yield=lambda: True)
+    assert made.run(may_yield=lambda: True) is Result.PASSED
     assert queue.ledger().delivered >= 10
     assert queue.ledger().pending > 0
-    assert Result.PASSED is made.run(may_yield=lambda: True)
+    assert made.run(may_yield=lambda: True) is Result.PASSED
 
 
 # ── what survives the process ────────────────────────────────────────────────────────────────────────────────────────
@@ -1137,7 +1137,7 @@ def test_what_an_earlier_process_knew_may_be_altered(known: bytes) -> None:
     """Then nothing is known."""
     queue = MemoryQueue(events(3))
     queue.known = known
-    assert Result.EMPTY is rig(queue, ScriptedCollector()).delivery.run()
+    assert rig(queue, ScriptedCollector()).delivery.run() is Result.EMPTY
 
 
 def test_a_slow_link_halves_the_requests_down_to_what_any_carries() -> None:
@@ -1146,7 +1146,7 @@ def test_a_slow_link_halves_the_requests_down_to_what_any_carries() -> None:
     answers = iter([Reply(status=None, error="slow", is_unsent=True)] * 30)
     collector = ScriptedCollector(lambda *_: next(answers, Reply(status=200)))
     made = rig(queue, collector, batch_size=3000)
-    assert Result.EMPTY is made.delivery.run()
+    assert made.delivery.run() is Result.EMPTY
     sizes = [len(one) for one in collector.requests]
     assert sizes[0] > sizes[1] > sizes[2]
     assert min(sizes[:30]) > 20

@@ -104,7 +104,7 @@ class Status(IntEnum):
 def test_what_an_override_returns_is_the_answer(returned: object, status: int | None, error: str | None) -> None:
     """A bool before an int; what is no status accuses nobody."""
     transport = OverriddenTransport(object(), "http_post", lambda _: returned, Plain(Reply(status=200)))
-    assert Reply(status=status, error=error) == transport.send([EVENT])
+    assert transport.send([EVENT]) == Reply(status=status, error=error)
 
 
 def test_what_is_no_status_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -115,7 +115,7 @@ def test_what_is_no_status_is_said_once(caplog: pytest.LogCaptureFixture) -> Non
 
     transport = OverriddenTransport(object(), "http_post", fail, Plain(Reply(status=200)))
     for _ in range(3):
-        assert Reply(status=None, error="http_post raised OSError") == transport.send([EVENT])
+        assert transport.send([EVENT]) == Reply(status=None, error="http_post raised OSError")
     assert events_in(caplog) == ["delivery.override_gave_no_status"]
     assert "payloadpayload" not in repr([vars(record) for record in caplog.records])
 
@@ -239,11 +239,11 @@ def test_a_retry_after_survives_super(tmp_path: Path) -> None:
 
         emitter = make(f"127.0.0.1:{server.port}", Mine, tmp_path, protocol="http", drain=False)
         transport = emitter._make_transport()
-        assert Reply(status=503, retry_after_s=17, error="HTTP 503") == transport.send([EVENT])
-        assert Reply(status=200) == transport.send([EVENT])
+        assert transport.send([EVENT]) == Reply(status=503, retry_after_s=17, error="HTTP 503")
+        assert transport.send([EVENT]) == Reply(status=200)
         transport.close()
     refused = emitter._make_transport()
-    assert Reply(status=None, error="the connection failed: Connection refused") == refused.send([EVENT])
+    assert refused.send([EVENT]) == Reply(status=None, error="the connection failed: Connection refused")
     emitter.close()
 
 
@@ -760,7 +760,7 @@ def test_an_auth_that_raises_is_no_answer() -> None:
         raise ValueError("secret")
 
     transport = HttpTransport("http://127.0.0.1:9/", session=session_with(auth=fail))
-    assert Reply(status=None, error="ValueError") == transport.send([EVENT])
+    assert transport.send([EVENT]) == Reply(status=None, error="ValueError")
 
 
 def test_a_sessions_proxies_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -768,7 +768,7 @@ def test_a_sessions_proxies_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
     with FaultyServer() as proxy:
         address = f"http://127.0.0.1:{proxy.port}"
         transport = HttpTransport("http://c.invalid/", session=session_with(proxies={"http": address}))
-        assert Reply(status=200) == transport.send([EVENT])
+        assert transport.send([EVENT]) == Reply(status=200)
         transport.close()
         monkeypatch.setenv("http_proxy", address)
         transport = HttpTransport("http://c.invalid/", session=session_with(trust_env=False))

@@ -93,7 +93,7 @@ def test_an_emitter_delivers_over_a_wire_that_is_not_http(tmp_path: Path) -> Non
             tracker.track(StructuredEvent("c", "a", str(number)))
         wait_until(lambda: not emitter.stats().ledger.pending)
     server.close()
-    assert ["before", *map(str, range(50))] == server.events
+    assert server.events == ["before", *map(str, range(50))]
     assert line.closed == 1
 
 
@@ -140,7 +140,7 @@ def test_a_delivery_drains_an_engine_that_is_not_sqlite() -> None:
             pass
 
     delivery = Delivery(queue, Collecting(), settings=DeliverySettings(), wait=lambda _: True, stopping=lambda: False)
-    assert Result.EMPTY is delivery.run()
+    assert delivery.run() is Result.EMPTY
     delivery.close()
     assert [json.loads(event)["n"] for event in sent] == ["1", "2"]
     assert queue.is_empty()

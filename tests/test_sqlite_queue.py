@@ -67,7 +67,7 @@ def test_events_come_back_in_the_order_they_were_put(open_queue: OpenQueue) -> N
     for event in events(0, 3):
         queue.put(event)
     queue.put_many(events(3, 700))
-    assert events(0, 703) == payloads(queue)
+    assert payloads(queue) == events(0, 703)
     assert keys(queue) == list(range(1, 704))
 
 
@@ -78,7 +78,7 @@ def test_events_survive_closing_and_opening(open_queue: OpenQueue) -> None:
     queue.ack([1, 2, 3])
     queue.close()
     again = open_queue()
-    assert events(3, 7) == payloads(again)
+    assert payloads(again) == events(3, 7)
     assert again.ledger() == Ledger(accepted=10, delivered=3, pending=7)
 
 
@@ -132,7 +132,7 @@ def test_a_put_overtaken_by_another_takes_the_next_key(open_queue: OpenQueue) ->
     queue.put(b'{"late":"1"}')
     queue._books.high = 1
     queue.put_many([b'{"late":"2"}', b'{"late":"3"}'])
-    assert [*events(0, 3), b'{"late":"1"}', b'{"late":"2"}', b'{"late":"3"}'] == payloads(queue)
+    assert payloads(queue) == [*events(0, 3), b'{"late":"1"}', b'{"late":"2"}', b'{"late":"3"}']
     assert_ledger_matches_rows(queue)
 
 
@@ -241,7 +241,7 @@ def test_dead_letters_tell_why_and_keep_the_bytes(open_queue: OpenQueue) -> None
     assert (1, 422, "alone refused", events(0, 1)[0]) == (letter.key, letter.status, letter.reason, letter.payload)
     assert letter.time_ms > 1_600_000_000_000
     queue.requeue([1])
-    assert [events(1, 1)[0], events(0, 1)[0]] == payloads(queue)
+    assert payloads(queue) == [events(1, 1)[0], events(0, 1)[0]]
 
 
 def test_dead_letters_are_bounded_and_nothing_is_ever_discarded(
@@ -332,7 +332,7 @@ def test_a_row_whose_bytes_were_altered_is_set_aside_and_never_returned(
         raw.execute("UPDATE events SET key = 77 WHERE key = 2")
     raw.close()
     again = open_queue()
-    assert [events(0, 1)[0], *events(2, 1), *events(4, 1)] == payloads(again)
+    assert payloads(again) == [events(0, 1)[0], *events(2, 1), *events(4, 1)]
     assert again.ledger() == Ledger(accepted=5, pending=3, damaged=2)
     assert "queue.rows_damaged" in events_in(caplog)
     assert [letter.key for letter in again.dead_letters(after=-1000)] == [-77, -4]
@@ -624,7 +624,7 @@ def test_no_key_below_the_mark_is_given_out(open_queue: OpenQueue) -> None:
     for event in events(1, 10):
         queue.put(event)
     queue.shrink()
-    assert events(1, 10) == payloads(queue)
+    assert payloads(queue) == events(1, 10)
 
 
 @pytest.mark.parametrize("bit", [0, 5, 12])
@@ -665,7 +665,7 @@ def test_a_file_of_a_version_without_a_mark_is_taken_as_it_is(open_queue: OpenQu
     queue._connection.execute("DELETE FROM meta WHERE key IN ('acked', 'acked_check')")
     queue.close()
     queue = open_queue()
-    assert events(1, 10) == payloads(queue)
+    assert payloads(queue) == events(1, 10)
     assert not [path for path in queue.slot.directory.iterdir() if "salvaged" in path.name]
 
 
@@ -771,7 +771,7 @@ def test_concurrent_puts_are_all_stored_once(open_queue: OpenQueue, durability: 
         thread.start()
     for thread in threads:
         thread.join()
-    assert events(0, 3200) == sorted(payloads(queue))
+    assert sorted(payloads(queue)) == events(0, 3200)
     assert_ledger_matches_rows(queue)
 
 

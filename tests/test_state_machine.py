@@ -464,7 +464,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.open(ROOMY)
         assert self.queue is not None
         with self.in_time():
-            assert Result.EMPTY is self.deliver_by(Collector(self.received))
+            assert self.deliver_by(Collector(self.received)) is Result.EMPTY
         self.nothing_is_lost_or_invented()
         self.the_ledger_adds_up()
         assert self.queue.oldest_key() is None

@@ -173,7 +173,7 @@ def test_batches_are_the_same_when_read_in_pieces(settings: dict[str, int]) -> N
     assert len(gentle) == len(hurried)
     assert max(peeked) <= PIECE
     assert throttle.rests >= len(gentle)
-    assert {threading.current_thread().name} == threads
+    assert threads == {threading.current_thread().name}
 
 
 def test_several_senders_send_from_threads_of_their_own_all_the_same() -> None:

@@ -229,7 +229,7 @@ def test_the_callers_list_of_emitters_is_left_alone() -> None:
     tracker = Tracker("ns", emitters)
     more = RecordingEmitter()
     assert tracker.add_emitter(more) is tracker
-    assert [emitters[0], more] == tracker.emitters
+    assert tracker.emitters == [emitters[0], more]
     assert len(emitters) == 1
 
 

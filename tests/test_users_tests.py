@@ -64,8 +64,8 @@ def test_responses_sees_and_answers_them(transport: HttpTransport, status: int) 
         mocked.add(responses.POST, POST, body="ok", status=status, headers=headers)
         mocked.add(responses.GET, GET, body="ok", status=status, headers=headers)
         mocked.assert_all_requests_are_fired = False
-        assert STATUSES[status] == transport.send(EVENTS)
-        assert STATUSES[status] == transport.send(EVENTS)
+        assert transport.send(EVENTS) == STATUSES[status]
+        assert transport.send(EVENTS) == STATUSES[status]
         requests_seen = [call.request for call in mocked.calls]
     assert [json.loads(EVENTS[0])] * 2 == [event for one in requests_seen for event in sent(one)]
     assert not any("Cookie" in one.headers for one in requests_seen)
@@ -85,9 +85,9 @@ def test_requests_mock_sees_and_answers_them(transport: HttpTransport, status: i
         mocked.register_uri(
             requests_mock.ANY, requests_mock.ANY, text="ok", status_code=status, headers={"Retry-After": "7"}
         )
-        assert STATUSES[status] == transport.send(EVENTS)
+        assert transport.send(EVENTS) == STATUSES[status]
         (seen,) = mocked.request_history
-    assert [json.loads(EVENTS[0])] == sent(seen._request)
+    assert sent(seen._request) == [json.loads(EVENTS[0])]
 
 
 @pytest.mark.parametrize("status", STATUSES)
@@ -101,8 +101,8 @@ def test_httmock_sees_and_answers_them(transport: HttpTransport, status: int) ->
         return {"status_code": status, "content": "ok", "headers": {"Retry-After": "7", "set-cookie": "sp=1"}}
 
     with httmock.HTTMock(collector):
-        assert STATUSES[status] == transport.send(EVENTS)
-    assert [json.loads(EVENTS[0])] == sent(seen[0])
+        assert transport.send(EVENTS) == STATUSES[status]
+    assert sent(seen[0]) == [json.loads(EVENTS[0])]
 
 
 @pytest.mark.parametrize("target", ["requests.Session.send", "requests.sessions.Session.send"])
@@ -111,7 +111,7 @@ def test_a_patched_send_sees_and_answers_them(transport: HttpTransport, target: 
     with mock.patch(target, return_value=mock.Mock(status_code=200)) as send:
         assert transport.send(EVENTS) == Reply(status=200)
     (request,), arguments = send.call_args
-    assert [json.loads(EVENTS[0])] == sent(request)
+    assert sent(request) == [json.loads(EVENTS[0])]
     assert arguments["allow_redirects"] is False
     for made, status in ((mock.Mock(), None), (mock.Mock(status_code=True), None), (mock.Mock(status_code=400), 400)):
         with mock.patch(target, return_value=made):

@@ -119,7 +119,7 @@ def test_salvage_takes_intact_rows_over_and_keeps_the_damaged_file(
     assert main(["verify", str(slot.database)]) == Exit.EMPTY
     seen = observe(slot)
     assert judge(closed, seen, is_seen_by_sqlite=False) == []
-    assert {payload(40)} == closed.pending - set(seen.out)
+    assert closed.pending - set(seen.out) == {payload(40)}
 
 
 def test_salvage_refuses_a_sound_queue_unless_forced(
