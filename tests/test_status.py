@@ -164,6 +164,27 @@ def test_damage_is_said_and_not_mended(tmp_path: Path) -> None:
     assert sorted(path.name for path in damaged.parent.iterdir() if "damaged" in path.name) == []
 
 
+def test_what_waits_in_a_file_that_was_set_aside_is_said(tmp_path: Path) -> None:
+    """Its owner was killed in the midst of mending it: beside a new file, and before there was one."""
+    make_private_directory(tmp_path / "a")
+    with SqliteQueue.take(Slot(tmp_path / "a", 0)) as queue:
+        queue.put_many([event(number) for number in range(9)])
+    database = tmp_path / "a" / "0.sqlite3"
+    aside = database.with_name("0.damaged-20260101T000000-000000001.sqlite3")
+    database.rename(aside)
+    done = command("status", "--queue-dir", tmp_path)
+    assert done.returncode == 4
+    assert f"is missing, and its events wait in {aside.name}" in done.stderr
+    database.write_bytes(b"")
+    time.sleep(0.03)
+    done = command("status", "--queue-dir", tmp_path)
+    assert done.returncode == 4
+    assert f"events wait in {aside.name}" in done.stderr
+    with SqliteQueue.take(Slot(tmp_path / "a", 0)) as queue:
+        queue.take_over_all()
+    assert command("status", "--queue-dir", tmp_path).stdout.splitlines()[1].split()[:2] == ["a/0", "9"]
+
+
 def test_the_examples_of_its_help_work(tmp_path: Path) -> None:
     """Each line of them; to watch, only that it begins."""
     with Emitter("http://127.0.0.1:9", queue_dir=tmp_path, name="shop", drain=False) as emitter:

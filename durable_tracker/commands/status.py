@@ -139,6 +139,8 @@ def look_at(places: Sequence[Place]) -> list[Seen]:
         try:
             with place.look() as onlooker:
                 view, error = onlooker.books(), None
+                if view.waiting:
+                    error = f"events wait in {', '.join(view.waiting)}: to open the queue brings them back"
         except QueueError as exc:
             view, error = None, str(exc)
         seen.append(Seen(place, view, place.owner(), error))

@@ -50,12 +50,14 @@ class View:
         origin: what `Queue.set_origin` recorded.
         used_bytes: the bytes that the queue takes.
         oldest: the oldest pending event, None if there is none, or it cannot be read.
+        waiting: files that were set aside as damaged, whose intact events come into the queue when it is opened.
     """
 
     ledger: Ledger
     origin: Mapping[str, str]
     used_bytes: int
     oldest: Row | None
+    waiting: tuple[str, ...] = ()
 
 
 class Onlooker(Protocol):

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from durable_tracker.engines.engine import View
 from durable_tracker.engines.queue import Ledger, Row
-from durable_tracker.engines.sqlite import watermark
+from durable_tracker.engines.sqlite import salvage, watermark
 from durable_tracker.engines.sqlite.books import COUNTS
 from durable_tracker.engines.sqlite.connection import check_format
 from durable_tracker.engines.sqlite.pages import Pages
@@ -71,7 +71,9 @@ class SlotOnlooker:
         try:
             self._descriptor = open_raw(slot.database)
         except FileNotFoundError:
-            raise StorageError(f"{slot.database} is missing") from None
+            waiting = ", ".join(path.name for path in salvage.pending(slot))
+            also = f", and its events wait in {waiting}: to open the queue brings them back" if waiting else ""
+            raise StorageError(f"{slot.database} is missing{also}") from None
         status = os.fstat(self._descriptor)
         self._place = (status.st_dev, status.st_ino)
         self.damaged = self.locked = 0
@@ -194,6 +196,7 @@ class SlotOnlooker:
             origin=_origin(meta.get("origin")),
             used_bytes=max(pages.count - free, 0) * PAGE_SIZE,
             oldest=Row(oldest[0][0], event.payload) if event is not None else None,
+            waiting=tuple(path.name for path in salvage.pending(self._slot)),
         )
 
 
