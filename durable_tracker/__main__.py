@@ -8,7 +8,8 @@ import sys
 from typing import TYPE_CHECKING
 
 from durable_tracker import drain
-from durable_tracker.commands import backlog, demo, salvage, selftest, status, track
+from durable_tracker._version import __version__
+from durable_tracker.commands import backlog, demo, export, salvage, selftest, status, track
 from durable_tracker.commands.options import EXIT_CODES, Exit
 from durable_tracker.commands.output import OutputError, complain, give_up
 
@@ -21,6 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="durable-tracker", description="An event tracker that loses nothing.", epilog=EXIT_CODES
     )
+    parser.add_argument("--version", action="version", version=f"durable-tracker {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, module, text in (
         ("track", track, "track events from the shell"),
@@ -40,6 +42,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         module.add_arguments(sub)
         sub.set_defaults(run=module.run)
     backlog.add_commands(commands)
+    for name, text, add_arguments, run in (
+        ("export", export.EXPORT, export.add_export_arguments, export.run_export),
+        ("import", export.IMPORT, export.add_import_arguments, export.run_import),
+    ):
+        sub = commands.add_parser(
+            name,
+            help=text.split(":", maxsplit=1)[0].lower(),
+            description=text,
+            epilog=export.EXIT_CODES,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        add_arguments(sub)
+        sub.set_defaults(run=run)
     salvage.add_commands(commands)
     commands.add_parser("collector", help="a development collector on loopback; see its --help", add_help=False)
     arguments = sys.argv[1:] if argv is None else list(argv)

@@ -278,7 +278,9 @@ def test_dead_letters_tell_why_and_can_be_queued_again(run: Run, filled: Path) -
     letters = [json.loads(one) for one in out.splitlines()]
     assert [letter["key"] for letter in letters] == [1, 2, 3]
     assert [(letter["status"], letter["reason"]) for letter in letters] == [(400, "refused")] * 3
-    assert letters[0]["payload"] == '{"e":"pv","n":"0"}'
+    assert letters[0]["event"] == {"e": "pv", "n": "0"}
+    assert run("requeue", "--key", "99")[::2] == (Exit.BACKLOG, "--key 99: no dead letter has it\n")
+    assert "would requeue 1" in run("requeue", "--key", "2", "--dry-run")[1]
     assert "requeued 1" in run("requeue", "--key", "2", "--key", "99")[1]
     assert "requeued 2" in run("requeue")[1]
     assert "requeued 0" in run("requeue")[1]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import collections
 import itertools
-import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
 
+from durable_tracker.commands.filters import Filter, add_filters, fields_in, readable, schema_of
 from durable_tracker.commands.options import Exit, add_slot_options, chosen_places, count, described_engine
 from durable_tracker.commands.output import complain, hand_out, json_line, say
 from durable_tracker.errors import ConfigurationError, InvalidEventError, QueueError, SlotBusyError
@@ -25,22 +27,33 @@ _EXIT_CODES = "exit codes: 0 done, 2 usage, or no queue is there, 3 a slot is bu
 def add_commands(commands: Any) -> None:
     """Declare the commands."""
     for name, text, act in (
-        ("peek", "print the oldest pending events as JSON lines", _peek),
+        ("peek", "print pending events as JSON lines: the oldest, or the newest", _peek),
         ("dead-letters", "print the events that were set aside, with the reason, as JSON lines", _dead_letters),
-        ("requeue", "put dead letters back into their queue, all or those of --key", _requeue),
+        ("requeue", "put dead letters back into their queue: all, or those that are asked for", _requeue),
     ):
         parser = commands.add_parser(name, help=text, description=text, epilog=_EXIT_CODES)
         add_slot_options(parser)
         if name in ("peek", "dead-letters"):
             parser.add_argument("--limit", type=count, default=100, metavar="N", help="events per slot (default: 100)")
-        if name == "requeue":
+            parser.add_argument("--raw", action="store_true", help="as stored, without decoding base64 and JSON")
+        if name == "peek":
+            parser.add_argument("--newest", action="store_true", help="the newest events, not the oldest")
+        if name in ("dead-letters", "requeue"):
             parser.add_argument("--key", type=int, action="append", default=[], help="a dead letter's key; repeatable")
+            parser.add_argument("--reason", metavar="TEXT", help="with this text in the reason")
+            parser.add_argument("--status", type=int, help="refused with this HTTP status")
+            parser.add_argument("--kind", choices=("refused", "invalid", "damaged"), help="set aside for that")
+        if name == "dead-letters":
+            parser.add_argument("--by", choices=tuple(_BY), help="count them by this instead")
+        if name == "requeue":
+            parser.add_argument("--dry-run", action="store_true", help="only say how many it would be")
+        add_filters(parser)
         parser.set_defaults(run=_for_each_slot(act))
 
 
-def _for_each_slot(act: Callable[[Place, argparse.Namespace], None]) -> Callable[[argparse.Namespace], int]:
+def _for_each_slot(act: Callable[[Place, argparse.Namespace], int | None]) -> Callable[[argparse.Namespace], int]:
     def run(args: argparse.Namespace) -> int:
-        code = Exit.EMPTY
+        code, found = Exit.EMPTY, 0
         try:
             places = chosen_places(args)
         except ConfigurationError as exc:
@@ -51,45 +64,94 @@ def _for_each_slot(act: Callable[[Place, argparse.Namespace], None]) -> Callable
             return Exit.USAGE
         for place in places:
             try:
-                act(place, args)
+                found += act(place, args) or 0
             except SlotBusyError as exc:
                 complain(exc)
                 code = max(code, Exit.BUSY)
             except QueueError as exc:
                 complain(exc)
                 code = max(code, Exit.UNREADABLE)
+        if args.command == "requeue" and args.key and not found:
+            complain(f"--key {' '.join(map(str, args.key))}: no dead letter has it")
+            return max(code, Exit.BACKLOG)
         return code
 
     return run
 
 
 def _peek(place: Place, args: argparse.Namespace) -> None:
+    chosen = Filter.of(args)
     with place.look() as onlooker:
-        for row in itertools.islice(onlooker.rows(), args.limit):
-            try:
-                report = {"queue": place.name, "key": row.key, "event": json.loads(row.payload)}
-            except ValueError:  # put there by somebody else
-                payload = row.payload.decode("utf-8", "backslashreplace")
-                report = {"queue": place.name, "key": row.key, "payload": payload}
-            hand_out(json_line(report))
+        rows = (row for row in onlooker.rows() if chosen.passes(row.payload))
+        found = collections.deque(rows, args.limit) if args.newest else list(itertools.islice(rows, args.limit))
+        for row in found:
+            hand_out(json_line({"queue": place.name, "key": row.key, **_event(row.payload, is_raw=args.raw)}))
+        if not args.newest and next(rows, None) is not None:
+            complain(f"{place.name}: more events were left out; see --limit")
 
 
 def _dead_letters(place: Place, args: argparse.Namespace) -> None:
     with place.look() as onlooker:
-        for letter in itertools.islice(onlooker.letters(), args.limit):
+        letters = (letter for letter in onlooker.letters() if _is_asked_for(letter, args))
+        if args.by is not None:
+            counts = collections.Counter(_BY[args.by](letter) for letter in letters)
+            for value, number in counts.most_common():
+                hand_out(json_line({"queue": place.name, args.by: value, "count": number}))
+            return
+        for letter in itertools.islice(letters, args.limit):
             report = {"queue": place.name, **asdict(letter)}
-            report["payload"] = letter.payload.decode("utf-8", "backslashreplace")
-            hand_out(json_line(report))
+            del report["payload"]
+            hand_out(json_line(report | _event(letter.payload, is_raw=args.raw)))
+        if next(letters, None) is not None:
+            complain(f"{place.name}: more dead letters were left out; see --limit")
 
 
-def _requeue(place: Place, args: argparse.Namespace) -> None:
-    moved = after = 0
+def _event(payload: bytes, *, is_raw: bool) -> dict[str, Any]:
+    """Return an event as it is shown."""
+    fields = fields_in(payload)
+    if fields is None:  # put there by somebody else
+        return {"payload": payload.decode("utf-8", "backslashreplace")}
+    return {"event": fields if is_raw else readable(fields)}
+
+
+def _is_asked_for(letter: DeadLetter, args: argparse.Namespace) -> bool:
+    return (
+        (not args.key or letter.key in args.key)
+        and (args.reason is None or args.reason in letter.reason)
+        and (args.status is None or args.status == letter.status)
+        and (args.kind is None or args.kind == letter.kind)
+        and Filter.of(args).passes(letter.payload)
+    )
+
+
+def _schema(letter: DeadLetter) -> str | None:
+    return schema_of(readable(fields_in(letter.payload) or {}))
+
+
+def _day(letter: DeadLetter) -> str:
+    return datetime.fromtimestamp(letter.time_ms / 1000, UTC).date().isoformat()
+
+
+_BY: Final[dict[str, Callable[[DeadLetter], object]]] = {
+    "reason": lambda letter: letter.reason,
+    "schema": _schema,
+    "status": lambda letter: letter.status,
+    "day": _day,
+    "kind": lambda letter: letter.kind,
+}
+
+
+def _requeue(place: Place, args: argparse.Namespace) -> int:
+    moved = after = found = 0
     with place.take() as queue:
         while letters := queue.dead_letters(500, after):
             after = letters[-1].key
-            chosen = [letter for letter in letters if not args.key or letter.key in args.key]
-            moved += queue.requeue([letter.key for letter in chosen if _passes_the_door(letter, queue.name)])
-    say(f"{place.name}: requeued {moved}")
+            chosen = [letter for letter in letters if _is_asked_for(letter, args)]
+            found += len(chosen)
+            keys = [letter.key for letter in chosen if _passes_the_door(letter, queue.name)]
+            moved += len(keys) if args.dry_run else queue.requeue(keys)
+    say(f"{place.name}: {'would requeue' if args.dry_run else 'requeued'} {moved}")
+    return found
 
 
 def _passes_the_door(letter: DeadLetter, queue: str) -> bool:

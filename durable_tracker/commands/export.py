@@ -1,0 +1,240 @@
+"""`export` and `import`: a backlog as lines of JSON, in a file or a pipe, and back into a queue."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
+
+from durable_tracker.commands.filters import Filter, add_filters, fields_in
+from durable_tracker.commands.options import (
+    Exit,
+    add_queue_dir_option,
+    add_slot_options,
+    chosen_places,
+    described_engine,
+)
+from durable_tracker.commands.output import OutputError, complain
+from durable_tracker.emitters import Emitter
+from durable_tracker.errors import ConfigurationError, InvalidEventError, QueueError
+from durable_tracker.protocol.encoder import finished
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator
+
+    from durable_tracker.engines.engine import Onlooker, Place
+
+EXIT_CODES: Final = "exit codes: 0 done, 2 usage, or a line was refused, 4 a queue is unreadable, 5 not written"
+_AT_ONCE: Final = 500
+_WORD: Final = "event"
+
+EXPORT: Final = """Write what is pending as lines of JSON: {"queue", "key", "eid", "event": {the event's fields}}.
+
+It reads beside a live owner, and takes nothing out of the queue. Every event that is pending from the beginning to the
+end is written once. A file is made with mode 0600; its suffix .gz compresses it.
+
+examples:
+  durable-tracker export --output backlog.ndjson.gz
+  durable-tracker export --schema iglu:com.acme/ --since 2026-11-25
+"""
+IMPORT: Final = """Put events into a queue: of an export, also of another host, or the fields of one event in each
+line, or a JSON list of such, as handlers of the official tracker's failed events write them. Ids stay as they are.
+
+examples:
+  durable-tracker import --endpoint https://collector.example.com backlog.ndjson.gz
+  durable-tracker import --endpoint https://collector.example.com --skip-known < backlog.ndjson
+"""
+
+
+def add_export_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `export`."""
+    add_slot_options(parser)
+    parser.add_argument("--output", metavar="FILE", help="where to (default: stdout)")
+    parser.add_argument("--force", action="store_true", help="replace the file if it is there")
+    parser.add_argument("--dead-letters", action="store_true", help="with what was refused, and why")
+    add_filters(parser)
+
+
+def run_export(args: argparse.Namespace) -> int:
+    """Write the events. Return the exit code."""
+    try:
+        places = chosen_places(args)
+    except ConfigurationError as exc:
+        complain(exc)
+        return Exit.USAGE
+    if not places:
+        complain(f"no queue is in {described_engine(args)}")
+        return Exit.USAGE
+    code, written, passed_by = Exit.EMPTY, 0, 0
+    try:
+        with _opened(args.output, is_forced=args.force) as output:
+            for place in places:
+                try:
+                    with place.look() as onlooker:
+                        for line in _lines(place, onlooker, args):
+                            output.write(line)
+                            written += 1
+                        passed_by += getattr(onlooker, "damaged", 0) + getattr(onlooker, "locked", 0)
+                except QueueError as exc:
+                    complain(f"{place.name}: {exc}")
+                    code = Exit.UNREADABLE
+            output.flush()
+    except FileExistsError:
+        complain(f"--output {args.output}: is there already; --force replaces it")
+        return Exit.USAGE
+    except BrokenPipeError:
+        raise
+    except OSError as exc:
+        raise OutputError(f"cannot write {args.output or 'to stdout'}: {exc.strerror or exc}") from None
+    also = f"; {passed_by} rows are altered, or only a newer release can read them" if passed_by else ""
+    complain(f"{written} events written{also}")
+    return code
+
+
+def _lines(place: Place, onlooker: Onlooker, args: argparse.Namespace) -> Iterator[bytes]:
+    chosen = Filter.of(args)
+    for row in onlooker.rows():
+        if chosen.passes(row.payload):
+            yield _line(place, row.key, row.payload, {})
+    for letter in onlooker.letters() if args.dead_letters else ():
+        if letter.kind != "damaged" and chosen.passes(letter.payload):
+            why = {"kind": letter.kind, "status": letter.status, "reason": letter.reason, "time_ms": letter.time_ms}
+            yield _line(place, letter.key, letter.payload, {"dead_letter": why})
+
+
+def _line(place: Place, key: int, payload: bytes, more: dict[str, Any]) -> bytes:
+    fields = fields_in(payload)
+    event = {"payload": payload.decode("utf-8", "backslashreplace")} if fields is None else {_WORD: fields}
+    eid = None if fields is None else fields.get("eid")
+    report = {"queue": place.name, "key": key, "eid": eid, **event, **more}
+    return json.dumps(report, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
+
+
+@contextlib.contextmanager
+def _opened(path: str | None, *, is_forced: bool) -> Iterator[BinaryIO]:
+    if path is None:
+        yield sys.stdout.buffer
+        return
+    flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | (os.O_TRUNC if is_forced else os.O_EXCL)
+    descriptor = os.open(path, flags, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        os.fchmod(descriptor, 0o600)
+        if path.endswith(".gz"):
+            with gzip.GzipFile(filename="", fileobj=file, mode="wb") as packed:
+                yield packed  # type: ignore[misc]  # a BinaryIO in all but name
+        else:
+            yield file
+        file.flush()
+        os.fsync(descriptor)
+
+
+def add_import_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `import`."""
+    parser.add_argument("file", nargs="*", help="files, .gz also (default: stdin)")
+    parser.add_argument("--endpoint", required=True, help="the collector that the events are for")
+    parser.add_argument("--name", help="the queue's name (default: from the endpoint)")
+    add_queue_dir_option(parser)
+    parser.add_argument("--strict", action="store_true", help="store nothing of a file in which a line is refused")
+    parser.add_argument(
+        "--skip-known",
+        action="store_true",
+        help="leave out ids that are in this engine's queues or dead letters now; what was delivered is not known",
+    )
+
+
+def run_import(args: argparse.Namespace) -> int:
+    """Store the events. Return the exit code."""
+    code, stored, refused, skipped = Exit.EMPTY, 0, 0, 0
+    try:
+        known = _known(args) if args.skip_known else set()
+        with Emitter(args.endpoint, name=args.name, queue_dir=args.queue_dir, drain=False) as emitter:
+            for name in args.file or [None]:
+                payloads: list[bytes] = []
+                bad = 0
+                for number, fields in _events(name):
+                    try:
+                        if fields is None:
+                            raise InvalidEventError("line", "must be a JSON object: a line of an export, or an event")  # noqa: TRY301
+                        payload = finished(fields)
+                    except InvalidEventError as exc:
+                        complain(f"import: {name or 'stdin'}, line {number}: {exc}")
+                        bad += 1
+                        continue
+                    if fields.get("eid") in known:
+                        skipped += 1
+                        continue
+                    payloads.append(payload)
+                    if len(payloads) >= _AT_ONCE and not args.strict:
+                        emitter.put_many(payloads)
+                        stored += len(payloads)
+                        payloads = []
+                if not (args.strict and bad):
+                    emitter.put_many(payloads)
+                    stored += len(payloads)
+                refused += bad
+    except (ConfigurationError, OSError, EOFError) as exc:
+        complain(f"import: {exc}")
+        code = Exit.USAGE
+    except QueueError as exc:
+        complain(f"import: not stored: {exc}")
+        code = Exit.UNREADABLE
+    complain(f"stored {stored}, refused {refused}, known {skipped}")
+    return max(code, Exit.USAGE) if refused else code
+
+
+def _known(args: argparse.Namespace) -> set[str]:
+    args.path = []
+    args.name, name = [], args.name
+    found: set[str] = set()
+    for place in chosen_places(args):
+        with contextlib.suppress(QueueError), place.look() as onlooker:
+            for source in (onlooker.rows(), onlooker.letters()):
+                for one in source:
+                    fields = fields_in(one.payload)
+                    if fields is not None and isinstance(fields.get("eid"), str):
+                        found.add(fields["eid"])
+    args.name = name
+    return found
+
+
+def _events(name: str | None) -> Iterator[tuple[int, dict[str, Any] | None]]:
+    """Yield the fields of each event with the number of its line; None for what is none."""
+    with _source(name) as source:
+        for number, line in enumerate(source, 1):
+            if line.strip().startswith(b"["):
+                yield from ((number, _fields(one)) for one in _list(line + source.read()))
+                return
+            if line.strip():
+                yield number, _fields(fields_in(line))
+
+
+@contextlib.contextmanager
+def _source(name: str | None) -> Iterator[Any]:
+    if name is None:
+        yield sys.stdin.buffer
+    elif name.endswith(".gz"):
+        with gzip.open(name, "rb") as packed:
+            yield packed
+    else:
+        with Path(name).open("rb") as file:
+            yield file
+
+
+def _list(content: bytes) -> list[Any]:
+    try:
+        found = json.loads(content)
+    except (ValueError, RecursionError):
+        return [None]
+    return found if isinstance(found, list) else [None]
+
+
+def _fields(value: Any) -> dict[str, Any] | None:
+    if not isinstance(value, dict):
+        return None
+    event = value.get(_WORD, value)
+    return {name: field for name, field in event.items() if name != "stm"} if isinstance(event, dict) else None

@@ -1,0 +1,118 @@
+"""Which events a command is about, and how they are shown to people."""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_BASE64: Final = {"ue_px": "ue_pr", "cx": "co"}
+"""Fields in base64, and those that hold the same as JSON text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """What was asked for; None or an empty sequence asks for nothing in particular."""
+
+    eids: Sequence[str] = ()
+    since_ms: int | None = None
+    until_ms: int | None = None
+    schema: str | None = None
+    app_id: str | None = None
+    event: str | None = None
+    text: str | None = None
+
+    @classmethod
+    def of(cls, args: argparse.Namespace) -> Filter:
+        """Return the filter of parsed arguments."""
+        return cls(args.eid, args.since, args.until, args.schema, args.app_id, args.event, args.grep)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether every event passes."""
+        return self == Filter()
+
+    def passes(self, payload: bytes) -> bool:
+        """Return whether an event is asked for. One that is no JSON object passes only if every event does."""
+        if self.is_open:
+            return True
+        fields = fields_in(payload)
+        if fields is None:
+            return False
+        shown = readable(fields)
+        time_ms = _integer(fields.get("dtm"))
+        return (
+            (not self.eids or fields.get("eid") in self.eids)
+            and (self.since_ms is None or (time_ms is not None and time_ms >= self.since_ms))
+            and (self.until_ms is None or (time_ms is not None and time_ms < self.until_ms))
+            and (self.schema is None or (schema_of(shown) or "").startswith(self.schema))
+            and (self.app_id is None or fields.get("aid") == self.app_id)
+            and (self.event is None or fields.get("e") == self.event)
+            and (self.text is None or self.text in json.dumps(shown, ensure_ascii=False))
+        )
+
+
+def add_filters(parser: argparse.ArgumentParser) -> None:
+    """Let the user say which events a command is about."""
+    group = parser.add_argument_group("which events")
+    group.add_argument("--eid", action="append", default=[], help="of this id; repeatable")
+    group.add_argument(
+        "--since", type=moment, metavar="TIME", help="tracked then or later: 2026-11-25T14:00, or with a zone"
+    )
+    group.add_argument("--until", type=moment, metavar="TIME", help="tracked before then")
+    group.add_argument("--schema", help="self-describing, of a schema that begins like this: iglu:com.acme/")
+    group.add_argument("--app-id", help="of this application (aid)")
+    group.add_argument("--event", metavar="CODE", help="of this code: pv, pp, se, ue, tr, ti")
+    group.add_argument("--grep", metavar="TEXT", help="with this text in it, as shown")
+
+
+def moment(text: str) -> int:
+    """For argparse: an ISO time, in UTC unless it has a zone. Return milliseconds since 1970."""
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text} is no time such as 2026-11-25T14:00") from None
+    return round((time if time.tzinfo is not None else time.replace(tzinfo=UTC)).timestamp() * 1000)
+
+
+def fields_in(payload: bytes) -> dict[str, Any] | None:
+    """Return an event's fields, None if it is no JSON object."""
+    try:
+        fields = json.loads(payload)
+    except (ValueError, RecursionError):
+        return None
+    return fields if isinstance(fields, dict) else None
+
+
+def readable(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return an event's fields with what they hold as JSON or in base64 as JSON, under the names of the plain ones."""
+    shown: dict[str, Any] = {}
+    for name, value in fields.items():
+        plain = _BASE64.get(name, name)
+        if not isinstance(value, str) or plain not in _BASE64.values():
+            shown[name] = value
+            continue
+        try:
+            text = base64.urlsafe_b64decode(value + "=" * (-len(value) % 4)) if plain != name else value
+            shown[plain] = json.loads(text)
+        except (ValueError, RecursionError):
+            shown[name] = value
+    return shown
+
+
+def schema_of(shown: dict[str, Any]) -> str | None:
+    """Return the schema of a self-describing event, as `readable` has it; None of another."""
+    content = shown.get("ue_pr")
+    inner = content.get("data") if isinstance(content, dict) else None
+    schema = inner.get("schema") if isinstance(inner, dict) else None
+    return schema if isinstance(schema, str) else None
+
+
+def _integer(value: object) -> int | None:
+    return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else None

@@ -1,0 +1,162 @@
+"""`peek`, `dead-letters`, `export` and `import` with filters: what was asked for, whole, and back again."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from test_onlooker import STAYING, owner
+
+from durable_tracker import Emitter, PageView, SelfDescribing, SelfDescribingJson, StructuredEvent, Tracker
+from durable_tracker.engines.sqlite.queue import SqliteQueue
+from durable_tracker.engines.sqlite.slots import Slot
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+NOBODY = "http://127.0.0.1:9"
+SCHEMA = "iglu:com.acme/bought/jsonschema/1-0-0"
+
+
+def command(*arguments: Any, **settings: Any) -> subprocess.CompletedProcess[str]:
+    command_line = [sys.executable, "-m", "durable_tracker", *map(str, arguments)]
+    return subprocess.run(command_line, capture_output=True, text=True, check=False, timeout=60, **settings)
+
+
+def lines(text: str) -> list[Any]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+@pytest.fixture
+def queues(tmp_path: Path) -> Path:
+    """A queue dir with a backlog of several kinds of events, and dead letters."""
+    root = tmp_path / "queues"
+    with Emitter(NOBODY, queue_dir=root, name="shop", drain=False) as emitter:
+        web = Tracker(emitter, namespace="n", app_id="web")
+        web.track(PageView("https://acme.example/basket", "Basket"))
+        web.track(SelfDescribing(SelfDescribingJson(SCHEMA, {"what": "a kettle, 1 l"})))
+        web.track(StructuredEvent("shop", "search", "kettles"))
+        batch = Tracker(emitter, namespace="n", app_id="batch", on_invalid="dead_letter")
+        batch.track(PageView("https://acme.example/report"))
+        batch.track(StructuredEvent("a", "b", value=float("nan")))
+    with SqliteQueue.take(Slot(root / "shop", 0)) as queue:
+        queue.put(b'{"e":"pv","eid":"00000000-0000-4000-8000-000000000001","dtm":"1700000000000","p":"srv","tv":"t"}')
+        queue.reject([queue.peek(0, 9, 1 << 20)[-1].key], 422, "not that one")
+    return root
+
+
+def test_what_is_asked_for_is_shown_in_words(queues: Path) -> None:
+    """By each filter; base64 is decoded unless it is asked for raw."""
+
+    def shown(*filters: str) -> list[str]:
+        done = command("peek", "--queue-dir", queues, *filters)
+        assert done.returncode == 0, done.stderr
+        return [one["event"]["e"] for one in lines(done.stdout)]
+
+    assert shown() == ["pv", "ue", "se", "pv"]
+    assert shown("--newest", "--limit", "2") == ["se", "pv"]
+    assert shown("--app-id", "batch") == ["pv"]
+    assert shown("--event", "se") == ["se"]
+    assert shown("--schema", "iglu:com.acme/") == ["ue"]
+    assert shown("--grep", "a kettle, 1 l") == ["ue"]
+    assert shown("--since", "2024-01-01", "--until", "2024-01-02T00:00+02:00") == []
+    assert shown("--since", "2024-01-01") == ["pv", "ue", "se", "pv"]
+    done = command("peek", "--queue-dir", queues, "--event", "ue")
+    (one,) = lines(done.stdout)
+    assert one["event"]["ue_pr"]["data"] == {"schema": SCHEMA, "data": {"what": "a kettle, 1 l"}}
+    eid = one["event"]["eid"]
+    (raw,) = lines(command("peek", "--queue-dir", queues, "--raw", "--eid", eid).stdout)
+    assert "ue_px" in raw["event"]
+    left_out = command("peek", "--queue-dir", queues, "--limit", "3")
+    assert "more events were left out" in left_out.stderr
+    assert command("peek", "--queue-dir", queues, "--since", "yesterday").returncode == 2
+
+
+def test_dead_letters_are_counted_by_what_they_have_in_common(queues: Path) -> None:
+    """And filtered by the reason, the status and the kind."""
+
+    def letters(*filters: str) -> list[Any]:
+        return lines(command("dead-letters", "--queue-dir", queues, *filters).stdout)
+
+    assert sorted(one["kind"] for one in letters()) == ["invalid", "refused"]
+    assert [one["status"] for one in letters("--status", "422")] == [422]
+    assert [one["kind"] for one in letters("--kind", "invalid")] == ["invalid"]
+    assert [one["reason"] for one in letters("--reason", "not that")] == ["not that one"]
+    assert {(one["kind"], one["count"]) for one in letters("--by", "kind")} == {("invalid", 1), ("refused", 1)}
+    assert {one["status"] for one in letters("--by", "status")} == {None, 422}
+    done = command("requeue", "--queue-dir", queues, "--status", "422")
+    assert "requeued 1" in done.stdout
+    assert len(lines(command("peek", "--queue-dir", queues).stdout)) == 5
+
+
+@pytest.mark.parametrize("suffix", [".ndjson", ".ndjson.gz"])
+def test_an_export_comes_back_as_it_was(queues: Path, tmp_path: Path, suffix: str) -> None:
+    """On another host; the file is private, and is not replaced unawares."""
+    file = tmp_path / f"backlog{suffix}"
+    arguments = ("export", "--queue-dir", queues, "--output", file)
+    done = command(*arguments)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "4 events written\n")
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert command(*arguments).returncode == 2
+    assert command(*arguments, "--force", "--dead-letters").stderr == "6 events written\n"
+    content = gzip.decompress(file.read_bytes()) if suffix.endswith("gz") else file.read_bytes()
+    exported = lines(content.decode())
+    assert [one["dead_letter"]["kind"] for one in exported[4:]] == ["invalid", "refused"]
+    assert command(*arguments, "--force").returncode == 0
+    done = command("import", "--endpoint", NOBODY, "--queue-dir", tmp_path / "other", file)
+    assert (done.returncode, done.stderr) == (0, "stored 4, refused 0, known 0\n")
+    again = command("import", "--endpoint", NOBODY, "--queue-dir", tmp_path / "other", "--skip-known", file)
+    assert again.stderr == "stored 0, refused 0, known 4\n"
+    theirs = lines(command("peek", "--queue-dir", tmp_path / "other", "--raw").stdout)
+    ours = lines(command("peek", "--queue-dir", queues, "--raw").stdout)
+    assert [one["event"] for one in theirs] == [one["event"] for one in ours]
+
+
+def test_import_takes_the_dumps_of_failed_events_and_names_what_it_refuses(tmp_path: Path) -> None:
+    """A list of dicts, as a handler of the official tracker has them; a bad line is named, the good ones are stored."""
+    good = {"e": "pv", "p": "srv", "tv": "t", "url": "https://a.example", "stm": "1700000000000"}
+    dump = json.dumps([good, {"e": "no such code", "p": "srv", "tv": "t"}, good])
+    arguments = ("import", "--endpoint", NOBODY, "--queue-dir", tmp_path / "q")
+    done = command(*arguments, input=dump)
+    assert done.returncode == 2
+    assert "stdin, line 1: e: " in done.stderr
+    assert done.stderr.endswith("stored 2, refused 1, known 0\n")
+    done = command(*arguments, "--strict", input=f"{json.dumps(good)}\nno json\n")
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (2, "stored 0, refused 1, known 0")
+    assert "line 2: line: must be a JSON object" in done.stderr
+    kept = lines(command("peek", "--queue-dir", tmp_path / "q", "--raw").stdout)
+    assert ["stm" in one["event"] for one in kept] == [False, False]
+    assert command(*arguments, tmp_path / "missing").returncode == 2
+
+
+def test_an_export_beside_a_busy_owner_has_every_event_that_stays(tmp_path: Path) -> None:
+    """Once each, while it puts, acks, checkpoints and vacuums."""
+    with owner(tmp_path / "slot"):
+        done = command("export", tmp_path / "slot" / "0.sqlite3")
+    assert done.returncode == 0, done.stderr
+    numbers = [one["event"]["n"] for one in lines(done.stdout)]
+    staying = [number for number in numbers if 0 < number <= 3 * STAYING and (number + 4 * STAYING) % 3 == 0]
+    assert len(staying) == len(set(staying)) == STAYING
+    assert f"{len(numbers)} events written" in done.stderr
+
+
+def test_the_version_and_the_examples_of_the_help(queues: Path, tmp_path: Path) -> None:
+    """Each example runs as it stands there."""
+    assert command("--version").stdout.startswith("durable-tracker ")
+    environment = {**os.environ, "DURABLE_TRACKER_DIR": str(queues)}
+    for name in ("export", "import"):
+        shown = command(name, "--help").stdout
+        examples = [line.split() for line in shown.splitlines() if line.startswith("  durable-tracker ")]
+        assert len(examples) == 2
+        for example in examples:
+            source = (tmp_path / example[-1]).read_text() if example[-2] == "<" else None
+            arguments = example[1:-2] if source is not None else example[1:]
+            done = command(*arguments, cwd=tmp_path, env=environment, input=source)
+            assert done.returncode == 0, (example, done.stderr)
+            if "--output" not in example and name == "export":
+                (tmp_path / "backlog.ndjson").write_text(done.stdout)
