@@ -6,13 +6,15 @@ import contextlib
 import inspect
 import json
 import logging
-import os
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from fakes import events_in
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from processes import PROGRAMS
 
 from durable_tracker import (
     ConfigurationError,
@@ -236,15 +238,9 @@ def test_where_it_cannot_be_kept_the_error_says_so(emitter: Emitter, engine: dic
 
 def test_after_a_fork_the_child_keeps_it_in_its_own_queue(tmp_path: Path) -> None:
     """As it does with events."""
-    with Emitter(NOBODY, queue_dir=tmp_path, name="shop", drain=False) as emitter:
-        tracker = Tracker(emitter, on_invalid="dead_letter")
-        tracker.track(BAD)
-        pid = os.fork()
-        if pid == 0:
-            tracker.track(BAD)
-            os._exit(0 if emitter.stats().ledger.invalid == 1 else 1)
-        assert os.waitpid(pid, 0)[1] == 0
-        assert emitter.stats().ledger.invalid == 1
+    command = [sys.executable, str(PROGRAMS / "refuse_after_a_fork.py"), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, "child 1\nparent 2\n"), done.stderr
 
 
 def test_emitters_without_dead_letters_are_passed_by(caplog: pytest.LogCaptureFixture) -> None:

@@ -124,11 +124,11 @@ def test_a_monitor_gets_one_line_and_an_exit_code(tmp_path: Path) -> None:
     assert nothing.stdout.startswith("DURABLE_TRACKER UNKNOWN - no queue is in")
     make_private_directory(tmp_path / "shop")
     with SqliteQueue.take(Slot(tmp_path / "shop", 0)) as queue:
-        queue.put_many([event(number, 100) for number in range(20)])
+        queue.put_many([event(number, 7300) for number in range(20)])
         queue.reject([1, 2], 400, "no")
     for bounds, code, word in (
-        ((), 0, "OK - 18 pending, oldest 100 s, 2 dead"),
-        (("--max-age", 5000, "--max-pending", 18, "--max-dead", 2), 0, "OK"),
+        ((), 0, "OK - 18 pending, oldest 2 h, 2 dead"),
+        (("--max-age", 50_000, "--max-pending", 18, "--max-dead", 2), 0, "OK"),
         (("--max-age", 50), 2, "CRITICAL - oldest is "),
         (("--max-pending", 17), 2, "CRITICAL - 18 are pending, more than 17"),
         (("--max-dead", 0), 2, "CRITICAL - 2 are dead, more than 0"),
@@ -136,7 +136,7 @@ def test_a_monitor_gets_one_line_and_an_exit_code(tmp_path: Path) -> None:
         done = command("status", "--check", *bounds, "--queue-dir", tmp_path)
         assert (done.returncode, done.stderr) == (code, ""), bounds
         assert done.stdout.startswith(f"DURABLE_TRACKER {word}"), done.stdout
-        assert re.search(r" \| pending=18;;\d* oldest=1\d\ds;;[\d.]* dead=2;;\d*$", done.stdout)
+        assert re.search(r" \| pending=18;;\d* oldest=7\d\d\ds;;[\d.]* dead=2;;\d*$", done.stdout)
     (tmp_path / "shop" / "0.sqlite3").write_bytes(b"SQLite format 3\0" + bytes(4096 * 8))
     time.sleep(0.03)
     done = command("status", "--check", "--queue-dir", tmp_path)

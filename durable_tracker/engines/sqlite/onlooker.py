@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from durable_tracker.engines.sqlite.queue import SqliteQueue
     from durable_tracker.engines.sqlite.slots import Slot
 
-_TRIES: Final = 50
+_TRIES: Final = 200
 _PAUSE_S: Final = 0.002
 _TICK_NS: Final = 20_000_000
 """Two writes within one tick of the system's clock leave the same time on a file."""
@@ -135,7 +135,7 @@ class SlotOnlooker:
         for count_max in _SLICES:
             read = functools.partial(_rows, root=root, after=after, count_max=count_max)
             with contextlib.suppress(_ChangingError):
-                return self._read(read, _TRIES // 4)
+                return self._read(read, _TRIES // 16)
         return self._read(functools.partial(_rows, root=root, after=after, count_max=1))
 
     def _read(self, act: Callable[[_Snapshot], T], tries: int = _TRIES) -> T:
