@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import time
 from contextvars import ContextVar
@@ -392,11 +393,17 @@ class Tracker(TrackMethods):
         fields: dict[str, Any] = {"eid": eid, "dtm": time.time_ns() // 1_000_000}
         fields |= {name: value for name, value in self.standard_nv_pairs.items() if value is not None}
         if isinstance(event, Event):
-            fields |= self.subject.standard_nv_pairs | event.pairs
-            if (content := event.describe()) is not None:
+            for subject in (self.subject, event.event_subject):
+                fields |= subject.standard_nv_pairs if isinstance(subject, Subject) else {}
+            fields |= event.pairs
+            content = None
+            with contextlib.suppress(Exception):  # of a class of the caller's own
+                content = event.describe()
+            if content is not None:
                 fields |= {"e": "ue", "ue_pr": _told(content)}
             if event.context:
-                fields["co"] = [_told(one) for one in event.context]
+                is_listed = isinstance(event.context, (list, tuple))
+                fields["co"] = [_told(one) for one in event.context] if is_listed else event.context
         else:
             fields |= event
         set_aside(self.emitters, rendering(fields), error, fields.get(error.field))

@@ -214,6 +214,30 @@ def test_cycles_and_depth_come_to_an_end() -> None:
     assert len(rendering({"a": cycle, "b": deep, "c": list(range(10**6))})) <= SIZE_MAX
 
 
+class Broken(Event):
+    """Cannot say what it holds."""
+
+    def describe(self) -> SelfDescribingJson:
+        raise InvalidEventError("data", "cannot be told")
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        Event({"e": "pv"}, context=5),  # type: ignore[arg-type]
+        Event({"e": "pv"}, context="text"),  # type: ignore[arg-type]
+        Event({"e": "pv"}, event_subject=object()),  # type: ignore[arg-type]
+        Event({"e": "pv"}, true_timestamp=object()),  # type: ignore[arg-type]
+        Event({5: object()}),  # type: ignore[dict-item]
+        Broken(),
+    ],
+)
+def test_whatever_part_of_it_is_no_use_it_is_kept(emitter: Emitter, event: Event) -> None:
+    """Nothing of it makes the keeping fail."""
+    Tracker(emitter, on_invalid="dead_letter").track(event)
+    assert len(letters(emitter)) == 1
+
+
 def test_values_that_raise_are_kept_without_a_text(emitter: Emitter) -> None:
     """Their type is named."""
     tracker = Tracker(emitter, on_invalid="dead_letter")
