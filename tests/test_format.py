@@ -263,3 +263,24 @@ def test_a_flush_does_not_wait_for_rows_of_a_later_release(tmp_path: Path) -> No
         assert emitter.stats().ledger.adds_up
         assert (emitter.stats().ledger.delivered, emitter.stats().ledger.locked) == (2, 1)
         assert drain.main(["--queue-dir", str(tmp_path)]) != 0
+
+
+def test_what_a_later_release_adds_is_passed_by(slot_dir: Path) -> None:
+    """New keys of `meta`, new names in a note; a letter with a flag that is not known is shown, and not put back."""
+    with SqliteQueue.take(Slot(slot_dir, 0)) as queue:
+        queue.put_many([b'{"n":1}', b'{"n":2}'])
+        queue.reject([1], 400, "no")
+        queue._connection.execute("INSERT INTO meta (key, value) VALUES ('of_later', 5)")
+        queue._connection.execute("INSERT INTO meta (key, value) VALUES ('also_later', x'7b7d')")
+        for key, more in ((1, {"mood": "good"}), (7, {"flags": LOCKED})):
+            fields = {"status": 400, "reason": "no", "time_ms": 1, "kind": "refused", "replays": 3, **more}
+            note = json.dumps(fields).encode()
+            body = len(note).to_bytes(4, "big") + note + b'{"n":1}'
+            row = crc32(body, key ^ 0xDEAD).to_bytes(4, "big") + body
+            queue._connection.execute("INSERT OR REPLACE INTO dead_letters (key, value) VALUES (?, ?)", (key, row))
+    with SqliteQueue.take(Slot(slot_dir, 0)) as queue:
+        assert [(letter.key, letter.replays) for letter in queue.dead_letters(10)] == [(1, 3), (7, 3)]
+        assert queue.requeue([7]) == 0
+        assert queue.requeue([1]) == 1
+        assert [row.payload for row in queue.peek(0, 10, 1 << 20)] == [b'{"n":2}', b'{"n":1}']
+        assert queue._books.meta.get("of_later") == 5
