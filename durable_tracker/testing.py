@@ -97,11 +97,16 @@ class RecordingEmitter:
 
     Args:
         error: raised in place of recording, to see how code copes with a full disk, for example.
+
+    Attributes:
+        payloads: the events so far, as they would be stored.
+        invalid: what trackers with `on_invalid="dead_letter"` refused, and why.
     """
 
     def __init__(self, error: Exception | None = None) -> None:
         self.error = error
         self.payloads: list[bytes] = []
+        self.invalid: list[tuple[bytes, str]] = []
         self.is_closed = False
 
     @property
@@ -119,9 +124,16 @@ class RecordingEmitter:
             raise self.error
         self.payloads.extend(payloads)
 
+    def put_invalid(self, payload: bytes, reason: str) -> None:
+        """Record an event that a tracker refused."""
+        if self.error is not None:
+            raise self.error
+        self.invalid.append((payload, reason))
+
     def clear(self) -> None:
         """Forget the events so far."""
         self.payloads.clear()
+        self.invalid.clear()
 
     def flush(self, timeout: float | None = None) -> bool:
         """Do nothing; nothing is left to send."""
@@ -175,4 +187,5 @@ if pytest is not None:
 
         emitter = RecordingEmitter()
         monkeypatch.setattr(Tracker, "_hand_out", lambda _, payloads: emitter.put_many(payloads))
+        monkeypatch.setattr(Tracker, "_set_aside", lambda _, payload, reason, __: emitter.put_invalid(payload, reason))
         return TrackedEvents(emitter)

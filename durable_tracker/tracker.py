@@ -21,7 +21,7 @@ from durable_tracker.protocol.fields import (
     timestamp_value,
     uuid_value,
 )
-from durable_tracker.protocol.rendering import rendering
+from durable_tracker.protocol.rendering import rendering, type_name
 from durable_tracker.runtime.elsewhere import names_from_elsewhere
 from durable_tracker.runtime.fan_out import close, each_within, emitter_list, flush, flush_async, hand_out, set_aside
 from durable_tracker.runtime.track_methods import TrackMethods
@@ -406,8 +406,17 @@ class Tracker(TrackMethods):
                 fields["co"] = [_told(one) for one in event.context] if is_listed else event.context
         else:
             fields |= event
-        set_aside(self.emitters, rendering(fields), error, fields.get(error.field))
+        value = fields.get(error.field)
+        kind = "" if value is None else f" (of type {type_name(value)})"
+        try:
+            eid = fields["eid"] = uuid_value("eid", fields["eid"])  # its own, if it has one
+        except InvalidEventError:
+            fields["eid"] = eid
+        self._set_aside(rendering(fields, f"{error}{kind}"), f"{error}{kind}", error)
         return eid
+
+    def _set_aside(self, payload: bytes, reason: str, error: InvalidEventError) -> None:
+        set_aside(self.emitters, payload, reason, error)
 
     def _has_own_track(self) -> bool:
         """Tell whether a subclass, or whoever patched the class or the object, brings it."""

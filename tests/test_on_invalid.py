@@ -35,13 +35,16 @@ from durable_tracker import (
 from durable_tracker.__main__ import main
 from durable_tracker.events import Event
 from durable_tracker.payload import Payload
-from durable_tracker.protocol.rendering import SIZE_MAX, rendering
+from durable_tracker.protocol.encoder import finished
+from durable_tracker.protocol.rendering import REFUSED, SIZE_MAX, rendering
 from durable_tracker.runtime import fan_out
 from durable_tracker.testing import RecordingEmitter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from durable_tracker.testing import TrackedEvents
 
 NOBODY = "http://127.0.0.1:9"
 BAD = StructuredEvent("category", "action", value=float("nan"))
@@ -198,8 +201,10 @@ VALUES = st.recursive(
 @given(st.dictionaries(st.text(st.characters(codec=None), max_size=5), VALUES, max_size=12))
 def test_anything_can_be_rendered(fields: dict[str, Any]) -> None:
     """As a JSON object of text, in UTF-8, of at most 64 KiB; whatever the values do."""
-    payload = rendering(fields)
+    payload = rendering(fields, "why")
     assert len(payload) <= SIZE_MAX
+    with pytest.raises(InvalidEventError):
+        finished(json.loads(payload))
     kept = json.loads(payload.decode("utf-8"))
     assert all(isinstance(value, str) for value in kept.values())
 
@@ -211,7 +216,7 @@ def test_cycles_and_depth_come_to_an_end() -> None:
     deep: Any = 1
     for _ in range(5000):
         deep = [deep]
-    assert len(rendering({"a": cycle, "b": deep, "c": list(range(10**6))})) <= SIZE_MAX
+    assert len(rendering({"a": cycle, "b": deep, "c": list(range(10**6))}, "why")) <= SIZE_MAX
 
 
 class Broken(Event):
@@ -269,11 +274,48 @@ def test_after_a_fork_the_child_keeps_it_in_its_own_queue(tmp_path: Path) -> Non
 
 def test_emitters_without_dead_letters_are_passed_by(caplog: pytest.LogCaptureFixture) -> None:
     """The line in the log says that the event is gone."""
-    recording = RecordingEmitter()
+
+    class Theirs:
+        def input(self, payload: dict[str, Any]) -> None:
+            raise AssertionError(payload)
+
     with caplog.at_level(logging.WARNING, logger="durable_tracker"):
-        Tracker(recording, on_invalid="dead_letter").track(BAD)
-    assert recording.events == []
+        Tracker(Theirs(), on_invalid="dead_letter").track(BAD)
     assert "dropped" in caplog.text
+
+
+def test_the_log_has_one_line_a_rule_and_no_value(caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever the values, the sizes and the places in the data are."""
+    recording = RecordingEmitter()
+    tracker = Tracker(recording, on_invalid="dead_letter")
+    with caplog.at_level(logging.WARNING, logger="durable_tracker"):
+        for number in range(5):
+            tracker.track(Event({"e": "pv", "se_va": f"secret{number}"}))
+            content = {f"secret{number}": {"a": [0] * number + [object()]}}
+            tracker.track(SelfDescribing(SelfDescribingJson("iglu:a/b/jsonschema/1-0-0", content)))
+            tracker.track(PageView("https://a.example", "x" * (1_100_000 + number)))
+    assert len(recording.invalid) == 15
+    assert [event for event in events_in(caplog) if event == "event.invalid"] == ["event.invalid"] * 3
+    assert "secret" not in repr([vars(record) for record in caplog.records])
+
+
+def test_in_a_test_of_the_users_nothing_reaches_a_disk(tracked_events: TrackedEvents, tmp_path: Path) -> None:
+    """The fixture takes what is refused as well."""
+    with Emitter(NOBODY, queue_dir=tmp_path / "q", name="shop", drain=False) as emitter:
+        Tracker(emitter, on_invalid="dead_letter").track(BAD)
+        assert emitter.stats().slot is None
+    assert len(tracked_events) == 0
+
+
+def test_an_id_of_its_own_is_kept(emitter: Emitter) -> None:
+    """If it can be one."""
+    tracker = Tracker(emitter, on_invalid="dead_letter")
+    eid = "11111111-2222-4333-8444-555555555555"
+    tracker.track(Payload({"e": "no such code", "eid": eid}))
+    tracker.track(Payload({"e": "no such code", "eid": "none"}))
+    kept = [json.loads(letter.payload)["eid"] for letter in letters(emitter)]
+    assert kept[0] == eid
+    assert len(kept[1]) == 36
 
 
 def test_a_letter_that_was_refused_passes_the_door_once_more_before_it_is_put_back(
@@ -283,7 +325,9 @@ def test_a_letter_that_was_refused_passes_the_door_once_more_before_it_is_put_ba
     with Emitter(NOBODY, queue_dir=tmp_path, name="shop", drain=False) as emitter:
         tracker = Tracker(emitter, on_invalid="dead_letter")
         tracker.track(BAD)
-        emitter.put_invalid(rendering({**json.loads(letters(emitter)[0].payload), "se_va": 5}), "was mended")
+        mended = json.loads(letters(emitter)[0].payload) | {"se_va": "5"}
+        del mended[REFUSED]
+        emitter.put_invalid(json.dumps(mended).encode(), "was mended")
     assert main(["requeue", "--queue-dir", str(tmp_path)]) == 0
     said = capsys.readouterr()
     assert "requeued 1" in said.out

@@ -13,6 +13,7 @@ from durable_tracker.commands.options import Exit, add_slot_options, chosen_plac
 from durable_tracker.commands.output import complain, hand_out, json_line, say
 from durable_tracker.errors import ConfigurationError, InvalidEventError, QueueError, SlotBusyError
 from durable_tracker.protocol.encoder import fields_of, finished
+from durable_tracker.protocol.rendering import REFUSED
 
 if TYPE_CHECKING:
     import argparse
@@ -159,7 +160,10 @@ def _passes_the_door(letter: DeadLetter, queue: str) -> bool:
     if letter.kind != "invalid":
         return True
     try:
-        finished(fields_of(letter.payload))
+        fields = fields_of(letter.payload)
+        if REFUSED in fields:
+            raise InvalidEventError(str(fields[REFUSED]), "export it, mend it, remove this member, and import it")  # noqa: TRY301
+        finished(fields)
     except (InvalidEventError, ValueError, TypeError, AttributeError) as exc:
         complain(f"{queue}: dead letter {letter.key} stays: {exc}")
         return False

@@ -1,7 +1,8 @@
 """An event that was refused, as text that can be kept: whatever its values are, and never larger than 64 KiB.
 
-It has the form of a payload, a JSON object of text, so that a value in it can be mended and the event put back. What
-calls code of the caller's own, such as `str(value)`, is called at most once a value, and what it raises is passed by.
+It has the form of a payload, a JSON object of text, so that it can be mended and put back: by whoever does that, who
+then removes what says why it was refused. What is only text of a value, or was cut, is never sent unseen. What calls
+code of the caller's own, such as `str(value)`, is called at most once a value, and what it raises is passed by.
 """
 
 from __future__ import annotations
@@ -20,13 +21,19 @@ _LEVELS_MAX: Final = 12
 _CUT: Final = "… (cut)"
 
 
-def rendering(fields: Mapping[str, object]) -> bytes:
+REFUSED: Final = "refused"
+"""The member that says why. No event has a field of that name: as long as it stands there, nothing passes the door."""
+
+
+def rendering(fields: Mapping[str, object], reason: str) -> bytes:
     """Return fields as a JSON object of text, in UTF-8; the longest values are cut until it has at most 64 KiB.
 
     Args:
         fields: values of any kind by their names; containers become JSON text.
+        reason: why they were refused.
     """
     texts = {_text(name, 200): _field(value) for name, value in list(fields.items())[:_ITEMS_MAX]}
+    texts = {REFUSED: _text(reason, 1000)} | texts
     size_max = _TEXT_MAX
     while len(payload := json.dumps(texts, ensure_ascii=False).encode()) > SIZE_MAX:
         size_max //= 2

@@ -6,6 +6,7 @@ a dict and may know neither timeouts nor closing.
 
 from __future__ import annotations
 
+import re
 import time
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,6 @@ from durable_tracker.errors import ConfigurationError
 from durable_tracker.log import logger
 from durable_tracker.protocol.encoder import fields_of
 from durable_tracker.protocol.fields import shown
-from durable_tracker.protocol.rendering import type_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -109,35 +109,42 @@ _SAID_MAX = 1000
 _said: set[tuple[str, str]] = set()
 
 
-def set_aside(emitters: Iterable[AnyEmitter], payload: bytes, error: InvalidEventError, value: object) -> None:
+def set_aside(emitters: Iterable[AnyEmitter], payload: bytes, reason: str, error: InvalidEventError) -> None:
     """Keep an event that was refused among the dead letters of every emitter that has them, and say so once per rule.
 
     Args:
         emitters: where.
         payload: the event, as `rendering` has it.
-        error: what was refused, and why.
-        value: what broke the rule, None if that is not known.
+        reason: why it was refused.
+        error: what refused it.
 
     Raises:
         Exception: as `hand_out`.
     """
-    kind = "" if value is None else f" (of type {type_name(value)})"
     failures: list[Exception] = []
     kept = 0
     for emitter in emitters:
         put_invalid = getattr(emitter, "put_invalid", None)
         try:
             if put_invalid is not None:
-                put_invalid(payload, f"{error}{kind}"[:_REASON_SIZE_MAX])
+                put_invalid(payload, reason[:_REASON_SIZE_MAX])
                 kept += 1
         except Exception as failure:  # noqa: BLE001 - one emitter's failure must not keep the event from the others
             failures.append(failure)
-    if (error.field, error.rule) not in _said and len(_said) < _SAID_MAX:
-        _said.add((error.field, error.rule))
-        fate = "kept among the dead letters" if kept else "dropped: no emitter has dead letters"
-        extra = {"error": f"{error}{kind}", "fate": f"{fate}; said once per rule"}
-        logger.warning("event.invalid", extra=extra)
+    _say(error, is_kept=bool(kept))
     _raise_first(failures)
+
+
+def _say(error: InvalidEventError, *, is_kept: bool) -> None:
+    """Log once per field and rule that events are refused: never a value, nor the way to one in the caller's data."""
+    field = re.split(r"[.\[]", str(error.field), maxsplit=1)[0][:80]
+    rule = re.split(r", but |; |: | that are ", re.sub(r"\d+", "#", str(error.rule)), maxsplit=1)[0][:160]
+    if (field, rule) in _said or len(_said) >= _SAID_MAX:
+        return
+    _said.add((field, rule))
+    fate = "kept among the dead letters" if is_kept else "dropped: no emitter has dead letters"
+    extra = {"reason": f"{field} {rule}", "fate": f"{fate}; said once per field and rule"}
+    logger.warning("event.invalid", extra=extra)
 
 
 def each_within(
