@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -129,6 +130,45 @@ def test_what_the_tracker_refuses_never_displaces_what_the_collector_refused(
     ]
 
 
+def test_a_letter_that_is_put_amid_a_put_takes_no_key_from_it(slot_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a signal handler does, between the choice of a key and its use; of events and of letters."""
+    with SqliteQueue.take(Slot(slot_dir, 0)) as queue:
+        insert, transaction = queue._connection.insert_one, queue._books.transaction
+        amid: list[bytes] = []
+
+        def interrupted_insert(key: int, value: bytes) -> None:
+            if not amid:
+                amid.append(value)
+                queue.put_invalid(payload(7), "no")
+                amid.clear()
+            insert(key, value)
+
+        def interrupted_transaction(statements: str, *args: int, **more: int) -> None:
+            if "dead_letters" in statements and not amid:
+                amid.append(b"")  # once for each
+                queue.put_invalid(payload(8), "no")
+                queue.put(payload(9))
+            transaction(statements, *args, **more)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(queue._connection, "insert_one", interrupted_insert)
+        for number in range(5):
+            queue.put(payload(number))
+        assert queue.ledger() == Ledger(accepted=10, pending=5, dead=5, invalid=5)
+        monkeypatch.setattr(queue._books, "transaction", interrupted_transaction)
+        for _ in range(5):
+            amid.clear()
+            queue.put_invalid(payload(7), "no")
+        expected = Ledger(accepted=25, pending=10, dead=15, invalid=15)
+        assert queue.ledger() == expected
+        assert expected.adds_up
+    with SqliteQueue.take(Slot(slot_dir, 0)) as queue:
+        assert queue.ledger() == expected
+        assert len(queue.peek(0, 100, 1 << 20)) == 10
+        assert len(queue.dead_letters(100)) == 15
+        assert queue.requeue([letter.key for letter in queue.dead_letters(100)]) == 15
+        assert queue.ledger() == Ledger(accepted=25, pending=25)
+
+
 def test_letters_of_the_trackers_own_are_bounded_in_bytes(slot_dir: Path) -> None:
     """A small queue keeps fewer, and goes on taking events."""
     with SqliteQueue.take(Slot(slot_dir, 0), max_queue_bytes=4 << 20) as queue:
@@ -164,7 +204,7 @@ def test_the_columns_are_one_table() -> None:
     names = {field.name for field in fields(Ledger)}
     assert names == {"accepted", "pending", *FATES, *WITHIN}
     assert set(WITHIN.values()) <= names
-    assert all(f"\n        {name}: " in (Ledger.__doc__ or "") for name in names)
+    assert all(f"\n    {name}: " in inspect.cleandoc(Ledger.__doc__ or "") for name in names)
     readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
     equation = "accepted = " + " + ".join(["delivered", "pending", *(fate for fate in FATES if fate != "delivered")])
     assert equation in " ".join(readme.split())

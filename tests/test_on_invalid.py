@@ -33,6 +33,7 @@ from durable_tracker import (
     TrackerConfiguration,
 )
 from durable_tracker.__main__ import main
+from durable_tracker.engines.sqlite.dead_letters import INVALID_KEY_MIN
 from durable_tracker.events import Event
 from durable_tracker.payload import Payload
 from durable_tracker.protocol.encoder import finished
@@ -328,13 +329,14 @@ def test_a_letter_that_was_refused_passes_the_door_once_more_before_it_is_put_ba
         mended = json.loads(letters(emitter)[0].payload) | {"se_va": "5"}
         del mended[REFUSED]
         emitter.put_invalid(json.dumps(mended).encode(), "was mended")
+    first = INVALID_KEY_MIN
     assert main(["requeue", "--queue-dir", str(tmp_path)]) == 0
     said = capsys.readouterr()
     assert "requeued 1" in said.out
-    assert "dead letter 1 stays: se_va" in said.err
+    assert f"dead letter {first} stays: se_va" in said.err
     with Emitter(NOBODY, queue_dir=tmp_path, name="shop", drain=False) as emitter:
         emitter.flush(0)
-        assert [letter.key for letter in letters(emitter)] == [1]
+        assert [letter.key for letter in letters(emitter)] == [first]
         assert emitter.stats().ledger.pending == 1
 
 

@@ -86,8 +86,8 @@ def test_an_emitters_settings_are_arguments() -> None:
 
 def entries(docstring: str) -> Mapping[str, str]:
     """Return what a docstring says of each argument."""
-    section = docstring.split("Args:\n")[1].split("\n\n", maxsplit=1)[0]
-    found = re.split(r"^        (\w+): ", section, flags=re.MULTILINE)[1:]
+    section = inspect.cleandoc(docstring).split("Args:\n")[1].split("\n\n", maxsplit=1)[0]
+    found = re.split(r"^    (\w+): ", section, flags=re.MULTILINE)[1:]
     return {name: " ".join(text.split()) for name, text in zip(found[::2], found[1::2], strict=True)}
 
 

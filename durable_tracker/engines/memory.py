@@ -51,7 +51,9 @@ class _Store:
     number: int = 0
     first: int = 1  # no event has a lower number
     free: int = 1  # nor has one that nobody ever claimed, or that was given back
-    late: deque[tuple[MemoryQueue, bytes]] = field(default_factory=deque)  # put by signal handlers amid other calls
+    late: deque[tuple[MemoryQueue, bytes, str | None]] = field(
+        default_factory=deque
+    )  # put by signal handlers amid other calls
     on_wire: set[int] = field(default_factory=set)
     origin: dict[str, str] = field(default_factory=dict)
     on_record: dict[str, Any] = field(default_factory=dict)
@@ -106,7 +108,7 @@ class MemoryQueue:
         """Store one event; see `Queue.put`."""
         if self.is_held_by_this_thread():
             self._check_open()
-            self._store.late.append((self, payload))  # a signal handler's: whoever it interrupted takes it in
+            self._store.late.append((self, payload, None))  # a signal handler's: whoever it interrupted takes it in
             return
         with self._opened() as store:
             if store.size + len(payload) > store.settings.max_queue_bytes:
@@ -218,17 +220,25 @@ class MemoryQueue:
 
     def put_invalid(self, payload: bytes, reason: str) -> None:
         """Put an event among the dead letters; see `Queue.put_invalid`."""
+        if self.is_held_by_this_thread():
+            self._check_open()
+            self._store.late.append((self, payload, reason))
+            return
         with self._opened() as store:
             if store.size + len(payload) > store.settings.max_queue_bytes:
                 raise QueueFullError(f"{self._name} has reached max_queue_bytes={store.settings.max_queue_bytes}")
-            invalid = [key for key, letter in store.letters.items() if letter.kind == "invalid"]
-            for key in invalid[: max(len(invalid) + 1 - INVALID_MAX, 0)]:
-                del store.letters[key]
-                store.count(dead=-1, invalid=-1, discarded=1)
-            store.number += 1
-            letter = DeadLetter(store.number, None, reason, time.time_ns() // 1_000_000, payload, kind="invalid")
-            store.letters[store.number] = letter
-            store.count(accepted=1, dead=1, invalid=1)
+            self.take_in_invalid(store, payload, reason)
+
+    def take_in_invalid(self, store: _Store, payload: bytes, reason: str) -> None:
+        """For the store: add an event that was refused. The lock is held."""
+        invalid = [key for key, letter in store.letters.items() if letter.kind == "invalid"]
+        for key in invalid[: max(len(invalid) + 1 - INVALID_MAX, 0)]:
+            del store.letters[key]
+            store.count(dead=-1, invalid=-1, discarded=1)
+        store.number += 1
+        letter = DeadLetter(store.number, None, reason, time.time_ns() // 1_000_000, payload, kind="invalid")
+        store.letters[store.number] = letter
+        store.count(accepted=1, dead=1, invalid=1)
 
     def _remove(self, keys: Sequence[int], count: str) -> list[tuple[int, _Event]]:
         """Remove what is still there, whoever holds it by now: what was delivered must not be sent again."""
@@ -421,8 +431,11 @@ class _Locked:
 
     def _take_in(self) -> None:
         while self._store.late:
-            queue, payload = self._store.late.popleft()
-            queue.take_in(self._store, payload)
+            queue, payload, refused_for = self._store.late.popleft()
+            if refused_for is None:
+                queue.take_in(self._store, payload)
+            else:
+                queue.take_in_invalid(self._store, payload, refused_for)
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)

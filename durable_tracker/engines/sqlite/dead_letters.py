@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from durable_tracker.engines.queue import INVALID_MAX, DeadLetter
 from durable_tracker.engines.sqlite.books import RECORD_HIGH
+from durable_tracker.engines.sqlite.connection import KeyTakenError
 from durable_tracker.engines.sqlite.row_codec import (
     dead_letter_of,
     dead_letter_record,
@@ -29,6 +30,13 @@ if TYPE_CHECKING:
 COUNT_MAX: Final = 10_000
 SIZE_MAX: Final = 64 << 20
 INVALID_SIZE_MAX: Final = 16 << 20
+INVALID_KEY_MIN: Final = 1 << 50
+"""Keys from here on are of letters that the tracker refused; no event will ever have one."""
+
+_NEXT_INVALID: Final = (
+    f"SELECT coalesce(max(key), {INVALID_KEY_MIN - 1}) + 1 FROM dead_letters WHERE key >= {INVALID_KEY_MIN}"
+)
+_KEY_TRIES: Final = 100
 _DISCARDED_AT_ONCE: Final = 100  # finding the oldest means reading them
 _QUOTA_SHARE: Final = 4  # of a small quota letters take a quarter at most: else they would keep new events out for ever
 
@@ -52,7 +60,10 @@ def bury(books: Books, key: int, status: int | None, reason: str) -> None:
 
 
 def add_invalid(books: Books, payload: bytes, reason: str) -> None:
-    """Put an event among the dead letters that the tracker refused. It takes a key, as one that was accepted does.
+    """Put an event among the dead letters that the tracker refused.
+
+    It takes no key of the events, since a signal handler may call this amid a put that has chosen its own. These
+    letters have keys of their own, and each counts as accepted by one less that counts as requeued.
 
     These have a bound of their own, beyond which the oldest of them are discarded: what a collector has refused is
     never displaced by what a caller does wrong all the time.
@@ -65,16 +76,22 @@ def add_invalid(books: Books, payload: bytes, reason: str) -> None:
         _discard_invalid(books, INVALID_MAX - _DISCARDED_AT_ONCE, size_max - size_max // 8 - len(payload))
     if books.connection.is_at_limit(len(payload)):
         raise books.explain_full(QueueFullError(str(books.slot.database)), len(payload))
-    books.reread_high()
-    key = books.high + 1
-    value = dead_letter_record(DeadLetter(key, None, reason, _now_ms(), payload, kind="invalid"))
-    books.transaction(
-        f"INSERT INTO dead_letters (key, value) VALUES ({key}, x'{value.hex()}');"
-        f"UPDATE meta SET value = {key} WHERE key = 'high';"
-        "UPDATE meta SET value = value + 1 WHERE key IN ('dead', 'invalid');"
-        f"UPDATE meta SET value = value + {len(value)} WHERE key IN ('dead_size', 'invalid_size')",
-        len(value),
-    )
+    for tries_left in reversed(range(_KEY_TRIES)):
+        (key,) = books.connection.select_one(_NEXT_INVALID) or (INVALID_KEY_MIN,)
+        value = dead_letter_record(DeadLetter(key, None, reason, _now_ms(), payload, kind="invalid"))
+        try:
+            books.transaction(
+                f"INSERT INTO dead_letters (key, value) VALUES ({key}, x'{value.hex()}');"
+                "UPDATE meta SET value = value - 1 WHERE key = 'requeued';"
+                "UPDATE meta SET value = value + 1 WHERE key IN ('dead', 'invalid');"
+                f"UPDATE meta SET value = value + {len(value)} WHERE key IN ('dead_size', 'invalid_size')",
+                len(value),
+            )
+        except KeyTakenError:  # by a signal handler that interrupted this
+            if not tries_left:
+                raise
+        else:
+            return
 
 
 def _discard_invalid(books: Books, count_max: int, size_max: int) -> None:

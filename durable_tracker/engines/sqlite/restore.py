@@ -61,7 +61,9 @@ class TakingOver:
                 source.close()
             for key in counts.keys() - set(watermark.NAMES):
                 value = meta.get(key)
-                if isinstance(value, int) and 0 <= value < KEY_MAX:
+                if isinstance(value, int) and key == "requeued" and abs(value) < KEY_MAX:
+                    counts[key] = value  # falls with what the tracker refuses
+                elif isinstance(value, int) and 0 <= value < KEY_MAX:
                     counts[key] = max(counts[key], value)  # they only grow
             counts["high"] = max(books.high, counts["high"], high)
             records |= {name: text for name in _RECORDS if isinstance(text := meta.get(name), bytes)}
