@@ -34,7 +34,7 @@ from durable_tracker.engines.sqlite.preflight import DEAD_LETTERS_ROOT, EVENTS_R
 from durable_tracker.engines.sqlite.raw import PAGE_SIZE, open_raw
 from durable_tracker.engines.sqlite.row_codec import dead_letter_of, event_of, intact, is_intact
 from durable_tracker.engines.sqlite.wal import Log
-from durable_tracker.errors import DamagedQueueError, StorageError
+from durable_tracker.errors import DamagedQueueError, QueueError, StorageError, UnknownFormatError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -148,23 +148,27 @@ class SlotOnlooker:
         for attempt in range(tries):
             if attempt:
                 time.sleep(_PAUSE_S * min(attempt, 10))
-            before = self._times()
+            begun_ns, before = time.time_ns(), self._times()
             self._log.look()
             header, committed = self._log.header, len(self._log.order)
             pages = _Snapshot(self._slot.database, self._descriptor, self._log)
+            problem: QueueError | None = None
             try:
-                result, problem = act(pages), None
+                result = act(pages)
+            except (DamagedQueueError, UnknownFormatError) as exc:  # which half a page may look like
+                problem = exc
             except (IndexError, struct.error, ValueError, KeyError) as exc:
-                problem = f"{type(exc).__name__}: {exc}"
+                why = f"its pages do not fit each other ({type(exc).__name__}: {exc})"
+                problem = DamagedQueueError(f"{self._slot.database}: {why}")
             self._check_place()
             self._log.look()
             if self._log.header != header or not pages.from_database.isdisjoint(self._log.order[committed:]):
                 continue
-            if not header and (self._times() != before or before[0] > time.time_ns() - _TICK_NS):
+            if not header and (self._times() != before or before[0] > begun_ns - _TICK_NS):
                 continue  # without a WAL only the times tell that one was begun, and ended, meanwhile
             if problem is None:
                 return result
-            raise DamagedQueueError(f"{self._slot.database}: its pages do not fit each other ({problem})")
+            raise problem
         raise _ChangingError(f"{self._slot.database} changes faster than it can be read")
 
     def _times(self) -> tuple[int, int]:
