@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 QUOTA: Final = 384 << 10
 ROOMY: Final = 64 << 20
-DEADLINE_S: Final = 10.0
+DEADLINE_S: Final = 60.0
 POISON: Final = 13
 """Events whose number is a multiple of it are refused by a picky collector."""
 
