@@ -105,6 +105,23 @@ def test_a_flag_of_a_later_release_is_neither_read_nor_taken_for_damage(flags: i
     assert intact([(4, record(4, b"{}")), (5, row)]) == [Row(4, b"{}")]
 
 
+@pytest.mark.parametrize(
+    ("note", "event"),
+    [
+        (b'{"mood":"good"}', Event(b"{}", 0)),
+        (b'{"replays":2,"mood":"good"}', Event(b"{}", 2)),
+        (b"[1]", None),
+        (b"{", None),
+        (b"\xff", None),
+    ],
+)
+def test_names_in_a_note_are_passed_by_and_a_note_that_is_none_is_not_read(note: bytes, event: Event | None) -> None:
+    """The second is what a later release may have made of it: the row is intact, and stays."""
+    row = flagged(5, NOTED, len(note).to_bytes(2, "big") + note + b"{}")
+    assert is_intact(5, row)
+    assert event_of(5, row) == event
+
+
 def test_a_dead_letter_of_format_1_has_the_kind_that_it_must_have_had() -> None:
     """Their notes have neither a kind nor replays."""
     note = json.dumps({"status": 400, "reason": "no", "time_ms": 1}).encode()

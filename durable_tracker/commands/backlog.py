@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from durable_tracker.commands.filters import Filter, add_filters, fields_in, readable, schema_of
-from durable_tracker.commands.options import Exit, add_slot_options, chosen_places, count, described_engine
+from durable_tracker.commands.options import Exit, add_slot_options, count, places_to_look_at
 from durable_tracker.commands.output import complain, hand_out, json_line, say
 from durable_tracker.errors import ConfigurationError, InvalidEventError, QueueError, SlotBusyError
 from durable_tracker.protocol.encoder import fields_of, finished
@@ -56,12 +56,9 @@ def _for_each_slot(act: Callable[[Place, argparse.Namespace], int | None]) -> Ca
     def run(args: argparse.Namespace) -> int:
         code, found = Exit.EMPTY, 0
         try:
-            places = chosen_places(args)
+            places = places_to_look_at(args)
         except ConfigurationError as exc:
             complain(exc)
-            return Exit.USAGE
-        if not places:
-            complain(f"no queue is in {described_engine(args)}")
             return Exit.USAGE
         for place in places:
             try:
@@ -93,7 +90,7 @@ def _peek(place: Place, args: argparse.Namespace) -> None:
 
 def _dead_letters(place: Place, args: argparse.Namespace) -> None:
     with place.look() as onlooker:
-        letters = (letter for letter in onlooker.letters() if _is_asked_for(letter, args))
+        letters = filter(_asked_for(args), onlooker.letters())
         if args.by is not None:
             counts = collections.Counter(_BY[args.by](letter) for letter in letters)
             for value, number in counts.most_common():
@@ -115,13 +112,15 @@ def _event(payload: bytes, *, is_raw: bool) -> dict[str, Any]:
     return {"event": fields if is_raw else readable(fields)}
 
 
-def _is_asked_for(letter: DeadLetter, args: argparse.Namespace) -> bool:
-    return (
+def _asked_for(args: argparse.Namespace) -> Callable[[DeadLetter], bool]:
+    """Return what tells whether a dead letter is asked for."""
+    chosen = Filter.of(args)
+    return lambda letter: (
         (not args.key or letter.key in args.key)
         and (args.reason is None or args.reason in letter.reason)
         and (args.status is None or args.status == letter.status)
         and (args.kind is None or args.kind == letter.kind)
-        and Filter.of(args).passes(letter.payload)
+        and chosen.passes(letter.payload)
     )
 
 
@@ -144,10 +143,11 @@ _BY: Final[dict[str, Callable[[DeadLetter], object]]] = {
 
 def _requeue(place: Place, args: argparse.Namespace) -> int:
     moved = after = found = 0
+    is_asked_for = _asked_for(args)
     with place.take() as queue:
         while letters := queue.dead_letters(500, after):
             after = letters[-1].key
-            chosen = [letter for letter in letters if _is_asked_for(letter, args)]
+            chosen = [letter for letter in letters if is_asked_for(letter)]
             found += len(chosen)
             keys = [letter.key for letter in chosen if _passes_the_door(letter, queue.name)]
             moved += len(keys) if args.dry_run else queue.requeue(keys)

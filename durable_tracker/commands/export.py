@@ -15,11 +15,11 @@ from durable_tracker.commands.options import (
     Exit,
     add_queue_dir_option,
     add_slot_options,
-    chosen_places,
-    described_engine,
+    places_to_look_at,
 )
 from durable_tracker.commands.output import OutputError, complain
 from durable_tracker.emitters import Emitter
+from durable_tracker.engines.addresses import engine_of
 from durable_tracker.errors import ConfigurationError, InvalidEventError, QueueError
 from durable_tracker.protocol.encoder import finished
 
@@ -63,12 +63,9 @@ def add_export_arguments(parser: argparse.ArgumentParser) -> None:
 def run_export(args: argparse.Namespace) -> int:
     """Write the events. Return the exit code."""
     try:
-        places = chosen_places(args)
+        places = places_to_look_at(args)
     except ConfigurationError as exc:
         complain(exc)
-        return Exit.USAGE
-    if not places:
-        complain(f"no queue is in {described_engine(args)}")
         return Exit.USAGE
     code, written, passed_by = Exit.EMPTY, 0, 0
     try:
@@ -151,7 +148,7 @@ def run_import(args: argparse.Namespace) -> int:
     """Store the events. Return the exit code."""
     code, stored, refused, skipped = Exit.EMPTY, 0, 0, 0
     try:
-        known = _known(args) if args.skip_known else set()
+        known = _known(args.queue_dir) if args.skip_known else set()
         with Emitter(args.endpoint, name=args.name, queue_dir=args.queue_dir, drain=False) as emitter:
             for name in args.file or [None]:
                 payloads: list[bytes] = []
@@ -187,18 +184,15 @@ def run_import(args: argparse.Namespace) -> int:
     return max(code, Exit.USAGE) if refused else code
 
 
-def _known(args: argparse.Namespace) -> set[str]:
-    args.path = []
-    args.name, name = [], args.name
+def _known(queue_dir: Path | None) -> set[str]:
     found: set[str] = set()
-    for place in chosen_places(args):
+    for place in engine_of(None, queue_dir).places():
         with contextlib.suppress(QueueError), place.look() as onlooker:
             for source in (onlooker.rows(), onlooker.letters()):
                 for one in source:
                     fields = fields_in(one.payload)
                     if fields is not None and isinstance(fields.get("eid"), str):
                         found.add(fields["eid"])
-    args.name = name
     return found
 
 

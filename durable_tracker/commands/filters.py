@@ -45,16 +45,19 @@ class Filter:
         fields = fields_in(payload)
         if fields is None:
             return False
-        shown = readable(fields)
         time_ms = _integer(fields.get("dtm"))
-        return (
+        passes = (
             (not self.eids or fields.get("eid") in self.eids)
             and (self.since_ms is None or (time_ms is not None and time_ms >= self.since_ms))
             and (self.until_ms is None or (time_ms is not None and time_ms < self.until_ms))
-            and (self.schema is None or (schema_of(shown) or "").startswith(self.schema))
             and (self.app_id is None or fields.get("aid") == self.app_id)
             and (self.event is None or fields.get("e") == self.event)
-            and (self.text is None or self.text in json.dumps(shown, ensure_ascii=False))
+        )
+        if not passes or (self.schema is None and self.text is None):
+            return passes
+        shown = readable(fields)
+        return (self.schema is None or (schema_of(shown) or "").startswith(self.schema)) and (
+            self.text is None or self.text in json.dumps(shown, ensure_ascii=False)
         )
 
 

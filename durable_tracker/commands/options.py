@@ -91,9 +91,12 @@ def chosen_places(args: argparse.Namespace) -> list[Place]:
     return list({os.path.realpath(place.name): place for place in places}.values())
 
 
-def described_engine(args: argparse.Namespace) -> str:
-    """Return where the queues are, for messages."""
-    return str(engine_of(None, args.queue_dir))
+def places_to_look_at(args: argparse.Namespace) -> list[Place]:
+    """Return `chosen_places`, of which there must be one, since a typo would look like an empty queue."""
+    places = chosen_places(args)
+    if not places:
+        raise ConfigurationError(f"no queue is in {engine_of(None, args.queue_dir)}")
+    return places
 
 
 def add_setting_options(parser: argparse.ArgumentParser, names: Sequence[str], on_record: str) -> None:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from durable_tracker.commands.options import Exit, add_slot_options, chosen_places, count, described_engine, seconds
+from durable_tracker.commands.options import Exit, add_slot_options, count, places_to_look_at, seconds
 from durable_tracker.commands.output import complain, hand_out, json_line
 from durable_tracker.delivery.batches import device_time_ms
 from durable_tracker.engines.queue import FATES
@@ -103,11 +103,9 @@ def _number(text: str) -> int:
 def run(args: argparse.Namespace) -> int:
     """Look, and say what was seen."""
     try:
-        places = chosen_places(args)
+        places = places_to_look_at(args)
     except ConfigurationError as exc:
         return _nothing(str(exc), args)
-    if not places:
-        return _nothing(f"no queue is in {described_engine(args)}", args)
     if args.check:
         return _check(look_at(places), args)
     if args.watch is not None:

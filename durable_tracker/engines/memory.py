@@ -51,9 +51,8 @@ class _Store:
     number: int = 0
     first: int = 1  # no event has a lower number
     free: int = 1  # nor has one that nobody ever claimed, or that was given back
-    late: deque[tuple[MemoryQueue, bytes, str | None]] = field(
-        default_factory=deque
-    )  # put by signal handlers amid other calls
+    # what signal handlers put amid other calls
+    late: deque[tuple[MemoryQueue, bytes, str | None]] = field(default_factory=deque)
     on_wire: set[int] = field(default_factory=set)
     origin: dict[str, str] = field(default_factory=dict)
     on_record: dict[str, Any] = field(default_factory=dict)

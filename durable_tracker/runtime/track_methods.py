@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from durable_tracker.protocol.encoder import JsonEncoder
     from durable_tracker.subject import Subject
 
+_ITEM = ("sku", "quantity", "name", "category", "unitPrice", "currency")
 _SCHEMA = "iglu:com.snowplowanalytics.snowplow/{}/jsonschema/{}"
 
 
@@ -175,14 +176,7 @@ class TrackMethods:
         event_subject: Subject | None = None,
     ) -> Self:
         """Track that something was put into a cart (add_to_cart 1-0-0)."""
-        given = {
-            "sku": sku,
-            "quantity": quantity,
-            "name": name,
-            "category": category,
-            "unitPrice": unit_price,
-            "currency": currency,
-        }
+        given = dict(zip(_ITEM, (sku, quantity, name, category, unit_price, currency), strict=True))
         return self._track_described("add_to_cart", "1-0-0", CART, given, context, tstamp, event_subject)
 
     def track_remove_from_cart(
@@ -198,14 +192,7 @@ class TrackMethods:
         event_subject: Subject | None = None,
     ) -> Self:
         """Track that something was taken out of a cart (remove_from_cart 1-0-0)."""
-        given = {
-            "sku": sku,
-            "quantity": quantity,
-            "name": name,
-            "category": category,
-            "unitPrice": unit_price,
-            "currency": currency,
-        }
+        given = dict(zip(_ITEM, (sku, quantity, name, category, unit_price, currency), strict=True))
         return self._track_described("remove_from_cart", "1-0-0", CART, given, context, tstamp, event_subject)
 
     def track_form_change(

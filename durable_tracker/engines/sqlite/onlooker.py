@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import os
 import struct
 import time
@@ -32,7 +31,7 @@ from durable_tracker.engines.sqlite.connection import check_format
 from durable_tracker.engines.sqlite.pages import Pages
 from durable_tracker.engines.sqlite.preflight import DEAD_LETTERS_ROOT, EVENTS_ROOT, META_ROOT
 from durable_tracker.engines.sqlite.raw import PAGE_SIZE, open_raw
-from durable_tracker.engines.sqlite.row_codec import dead_letter_of, event_of, intact, is_intact
+from durable_tracker.engines.sqlite.row_codec import dead_letter_of, event_of, intact, is_intact, json_object
 from durable_tracker.engines.sqlite.wal import Log
 from durable_tracker.errors import DamagedQueueError, QueueError, StorageError, UnknownFormatError
 
@@ -197,7 +196,7 @@ class SlotOnlooker:
         (free,) = struct.unpack_from(">I", header, 36)
         return View(
             ledger=Ledger(accepted=accepted, pending=accepted - gone, **counts),
-            origin=_origin(meta.get("origin")),
+            origin=json_object(meta.get("origin")) or {},
             used_bytes=max(pages.count - free, 0) * PAGE_SIZE,
             oldest=Row(oldest[0][0], event.payload) if event is not None else None,
             waiting=tuple(path.name for path in salvage.pending(self._slot)),
@@ -294,11 +293,3 @@ def _integer(meta: dict[str, object], name: str) -> int:
     if not isinstance(value, int):
         raise ValueError(f"the count {name} is altered")  # noqa: TRY004 (damage)
     return value
-
-
-def _origin(value: object) -> dict[str, str]:
-    try:
-        origin = json.loads(value) if isinstance(value, bytes) else {}
-    except ValueError:
-        return {}
-    return origin if isinstance(origin, dict) else {}

@@ -10,9 +10,7 @@ removes rows changes the counts in the same transaction, by SQLite's own count o
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import json
 import logging
 import os
 from dataclasses import replace
@@ -33,6 +31,7 @@ from durable_tracker.engines.sqlite.row_codec import (
     event_of,
     intact,
     is_intact,
+    json_object,
     record,
 )
 from durable_tracker.engines.sqlite.slot_file import SlotFile
@@ -467,7 +466,8 @@ class SqliteQueue:
         """Return the counts; see `Queue.ledger`."""
         self.check_pid()
         ledger = self._books.ledger()
-        return replace(ledger, locked=len(self._locked)) if self._locked else ledger
+        # some of those that were seen may have been evicted since
+        return replace(ledger, locked=min(len(self._locked), ledger.pending)) if self._locked else ledger
 
     def pending(self) -> int:
         """Return the number of pending events, in O(1)."""
@@ -504,10 +504,8 @@ class SqliteQueue:
         value = self._books.meta.get(name)
         if value is None:
             return {}
-        found = None
-        with contextlib.suppress(ValueError, TypeError, RecursionError):
-            found = json.loads(value)
-        if isinstance(found, dict):
+        found = json_object(value)
+        if found is not None:
             return found
         logger.warning("queue.record_ignored", extra={"slot": self.name, "record": name, "fate": "as if it had none"})
         return {}

@@ -80,8 +80,18 @@ def _in_body(body: bytes) -> Event | None:
         return Event(body)
     if head == _NOTED:
         start = 3 + int.from_bytes(body[1:3], "big")
-        return Event(body[start:], json.loads(body[3:start])["replays"])
+        note = json_object(body[3:start])
+        return None if note is None else Event(body[start:], note.get("replays", 0))
     return None
+
+
+def json_object(value: object) -> dict[str, Any] | None:
+    """Return what JSON text holds; None if it is no text, or not that of an object."""
+    try:
+        found = json.loads(value)  # type: ignore[arg-type]  # whatever a damaged row holds
+    except (ValueError, TypeError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def intact(found: Iterable[tuple[int, Any]]) -> list[Row]:
