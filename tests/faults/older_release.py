@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tarfile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .tools import ROOT
 
@@ -17,8 +17,9 @@ _ARCHIVE = ROOT / "tests" / "data" / "release_of_format_1.tar.xz"
 
 def unpack(folder: Path) -> Path:
     """Unpack it below a folder, and return the directory that `durable_tracker` stands in."""
+    options: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # not before 3.11.4
     with tarfile.open(_ARCHIVE) as archive:
-        archive.extractall(folder, filter="data")
+        archive.extractall(folder, **options)
     return folder
 
 
