@@ -66,6 +66,12 @@ def test_handlers_during_flush_close_and_the_first_put(site: Site) -> None:
         site.assert_kept(Counter(label(event) for event in collector.events))
 
 
+def test_an_opening_that_is_interrupted_at_any_line_gives_its_slot_back(site: Site) -> None:
+    """The test below meets some of these lines, by chance; what comes out is the handler's own exception."""
+    site.run(Program("interrupted_openings"))
+    site.assert_kept()
+
+
 def test_an_exception_out_of_a_handler_during_the_first_put(site: Site) -> None:
     """An opening that was interrupted anywhere gives its slot back, and the next put opens it."""
     program = Program("handlers_that_raise")

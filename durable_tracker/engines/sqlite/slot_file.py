@@ -57,6 +57,7 @@ class SlotFile:
         self._headroom = Headroom(slot.ballast, headroom_size(byte_limit))
         # Where nothing can sync once a second, every commit has to.
         self._durability: Durability = durability if durability == "always" or interval_sync.start() else "always"
+        self._connection: Connection | None = None
         self._wal_held: Held | None = None
         self.ages = Ages(None)
         self._time_was_noted_at = 0.0
@@ -71,13 +72,16 @@ class SlotFile:
             if self._durability == "interval":
                 interval_sync.add(self)
         except BaseException:
-            if hasattr(self, "books"):  # else the connection was refused
-                self.taking_over.close()
-                self.books.connection.close_for_good()
-            interval_sync.discard(self)
-            self._close_wal()
-            self.slot.release()
+            self._give_back()
             raise
+
+    def _give_back(self) -> None:
+        """Undo an opening that failed, or that a signal handler interrupted, wherever it was."""
+        if self._connection is not None:  # else it was refused
+            self._connection.close_for_good()
+        interval_sync.discard(self)
+        self._close_wal()
+        self.slot.release()
 
     # ── opening ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -131,11 +135,11 @@ class SlotFile:
 
     def _connect(self) -> None:
         try:
-            connection = self._new_connection()
+            connection = self._connection = self._new_connection()
         except QueueFullError:
             if not self._headroom.give_up():
                 raise
-            connection = self._new_connection()
+            connection = self._connection = self._new_connection()
         self.books = Books(
             self.slot, connection, headroom=self._headroom, max_queue_bytes=self.max_queue_bytes, note=self.note
         )
