@@ -183,9 +183,8 @@ if pytest is not None:
     @pytest.fixture
     def tracked_events(monkeypatch: pytest.MonkeyPatch) -> TrackedEvents:
         """What all trackers of the process track during the test; their emitters get nothing."""
-        from durable_tracker.tracker import Tracker  # noqa: PLC0415 - pytest loads this module at every start
-
         emitter = RecordingEmitter()
-        monkeypatch.setattr(Tracker, "_hand_out", lambda _, payloads: emitter.put_many(payloads))
-        monkeypatch.setattr(Tracker, "_set_aside", lambda _, payload, reason, __: emitter.put_invalid(payload, reason))
+        place = "durable_tracker.tracker"  # by name: pytest loads this module at every start
+        monkeypatch.setattr(f"{place}.hand_out", lambda _, payloads: emitter.put_many(payloads))
+        monkeypatch.setattr(f"{place}.set_aside", lambda _, payload, reason, __: emitter.put_invalid(payload, reason))
         return TrackedEvents(emitter)

@@ -196,14 +196,16 @@ class Tracker(TrackMethods):
             except InvalidEventError as error:
                 self._refuse(event.nv_pairs, error)
             else:
-                self._hand_out([payload])
+                hand_out(self.emitters, [payload])
             return self
         try:
-            is_plain = type(self).complete_payload is _PLAIN_COMPLETE and "complete_payload" not in self.__dict__
-            eid, payload = self._encode(event) if is_plain else self._finish(event)  # by hand: a call takes its time
+            # By hand, and without a look into `__dict__`, which makes every attribute slower from then on.
+            own: Any = self.complete_payload
+            is_plain = getattr(own, "__func__", None) is _PLAIN_COMPLETE and own.__self__ is self
+            eid, payload = self._encode(event) if is_plain else self._finish(event)
         except InvalidEventError as error:
             return self._refuse(event, error)
-        self._hand_out([payload])
+        hand_out(self.emitters, [payload])
         return eid
 
     def track_many(self, events: Iterable[Event]) -> list[str]:
@@ -239,7 +241,7 @@ class Tracker(TrackMethods):
                 event, failure = None, error
             if event is None or len(chunk) >= _CHUNK_COUNT_MAX or chunk_size >= _CHUNK_SIZE_MAX:
                 try:
-                    self._hand_out(chunk)
+                    hand_out(self.emitters, chunk)
                 except Exception as error:
                     error.add_note(f"track_many: the first {len(eids) - len(chunk)} events were stored by all emitters")
                     raise
@@ -374,7 +376,7 @@ class Tracker(TrackMethods):
             for event in events:
                 self._give(event)
         else:
-            self._hand_out([payload for _, payload in payloads])
+            hand_out(self.emitters, [payload for _, payload in payloads])
 
     def _refuse(self, event: object, error: InvalidEventError) -> str:
         """Deal with what broke a rule, as `on_invalid` says. Return the id under which it is kept.
@@ -412,11 +414,8 @@ class Tracker(TrackMethods):
             eid = fields["eid"] = uuid_value("eid", fields["eid"])  # its own, if it has one
         except InvalidEventError:
             fields["eid"] = eid
-        self._set_aside(rendering(fields, f"{error}{kind}"), f"{error}{kind}", error)
+        set_aside(self.emitters, rendering(fields, f"{error}{kind}"), f"{error}{kind}", error)
         return eid
-
-    def _set_aside(self, payload: bytes, reason: str, error: InvalidEventError) -> None:
-        set_aside(self.emitters, payload, reason, error)
 
     def _has_own_track(self) -> bool:
         """Tell whether a subclass, or whoever patched the class or the object, brings it."""
@@ -504,9 +503,6 @@ class Tracker(TrackMethods):
         """Refuse an event that one of the emitters, by GET, cannot send."""
         if any(getattr(emitter, "method", None) == "get" for emitter in self.emitters):
             check_query(fields_of(payload))
-
-    def _hand_out(self, payloads: Sequence[bytes]) -> None:
-        hand_out(self.emitters, payloads)
 
     def _shared_fields(self, event_subject: Subject | None) -> Shared:
         """Return the finished fields of the subjects and of the tracker itself.

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import time
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from durable_tracker.errors import ConfigurationError
@@ -40,25 +39,28 @@ if TYPE_CHECKING:
     AnyEmitter = DurableEmitter | CustomEmitter
 
 
-@lru_cache(maxsize=64)
-def _takes_bytes(emitter_type: type, method: object) -> bool:
-    """Tell whether emitters of a type take finished payloads, by `put`, or dicts, by the official `input`.
+_WAYS_MAX = 64
+_ways: dict[type, tuple[object, bool]] = {}
+"""By type of emitter, its method `input`, and whether it takes bytes as long as that is its method."""
+
+
+def _find_way(emitter_type: type) -> tuple[object, bool]:
+    """Find out whether emitters of a type take finished payloads, by `put`, or dicts, by the official `input`.
 
     What is defined furthest down in the hierarchy decides: whoever derives from a durable emitter and overrides
     `input` wants to see the dicts. So does whoever patched `input` of a class that stores bytes.
 
-    Args:
-        emitter_type: the type.
-        method: its `input` as it is now, None if it has none.
+    Returns:
+        The method `input`, None if it has none, and whether they take bytes.
     """
+    method = getattr(emitter_type, "input", None)
     if method is not getattr(emitter_type, "plain_input", method):
-        return False
-    for base in emitter_type.__mro__:
-        if "put" in vars(base):
-            return True
-        if "input" in vars(base):
-            return False
-    return False
+        return method, False  # a patch, which may go: not kept
+    first = next((base for base in emitter_type.__mro__ if "put" in vars(base) or "input" in vars(base)), object)
+    if len(_ways) >= _WAYS_MAX:
+        _ways.clear()
+    _ways[emitter_type] = way = (method, "put" in vars(first))
+    return way
 
 
 def emitter_list(emitters: object) -> list[AnyEmitter]:
@@ -91,7 +93,10 @@ def hand_out(emitters: Iterable[AnyEmitter], payloads: Sequence[bytes]) -> None:
     for emitter in emitters:
         try:
             kind = type(emitter)
-            if not _takes_bytes(kind, getattr(kind, "input", None)) or "input" in getattr(emitter, "__dict__", ()):
+            known = _ways.get(kind)
+            if known is None or known[0] is not getattr(kind, "input", None):
+                known = _find_way(kind)
+            if not known[1] or "input" in getattr(emitter, "__dict__", ()):
                 for payload in payloads:
                     emitter.input(fields_of(payload))  # type: ignore[union-attr]
             elif len(payloads) == 1:
