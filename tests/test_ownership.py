@@ -12,8 +12,10 @@ import pytest
 from damage import copy_slot, drained, healthy, payload
 from processes import PROGRAMS, Child, Program, Site, label, wait_until
 
+from durable_tracker import Emitter
 from durable_tracker.collector import Collector
 from durable_tracker.engines.sqlite import slot_file
+from durable_tracker.engines.sqlite.descriptors import Held
 from durable_tracker.engines.sqlite.queue import SqliteQueue
 from durable_tracker.engines.sqlite.slots import Slot, make_private_directory
 from durable_tracker.engines.sqlite.verification import verify
@@ -21,6 +23,8 @@ from durable_tracker.engines.sqlite.verification import verify
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from durable_tracker.engines.engine import Durability
 
 
 @pytest.fixture
@@ -185,3 +189,68 @@ def test_events_of_a_slot_that_was_closed_under_us_are_delivered_by_the_next_pro
             child.kill()
         assert set(collector.eids().values()) == {1}
         assert {label(event).split("-")[0] for event in collector.events} == {"before", "after"}
+
+
+# ── descriptors that are known by their offset ───────────────────────────────────────────────────────────────────────
+
+
+def test_a_number_that_another_file_got_is_not_ours_though_that_is_marked_as_well(tmp_path: Path) -> None:
+    """Nor one that a pipe got, nor one that nobody has."""
+    paths = [tmp_path / "one", tmp_path / "two"]
+    helds = [Held(os.open(path, os.O_RDWR | os.O_CREAT), marks=True) for path in paths]
+    assert [held.is_ours() for held in helds] == [True, True]
+    os.dup2(helds[1].number, helds[0].number)
+    assert [held.is_ours() for held in helds] == [False, True]
+    reading, writing = os.pipe()
+    os.dup2(reading, helds[0].number)
+    assert helds[0].is_ours() is False
+    for number in (reading, writing, helds[0].number):
+        os.close(number)
+    assert helds[0].is_ours() is False
+    helds[1].close()
+    assert helds[1].is_ours() is False
+
+
+def test_a_file_whose_offset_somebody_moves_stays_ours(tmp_path: Path) -> None:
+    """As where SQLite is built to seek; and what has no offset is known by its inode from the beginning."""
+    held = Held(os.open(tmp_path / "one", os.O_RDWR | os.O_CREAT), marks=True)
+    os.write(held.number, b"moved")
+    assert held.is_ours()
+    os.lseek(held.number, 0, os.SEEK_SET)
+    assert held.is_ours()
+    held.close()
+    reading, writing = os.pipe()
+    piped = Held(reading, marks=True)
+    assert piped.is_ours()
+    os.close(writing)
+    piped.close()
+
+
+def test_what_has_one_file_by_two_numbers_or_by_one_number_twice_agrees(tmp_path: Path) -> None:
+    number = os.open(tmp_path / "one", os.O_RDWR | os.O_CREAT)
+    one, again, other = Held(number, marks=True), Held(number, marks=True), Held(os.dup(number), marks=True)
+    assert [held.is_ours() for held in (one, again, other)] == [True, True, True]
+    other.close()
+    assert [held.is_ours() for held in (one, again)] == [True, True]
+    one.close()
+
+
+@pytest.mark.parametrize("durability", ["always", "interval"])
+def test_a_put_asks_for_no_times_of_its_file(
+    tmp_path: Path, durability: Durability, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which would make the sync of the next one write them, and half as slow again."""
+    with Emitter("http://127.0.0.1:9", name="shop", queue_dir=tmp_path, durability=durability, drain=False) as emitter:
+        emitter.put(b"{}")
+        asked: list[int] = []
+        plain = os.fstat
+
+        def fstat(number: int) -> os.stat_result:
+            asked.append(number)
+            return plain(number)
+
+        monkeypatch.setattr(os, "fstat", fstat)
+        for _ in range(20):
+            emitter.put(b"{}")
+        slow = [number for number in asked if "-wal" in os.readlink(f"/proc/self/fd/{number}")]
+        assert slow == []

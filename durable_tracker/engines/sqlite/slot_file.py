@@ -187,7 +187,8 @@ class SlotFile:
             # SQLite syncs the directory with the first sync of a new WAL, which at NORMAL may be late.
             sync_directory(self.slot.directory)
             if self._durability == "interval":
-                self._wal_held = Held(os.open(self.slot.wal, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW))
+                descriptor = os.open(self.slot.wal, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+                self._wal_held = Held(descriptor, marks=True)
         except OSError as exc:
             raise StorageError(f"{self.slot.database}: {exc.strerror}") from None
 
