@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from durable_tracker.contracts import disable_contracts, enable_contracts
     from durable_tracker.delivery.transport import Reply, Transport
     from durable_tracker.emitter_configuration import EmitterConfiguration
-    from durable_tracker.emitters import AsyncEmitter, Emitter, EmitterStats
+    from durable_tracker.emitters import AsyncEmitter, Emitter
     from durable_tracker.engines.engine import Engine
     from durable_tracker.engines.queue import Ledger, Queue, Row
     from durable_tracker.errors import (
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from durable_tracker.log import logger
     from durable_tracker.payload import Payload
     from durable_tracker.runtime.refused import CeleryEmitter, RedisEmitter, RedisWorker
+    from durable_tracker.runtime.stats import EmitterStats
     from durable_tracker.self_describing_json import SelfDescribingJson
     from durable_tracker.snowplow import Snowplow
     from durable_tracker.subject import Subject
@@ -53,7 +54,7 @@ _HOMES = {
     "_version": ("__version__",),
     "contracts": ("disable_contracts", "enable_contracts"),
     "emitter_configuration": ("EmitterConfiguration",),
-    "emitters": ("AsyncEmitter", "Emitter", "EmitterStats"),
+    "emitters": ("AsyncEmitter", "Emitter"),
     "errors": (
         "ConfigurationError",
         "DamagedQueueError",
@@ -72,6 +73,7 @@ _HOMES = {
     "engines.engine": ("Engine",),
     "engines.queue": ("Ledger", "Queue", "Row"),
     "event_store": ("EventStore", "InMemoryEventStore"),
+    "runtime.stats": ("EmitterStats",),
     "runtime.refused": ("CeleryEmitter", "RedisEmitter", "RedisWorker"),
     "self_describing_json": ("SelfDescribingJson",),
     "snowplow": ("Snowplow",),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from durable_tracker import drain
 from durable_tracker._version import __version__
-from durable_tracker.commands import backlog, demo, export, salvage, selftest, status, track
+from durable_tracker.commands import backlog, demo, export, live, salvage, selftest, status, track
 from durable_tracker.commands.options import EXIT_CODES, Exit
 from durable_tracker.commands.output import OutputError, complain, give_up
 
@@ -42,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         module.add_arguments(sub)
         sub.set_defaults(run=module.run)
     backlog.add_commands(commands)
+    live.add_commands(commands)
     for name, text, add_arguments, run in (
         ("export", export.EXPORT, export.add_export_arguments, export.run_export),
         ("import", export.IMPORT, export.add_import_arguments, export.run_import),

@@ -10,12 +10,11 @@ from __future__ import annotations
 import functools
 import os
 import threading
-import time
 import weakref
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
-from durable_tracker.delivery.batches import device_time_ms
+from durable_tracker.control import server
 from durable_tracker.delivery.hold import Hold, hold_of
 from durable_tracker.delivery.policy import Delivery, DeliverySettings
 from durable_tracker.engines.addresses import engine_of
@@ -38,6 +37,7 @@ from durable_tracker.runtime.full_queue import FullQueue
 from durable_tracker.runtime.official_emitter import Assignable, OfficialEmitter
 from durable_tracker.runtime.opened import Opened
 from durable_tracker.runtime.settings import EmitterSettings
+from durable_tracker.runtime.stats import EmitterStats, age_s, left_s
 from durable_tracker.runtime.worker import Worker
 from durable_tracker.settings import checks
 from durable_tracker.settings.record import on_record, sender_of, to_record
@@ -45,7 +45,6 @@ from durable_tracker.settings.table import ARGUMENTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
 
     from durable_tracker.delivery.http_transport import HttpTransport, Session
     from durable_tracker.delivery.transport import Transport
@@ -58,44 +57,6 @@ DEFAULT_MAX_LENGTH: Final = 10
 """Events of a batch by default on the official tracker. Nothing here uses it."""
 PROTOCOLS: Final = frozenset({"http", "https"})
 METHODS: Final = frozenset({"get", "post"})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EmitterStats:
-    """A snapshot of an emitter.
-
-    Attributes:
-        name: the emitter's name.
-        slot: the database file, None before the first use in this process.
-        ledger: where every event is that the slot ever accepted.
-        dropped: events that `on_full="drop_newest"` threw away in this process; they were never accepted.
-        state: "idle", "sending", "backing_off", "blocked", "closed", or "stopped" if no thread delivers that should;
-            the next put starts one.
-        last_error: what went wrong last with the collector, or why no thread delivers; None if nothing did.
-        next_attempt_s: in how many seconds the collector is asked again, None if nothing is waited for.
-        requests: requests to the collector that were answered, or given up, in this process.
-        suspects: events that were refused, which is not proven to be their own fault; they are pending.
-        parked: those of them for which the dead letters have no room.
-        oldest_age_s: seconds since the oldest pending event was tracked, None if none is pending.
-        elsewhere: events that were found in this emitter's directories and wait for another collector, by address.
-        used_bytes: bytes of the slot's database in use.
-        max_queue_bytes: their bound.
-    """
-
-    name: str
-    slot: Path | None
-    ledger: Ledger
-    dropped: int
-    state: str
-    last_error: str | None
-    next_attempt_s: float | None
-    requests: int
-    suspects: int
-    parked: int
-    oldest_age_s: float | None
-    elsewhere: Mapping[str, int]
-    used_bytes: int
-    max_queue_bytes: int
 
 
 class Emitter(OfficialEmitter):
@@ -155,6 +116,7 @@ class Emitter(OfficialEmitter):
         transport: carries events instead of HTTP: anything that keeps the `Transport` protocol.
         report_retries: True calls `on_failure` also when an outage begins, and at most once a minute while it lasts.
             It gets the events at hand. These stay queued and are sent again: to track them once more sends them twice.
+        control: False makes no socket in `queue_dir`, by which commands such as `durable-tracker why` ask this process.
 
     Raises:
         ConfigurationError: an argument is not usable; the message names it.
@@ -194,6 +156,7 @@ class Emitter(OfficialEmitter):
         shutdown_timeout: float = 5.0,
         transport: Transport | None = None,
         report_retries: bool = False,
+        control: bool = True,
     ) -> None:
         if session is not None and transport is not None:
             raise ConfigurationError("session: has no effect beside transport=; give one of them")
@@ -228,6 +191,7 @@ class Emitter(OfficialEmitter):
             drain=drain,
             shutdown_timeout=shutdown_timeout,
             report_retries=report_retries,
+            control=control,
         )
         self._name = name or self._address.name
         self.on_success = on_success
@@ -244,6 +208,7 @@ class Emitter(OfficialEmitter):
             "replaces": replaces,
             "queue": queue,
             "queue_dir": queue_dir,
+            "control": control,
             "durability": durability,
             "max_queue_bytes": max_queue_bytes,
             "event_store": None,
@@ -504,13 +469,13 @@ class Emitter(OfficialEmitter):
             slot=queue.path if queue else None,
             ledger=replace(queue.ledger(), parked=state.parked if state else 0) if queue else Ledger(),
             dropped=self._full.dropped,
-            state="closed" if self._is_closed else "stopped" if why_stopped else state.state if state else "idle",
+            state="closed" if self._is_closed else opened.state if opened else "idle",
             last_error=error or why_stopped or (state.last_error if state else None),
-            next_attempt_s=_left_s(state.next_attempt_at if state else None),
+            next_attempt_s=left_s(state.next_attempt_at if state else None),
             requests=state.requests if state else 0,
             suspects=state.suspects if state else 0,
             parked=state.parked if state else 0,
-            oldest_age_s=_age_s(oldest),
+            oldest_age_s=age_s(oldest),
             elsewhere=self._source.elsewhere,
             used_bytes=used_bytes,
             max_queue_bytes=self._settings.max_queue_bytes,
@@ -627,6 +592,8 @@ class Emitter(OfficialEmitter):
             # After the exit handler only a flush delivers: the interpreter would end amid the request.
             if self._settings.drain and not exit.has_begun():
                 opened.worker.start()
+            if self._settings.control:
+                server.serve(opened)
             return opened
 
     def _make_opened(self, queue: Queue) -> Opened:
@@ -654,7 +621,7 @@ class Emitter(OfficialEmitter):
             close=functools.partial(_close_both, queue, transport),
         )
         weakref.finalize(self, worker.retire).atexit = False
-        return Opened(queue, worker, transport)
+        return Opened(queue, worker, transport, emitter=self._name, max_queue_bytes=self._settings.max_queue_bytes)
 
     def _record(self, queue: Queue) -> None:
         """Put the address and the settings of the backlog on record.
@@ -777,17 +744,9 @@ def _delivery(queue: Queue, *, own: Queue, settings: DeliverySettings, **others:
 
 
 def _close_both(queue: Queue, transport: Transport) -> None:
+    server.withdraw(queue)
     queue.close()
     transport.close()
-
-
-def _left_s(at: float | None) -> float | None:
-    return None if at is None else max(at - time.monotonic(), 0.0)
-
-
-def _age_s(row: Row | None) -> float | None:
-    tracked_ms = None if row is None else device_time_ms(row.payload)
-    return None if tracked_ms is None else max(time.time() - tracked_ms / 1000, 0.0)
 
 
 _fork_locks: dict[int, Any] = {}  # by pid: a lock of another process may be held for ever

@@ -177,7 +177,7 @@ def wait_until(predicate: Callable[[], bool], timeout_s: float = TIMEOUT_S) -> N
 
 def open_slots(queue_dir: Path) -> Iterator[SqliteQueue]:
     """Open every slot under a queue dir, one at a time. Each has to be free."""
-    for directory in sorted(queue_dir.iterdir()) if queue_dir.exists() else ():
+    for directory in sorted(path for path in queue_dir.glob("*") if path.is_dir()):
         for slot in existing_slots(directory):
             if slot.database.stat().st_size == 0:
                 continue  # its owner was killed before it made the tables

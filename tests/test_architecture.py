@@ -54,8 +54,9 @@ WINGS = {
     "settings": {"settings", "protocol"},
     "engines": {"engines", "settings", "protocol"},
     "delivery": {"delivery", "engines.queue", "settings", "protocol"},
-    "runtime": {"runtime", "delivery", "engines", "settings", "protocol"},
-    "commands": {"commands", "collector", "runtime", "delivery", "engines", "settings", "protocol"},
+    "control": {"control", "engines.queue"},
+    "runtime": {"runtime", "control", "delivery", "engines", "settings", "protocol"},
+    "commands": {"commands", "collector", "control", "runtime", "delivery", "engines", "settings", "protocol"},
     "collector": {"collector", "protocol"},
 }
 """What is ours lives in a wing, and from these the modules of a wing may import. The official modules use them all."""

@@ -114,7 +114,7 @@ def test_a_name_cannot_leave_the_queue_dir(tmp_path: Path, name: str) -> None:
     emitter = Emitter("c.example", queue_dir=tmp_path / "queues", name=name, drain=False)
     emitter.put(b"{}")
     assert Path(str(emitter.directory)).parent == tmp_path / "queues"
-    assert list((tmp_path / "queues").iterdir()) == [emitter.directory]
+    assert [path for path in (tmp_path / "queues").iterdir() if not path.is_socket()] == [emitter.directory]
     emitter.close()
 
 

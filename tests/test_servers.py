@@ -20,6 +20,7 @@ import pytest
 from processes import PROGRAMS, Site, label, wait_until
 
 from durable_tracker.collector import Collector
+from durable_tracker.control import client
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -106,6 +107,9 @@ def test_gunicorn(site: Site, collector: Collector, kind: str, preload: bool) ->
             before = len(answered)
             work()
             assert len(answered) > before + 30
+            told, silences = client.stats_in(site.queue_dir)
+            workers = {int(name.split("-")[1]) for name in answered[before:]}
+            assert workers <= {one["pid"] for one in told.values()}, silences
             process.send_signal(signal.SIGTERM)
             assert process.wait(30) == 0
         finally:

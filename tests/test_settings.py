@@ -473,8 +473,8 @@ OTHER: dict[str, Any] = {
 """A value for each attribute that may be assigned to."""
 
 FIXED = {
-    "byte_limit", "directory", "durability", "endpoint", "event_store", "max_queue_bytes", "method", "name", "port",
-    "protocol", "queue", "queue_dir", "replaces", "request_method", "session", "transport",
+    "byte_limit", "control", "directory", "durability", "endpoint", "event_store", "max_queue_bytes", "method", "name",
+    "port", "protocol", "queue", "queue_dir", "replaces", "request_method", "session", "transport",
 }  # fmt: skip
 """Attributes that are read-only."""
 

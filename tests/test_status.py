@@ -86,8 +86,12 @@ def test_it_is_a_table_for_people(tmp_path: Path) -> None:
         done = command("status", "--queue-dir", tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     head, line, total = done.stdout.splitlines()
-    assert head.split() == ["QUEUE", "PENDING", "OLDEST", "BYTES", "DEAD", "OWNER", "COLLECTOR"]
-    assert re.match(rf"shop/0 +1,234 +2 h +[0-9.]+ KiB +0  {os.getpid()} .*  http://127.0.0.1:9$", line), line
+    assert head.split() == [
+        "QUEUE", "PENDING", "OLDEST", "BYTES", "QUOTA", "IN/S", "OUT/S", "DEAD", "STATE", "OWNER", "COLLECTOR",
+        "LAST", "ERROR",
+    ]  # fmt: skip
+    shown = rf"shop/0 +1,234 +2 h +[0-9.]+ KiB +0% +0.0 +0.0 +0  idle, \d s  {os.getpid()} .*  http://127.0.0.1:9  -$"
+    assert re.match(shown, line), line
     assert re.match(r"1 queue +1,234 +2 h ", total), total
     assert "\x1b" not in done.stdout
 
@@ -111,10 +115,10 @@ def test_watching_shows_what_comes_and_goes(tmp_path: Path) -> None:
         watching.send_signal(signal.SIGINT)
         rest, _ = watching.communicate(timeout=30)
     assert watching.returncode == 0, rest
-    assert first[0].split()[4:6] == ["IN/S", "OUT/S"]
-    found = re.search(r"501 .*KiB +([0-9.]+) +0[.]0 +0 ", next(line for line in seen if "501" in line))
+    assert first[0].split()[5:7] == ["IN/S", "OUT/S"]
+    found = re.search(r"501 .*KiB +0% +([0-9.,]+) +0[.]0 +0 ", next(line for line in seen if "501" in line))
     assert found is not None, seen
-    assert float(found[1]) > 10
+    assert float(found[1].replace(",", "")) > 10
 
 
 def test_a_monitor_gets_one_line_and_an_exit_code(tmp_path: Path) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from durable_tracker.commands.options import Exit, add_slot_options, count, places_to_look_at, seconds
 from durable_tracker.commands.output import complain, hand_out, json_line
+from durable_tracker.control import client
+from durable_tracker.control.address import directory_of, queue_id
 from durable_tracker.delivery.batches import device_time_ms
 from durable_tracker.engines.queue import FATES
 from durable_tracker.errors import ConfigurationError, QueueError
@@ -18,11 +20,14 @@ from durable_tracker.protocol.endpoint import Endpoint
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from durable_tracker.engines.engine import Place, View
 
-DESCRIPTION = """What is in each queue: also in those that a live process owns, which is not disturbed.
+    Rate = tuple[float | None, float | None]
+    """Events that came and went, a second; None where that is not known."""
+
+DESCRIPTION = """What is in each queue, and what its owner is doing: also one that hangs, which then does not answer.
 
 Nothing is written, and nothing is mended: what cannot be read is named, with exit code 4.
 
@@ -39,18 +44,35 @@ _CRITICAL: Final = 2
 _UNKNOWN: Final = 3
 _KIB: Final = 1024
 _MINUTE_S: Final = 60
-_HEADS: Final = ("QUEUE", "PENDING", "OLDEST", "BYTES", "DEAD", "OWNER", "COLLECTOR")
-_NUMBERS: Final = {"PENDING", "OLDEST", "BYTES", "DEAD", "IN/S", "OUT/S"}
+_RATE_S: Final = 0.5
+"""Between the two looks that tell what comes and goes a second, where there is an owner."""
+_TEXT_SIZE_MAX: Final = 60
+_HEADS: Final = (
+    "QUEUE", "PENDING", "OLDEST", "BYTES", "QUOTA", "IN/S", "OUT/S", "DEAD", "STATE", "OWNER", "COLLECTOR",
+    "LAST ERROR",
+)  # fmt: skip
+_NUMBERS: Final = {"PENDING", "OLDEST", "BYTES", "QUOTA", "DEAD", "IN/S", "OUT/S"}
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What was seen of one queue; `view` is None if it cannot be read, for the reason in `error`."""
+    """What was seen of one queue.
+
+    Attributes:
+        place: where it is.
+        view: what its books say, None if they cannot be read, for the reason in `error`.
+        owner: the process that has it open, None if none has.
+        error: what is wrong with it.
+        told: what its owner says, None if there is none, or it does not answer; see `Opened.told`.
+        silence: why the owner does not answer.
+    """
 
     place: Place
     view: View | None
     owner: int | None
     error: str | None = None
+    told: Mapping[str, Any] | None = None
+    silence: str | None = None
 
     @property
     def oldest_age_s(self) -> float | None:
@@ -77,6 +99,8 @@ class Seen:
             "ledger": None if view is None else asdict(view.ledger),
             "oldest_age_s": None if self.oldest_age_s is None else round(self.oldest_age_s, 3),
             "used_bytes": None if view is None else view.used_bytes,
+            "told": None if self.told is None else dict(self.told),
+            "silence": self.silence,
         }
 
 
@@ -110,12 +134,14 @@ def run(args: argparse.Namespace) -> int:
         return _check(look_at(places), args)
     if args.watch is not None:
         return _watch(places, max(args.watch, 0.1))
-    seen = look_at(places)
+    seen, rates = _looked_at_twice(places)
     if args.json:
-        queues = [one.report() for one in seen]
+        queues = [
+            one.report() | {"in_per_s": came, "out_per_s": went} for one, (came, went) in zip(seen, rates, strict=True)
+        ]
         hand_out(json_line({"version": JSON_VERSION, "queues": queues, "totals": totals(seen)}))
     else:
-        hand_out(table(seen))
+        hand_out(table(seen, rates))
     for one in seen:
         if one.error is not None:
             complain(f"{one.place.name}: {one.error}")
@@ -142,7 +168,35 @@ def look_at(places: Sequence[Place]) -> list[Seen]:
         except QueueError as exc:
             view, error = None, str(exc)
         seen.append(Seen(place, view, place.owner(), error))
-    return seen
+    return _with_owners(seen)
+
+
+def _with_owners(seen: Sequence[Seen]) -> list[Seen]:
+    """Ask the owners, each once, whatever the number of its queues."""
+    answers = {
+        directory: client.stats_in(directory)
+        for directory in {directory_of(one.place.path) for one in seen if one.owner is not None and one.place.path}
+    }
+    asked = []
+    for one in seen:
+        if one.owner is None or one.place.path is None:
+            asked.append(one)
+            continue
+        told, silences = answers[directory_of(one.place.path)]
+        own = told.get(queue_id(one.place.path))
+        silence = None if own is not None else silences.get(one.owner, "it has no control socket")
+        asked.append(replace(one, told=own, silence=silence))
+    return asked
+
+
+def _looked_at_twice(places: Sequence[Place]) -> tuple[list[Seen], list[Rate]]:
+    """Look, and look again a moment later where there are owners, for what comes and goes."""
+    before, at_s = look_at(places), time.monotonic()
+    if all(one.owner is None for one in before):
+        return before, [(None, None)] * len(before)
+    time.sleep(_RATE_S)
+    seen, now_s = look_at(places), time.monotonic()
+    return seen, [_rates(old, new, now_s - at_s) for old, new in zip(before, seen, strict=True)]
 
 
 def totals(seen: Sequence[Seen]) -> dict[str, Any]:
@@ -160,25 +214,22 @@ def totals(seen: Sequence[Seen]) -> dict[str, Any]:
     }
 
 
-def table(seen: Sequence[Seen], rates: Sequence[tuple[str, str]] = ()) -> str:
+def table(seen: Sequence[Seen], rates: Sequence[Rate]) -> str:
     """Return what was seen as aligned lines, and a line of sums."""
-    heads = [*_HEADS[:4], "IN/S", "OUT/S", *_HEADS[4:]] if rates else list(_HEADS)
-    rows = [_row(one) for one in seen]
+    heads = list(_HEADS)
+    rows = [_row(one, rate) for one, rate in zip(seen, rates, strict=True)]
     sums = totals(seen)
     ledger = sums["ledger"]
     total = [
         f"{len(seen)} queues" if len(seen) != 1 else "1 queue",
         f"{ledger.get('pending', 0):,}",
-        _duration(sums["oldest_age_s"]),
+        duration(sums["oldest_age_s"]),
         _size(sums["used_bytes"]),
+        "",
+        *(_rate(_sum(rate[at] for rate in rates)) for at in (0, 1)),
         f"{ledger.get('dead', 0):,}",
-        "",
-        "",
+        *[""] * 4,
     ]
-    for row, rate in zip(rows, rates, strict=False):
-        row[4:4] = rate
-    if rates:
-        total[4:4] = ["", ""]
     lines = [heads, *rows, total]
     widths = [max(len(line[at]) for line in lines) for at in range(len(heads))]
     return "\n".join(
@@ -190,27 +241,45 @@ def table(seen: Sequence[Seen], rates: Sequence[tuple[str, str]] = ()) -> str:
     )
 
 
-def _row(one: Seen) -> list[str]:
+def _row(one: Seen, rate: Rate) -> list[str]:
     owner = "-" if one.owner is None else f"{one.owner} {command_of(one.owner)}".strip()[:40]
+    told = one.told or {}
+    state = "-" if one.owner is None else "does not answer"
+    if told:
+        state = f"{told['state'].replace('_', ' ')}, {duration(told['since_s'])}"
+    problem = str(one.silence or (told.get("last_error") if told.get("consecutive_troubles") else None) or "-")
+    last = [state, owner, one.collector or "-", problem[:_TEXT_SIZE_MAX]]
     if one.view is None:
-        return [one.place.label, "?", "?", "?", "?", owner, "unreadable"]
+        return [one.place.label, *"?" * 7, state, owner, "unreadable", problem[:_TEXT_SIZE_MAX]]
     ledger = one.view.ledger
+    quota = told.get("max_queue_bytes")
     return [
         one.place.label,
         f"{ledger.pending:,}",
-        _duration(one.oldest_age_s),
+        duration(one.oldest_age_s),
         _size(one.view.used_bytes),
+        f"{one.view.used_bytes / quota:.0%}" if quota else "-",
+        _rate(rate[0]),
+        _rate(rate[1]),
         f"{ledger.dead:,}",
-        owner,
-        one.collector or "-",
+        *last,
     ]
+
+
+def _sum(rates: Iterable[float | None]) -> float | None:
+    known = [rate for rate in rates if rate is not None]
+    return sum(known) if known else None
+
+
+def _rate(events_per_s: float | None) -> str:
+    return "-" if events_per_s is None else f"{events_per_s:,.1f}"
 
 
 def _watch(places: Sequence[Place], every_s: float) -> int:
     """Show it again and again, with what came and went in between, until interrupted."""
     before, at_s = look_at(places), time.monotonic()
     clear = "\x1b[2J\x1b[H" if sys.stdout.isatty() else ""
-    hand_out(clear + table(before, [("", "")] * len(before)))
+    hand_out(clear + table(before, [(None, None)] * len(before)))
     try:
         while True:
             time.sleep(every_s)
@@ -222,13 +291,14 @@ def _watch(places: Sequence[Place], every_s: float) -> int:
         return Exit.EMPTY
 
 
-def _rates(old: Seen, new: Seen, seconds_between: float) -> tuple[str, str]:
+def _rates(old: Seen, new: Seen, seconds_between: float) -> Rate:
+    """Return how many events came and went a second."""
     if old.view is None or new.view is None:
-        return "", ""
+        return None, None
     before, after = asdict(old.view.ledger), asdict(new.view.ledger)
     came = after["accepted"] - before["accepted"]
     went = sum(after[fate] - before[fate] for fate in FATES)
-    return f"{came / seconds_between:.1f}", f"{went / seconds_between:.1f}"
+    return round(came / seconds_between, 1), round(went / seconds_between, 1)
 
 
 def _check(seen: Sequence[Seen], args: argparse.Namespace) -> int:
@@ -246,7 +316,7 @@ def _check(seen: Sequence[Seen], args: argparse.Namespace) -> int:
         if most is not None and value > most:
             problems.append(f"{name.format(f'{value:,}')}, more than {most:,g}")
             code, word = _CRITICAL, "CRITICAL"
-    said = "; ".join(problems) or f"{pending:,} pending, oldest {_duration(sums['oldest_age_s'])}, {dead:,} dead"
+    said = "; ".join(problems) or f"{pending:,} pending, oldest {duration(sums['oldest_age_s'])}, {dead:,} dead"
     bounds = [json.dumps(most) if most is not None else "" for most in (args.max_pending, args.max_age, args.max_dead)]
     figures = f"pending={pending};;{bounds[0]} oldest={age_s:.0f}s;;{bounds[1]} dead={dead};;{bounds[2]}"
     hand_out(f"DURABLE_TRACKER {word} - {' '.join(said.split()).replace('|', '/')} | {figures}")
@@ -262,7 +332,8 @@ def command_of(pid: int) -> str:
     return " ".join(content.decode("utf-8", "backslashreplace").split("\0")).strip()[:200]
 
 
-def _duration(seconds_: float | None) -> str:
+def duration(seconds_: float | None) -> str:
+    """Return a number of seconds for people, "-" for None."""
     if seconds_ is None:
         return "-"
     for size, unit in ((24 * 60 * _MINUTE_S, "d"), (60 * _MINUTE_S, "h"), (_MINUTE_S, "min")):

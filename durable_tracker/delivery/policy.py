@@ -28,7 +28,7 @@ from durable_tracker.delivery.reader import Reader
 from durable_tracker.delivery.reporter import Reporter
 from durable_tracker.delivery.retry import Backoff, Outcome, Trouble, classify, retry_while_troubled
 from durable_tracker.delivery.senders import Senders
-from durable_tracker.delivery.state import DeliverySettings, DeliveryState, Phase, Result
+from durable_tracker.delivery.state import Answer, DeliverySettings, DeliveryState, Phase, Result
 from durable_tracker.errors import ConfigurationError, DeadLettersFullError, QueueClosedError, QueueError
 
 if TYPE_CHECKING:
@@ -145,6 +145,11 @@ class Delivery:
     def state(self) -> DeliveryState:
         """A snapshot. May be read from any thread."""
         return self._report.state
+
+    @property
+    def answers(self) -> list[Answer]:
+        """What came back last, the oldest first. May be read from any thread."""
+        return list(self._report.answers)
 
     def run(
         self,
@@ -343,9 +348,7 @@ class Delivery:
             return  # of a run that an exception ended; the events are pending again
         self._in_flight.discard(batch)
         outcome = classify(reply.status, self._settings.custom_retry_codes)
-        self._report.note(requests=self.state.requests + 1)
-        if reply.error is not None and outcome is not Outcome.DELIVERED:
-            self._report.note(last_error=reply.error)
+        self._report.answered(reply, is_delivered=outcome is Outcome.DELIVERED)
         try:
             self._answered(batch, reply, outcome)
             if isinstance(unread, QueueError):

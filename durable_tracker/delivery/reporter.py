@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import json
 import logging
+import time
+from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from durable_tracker.delivery.state import DeliveryState, Phase
+from durable_tracker.delivery.state import Answer, DeliveryState, Phase
 from durable_tracker.log import logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from durable_tracker.delivery.batches import Batch
+    from durable_tracker.delivery.transport import Reply
     from durable_tracker.engines.queue import Row
 
 _SUSPECTED = "suspected"
+ANSWERS_MAX = 10
 
 
 class Reporter:
@@ -44,10 +48,25 @@ class Reporter:
         self._said: str | None = None  # the trouble that was logged last, so that it is logged once
         self._delivered_unreported = 0
         self.state = DeliveryState()
+        self.answers: deque[Answer] = deque(maxlen=ANSWERS_MAX)
 
     def note(self, **changes: Any) -> None:
         """Change the snapshot."""
+        if "state" in changes and changes["state"].is_trouble != self.state.state.is_trouble:
+            changes["since"] = time.monotonic()
         self.state = replace(self.state, **changes)
+
+    def answered(self, reply: Reply, *, is_delivered: bool) -> None:
+        """Count a request, and keep what came back: what came before as well counts as one."""
+        error = None if is_delivered else reply.error
+        text = error or ("no answer" if reply.status is None else f"HTTP {reply.status}")
+        last = self.answers[-1] if self.answers else None
+        now = time.time()
+        if last is not None and last.text == text:
+            last.count, last.last_at = last.count + 1, now
+        else:
+            self.answers.append(Answer(text, 1, now, now))
+        self.note(requests=self.state.requests + 1, last_error=error or self.state.last_error)
 
     # ── what becomes of events ───────────────────────────────────────────────────────────────────────────────────
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field, fields
 from enum import Enum, StrEnum
 from typing import TYPE_CHECKING
@@ -61,6 +62,28 @@ class Phase(StrEnum):
     BLOCKED = "blocked"
     """The collector refuses everything, or all that is left: somebody has to look."""
 
+    @property
+    def is_trouble(self) -> bool:
+        """Whether events wait for something to pass."""
+        return self in (Phase.BACKING_OFF, Phase.BLOCKED)
+
+
+@dataclass(slots=True)
+class Answer:
+    """What a collector answered, or what came instead of an answer, several times in a row.
+
+    Attributes:
+        text: what it was: a status and its reason, or why there was no answer.
+        count: how often.
+        first_at: when it came first, in seconds since 1970 UTC.
+        last_at: when it came last.
+    """
+
+    text: str
+    count: int
+    first_at: float
+    last_at: float
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryState:
@@ -81,6 +104,7 @@ class DeliveryState:
         trouble_count: troubles so far; also rises when a run ends with suspects. It never falls, so whoever waits
             for the queue to become empty can see that the collector was found unable since.
         next_attempt_at: when the next attempt is due, by the monotonic clock, None if none is waited for.
+        since: since when it has been in trouble, or out of it, by the monotonic clock.
     """
 
     state: Phase = Phase.IDLE
@@ -96,3 +120,4 @@ class DeliveryState:
     consecutive_troubles: int = 0
     trouble_count: int = 0
     next_attempt_at: float | None = None
+    since: float = field(default_factory=time.monotonic)

@@ -16,6 +16,7 @@ from durable_tracker.settings import table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
     from typing import Self
 
     from durable_tracker.engines.queue import DeadLetter, Ledger, Queue, Row
@@ -97,6 +98,10 @@ class Place(Protocol):
     @property
     def name(self) -> str:
         """Its full name, such as a path; the same as that of the queue that is opened there."""
+
+    @property
+    def path(self) -> Path | None:
+        """The file that it is in, None if it is in none."""
 
     @property
     def label(self) -> str:

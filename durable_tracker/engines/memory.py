@@ -523,6 +523,7 @@ class MemoryPlace:
         return f"{self.engine}/{self.emitter}" + (f" for {self.collector}" if self.collector else "")
 
     label = name
+    path = None
 
     def take(self) -> MemoryQueue:
         """Open the queue beside its other consumers."""

@@ -174,6 +174,7 @@ class OfficialEmitter:
     replaces = _Fixed[str | Sequence[str]]()
     queue = _Fixed[Any]()
     queue_dir = _Fixed[Any]()
+    control = _Fixed[bool]()
     durability = _Fixed[Durability]()
     max_queue_bytes = _Fixed[int]()
     event_store = _Fixed[None]("has no use: events are stored on disk; see queue_dir")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import time
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
 
+from durable_tracker.control import server
 from durable_tracker.engines.queue import Evicting
 from durable_tracker.errors import QueueError
 from durable_tracker.log import logger
+from durable_tracker.runtime.stats import left_s
 
 if TYPE_CHECKING:
     from durable_tracker.delivery.transport import Transport
@@ -24,12 +26,51 @@ class Opened:
     queue: Queue
     worker: Worker
     transport: Transport
+    emitter: str
+    """The emitter's name."""
+    max_queue_bytes: int
+    """The bound of the queue."""
     evicting: Evicting | None = field(init=False)
     """The queue, if it can make room by removing its oldest events."""
 
     def __post_init__(self) -> None:
         queue: object = self.queue
         self.evicting = queue if isinstance(queue, Evicting) else None
+
+    @property
+    def state(self) -> str:
+        """What it is doing, in a word; see `EmitterStats`."""
+        worker = self.worker
+        return "stopped" if worker.why_stopped else "paused" if worker.is_paused else worker.state.state
+
+    def told(self) -> dict[str, Any]:
+        """Return what it is doing, for whoever asks this process; see `durable_tracker.control.server`."""
+        state = self.worker.state
+        return {
+            "emitter": self.emitter,
+            "state": self.state,
+            "since_s": round(time.monotonic() - state.since, 3),
+            "last_error": self.worker.why_stopped or state.last_error,
+            "next_attempt_s": left_s(state.next_attempt_at),
+            "requests": state.requests,
+            "delivered": state.delivered,
+            "consecutive_troubles": state.consecutive_troubles,
+            "suspects": state.suspects,
+            "parked": state.parked,
+            "answers": [asdict(answer) for answer in self.worker.answers],
+            "ledger": asdict(self.queue.ledger()),
+            "used_bytes": self.queue.used_bytes(),
+            "max_queue_bytes": self.max_queue_bytes,
+        }
+
+    def pause(self) -> None:
+        """Deliver nothing for now; see `Worker.pause`."""
+        self.worker.pause()
+
+    def resume(self) -> None:
+        """Deliver again."""
+        self.worker.start()
+        self.worker.resume()
 
     def announce(self) -> None:
         """Wake the worker if enough was put for that."""
@@ -51,6 +92,7 @@ class Opened:
             drains: whether there is anything to deliver by.
         """
         deadline = time.monotonic() + timeout_s
+        server.withdraw(self.queue)
         worker, queue = self.worker, self.queue
         with contextlib.suppress(QueueError):
             if drains and not queue.is_empty():
@@ -71,6 +113,7 @@ class Opened:
 
     def leave(self) -> None:
         """Give up a queue that was closed under this process, with the transport's sockets."""
+        server.withdraw(self.queue)
         self.worker.stop()
         self.queue.leave()
         forget = getattr(self.transport, "forget", None)

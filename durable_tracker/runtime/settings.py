@@ -48,6 +48,7 @@ class EmitterSettings:
     drain: bool
     shutdown_timeout: float
     report_retries: bool
+    control: bool
 
     def __post_init__(self) -> None:
         for one in fields(self):

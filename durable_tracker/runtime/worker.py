@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from durable_tracker.delivery.policy import DeliveryState
+    from durable_tracker.delivery.state import Answer
     from durable_tracker.engines.engine import Place, Source
     from durable_tracker.engines.queue import Queue
 
@@ -52,6 +53,7 @@ class Worker:
     Attributes:
         wake_at: the number of puts from which on a put has to call `wake`.
         why_stopped: why no thread runs that should, None if one does or none should.
+        is_paused: whether it was asked to deliver nothing for now.
     """
 
     def __init__(
@@ -93,12 +95,14 @@ class Worker:
         self._start_once = threading.Lock()
         self._is_stopped = False
         self._is_poked = False
+        self.is_paused = False
+        self._pauses = 0
         self._alive = threading.Lock()
         self._next_adoption = 0.0
         self._done_orphans: dict[str, object] = {}
         self._pid = os.getpid()
         self._throttle = Throttle(lambda: queue.puts, lambda: self._is_stopped or bool(self._listeners))
-        self._delivery = make_delivery(queue, wait=self._wait, stopping=self._is_over, throttle=self._throttle)
+        self._delivery = make_delivery(queue, wait=self._wait, stopping=self._is_to_halt, throttle=self._throttle)
         self._ident: int | None = None
         self._has_ended = False
         self._deaths = 0
@@ -117,6 +121,22 @@ class Worker:
     def state(self) -> DeliveryState:
         """What delivery is doing."""
         return self._delivery.state
+
+    @property
+    def answers(self) -> list[Answer]:
+        """What came back last, the oldest first."""
+        return self._delivery.answers
+
+    def pause(self) -> None:
+        """Deliver nothing until `resume`, for as long as this process lives. A request in flight is waited for."""
+        self.is_paused = True
+        self._pauses += 1  # in this order; see `_round`
+        self._signals.put(None)
+
+    def resume(self) -> None:
+        """Deliver again, at once."""
+        self.is_paused = False
+        self.poke()
 
     def start(self) -> None:
         """Start the thread, unless it runs.
@@ -187,7 +207,7 @@ class Worker:
                     return True
                 now, state = time.monotonic(), self.state
                 has_failed = state.trouble_count > before.trouble_count or self._failures > failures
-                if has_failed or not self.has_started or self._has_ended:
+                if has_failed or self.is_paused or not self.has_started or self._has_ended:
                     return False
                 if self._rounds_to_the_end > rounds and not self._queue.ledger().held:
                     return self._queue.is_past(mark)  # what is left cannot be read by this release
@@ -331,14 +351,21 @@ class Worker:
 
     def _round(self) -> None:
         self._is_poked = False  # here, not where it is noticed: this round is the attempt that was asked for
+        # Read first: a pause that is in this number is waited out here, any other makes another number of it.
+        pauses = self._pauses
+        while self.is_paused and not self._is_over():
+            self.wake_at = NEVER
+            self._signals.get()
         seen = self._queue.puts
         self._rounds += 1
         result = self._delivery.run(progress=self._tell, may_yield=lambda: time.monotonic() >= self._next_adoption)
         if result is Result.EMPTY:
             self._rounds_to_the_end = self._rounds
         self._tell()
-        if result is Result.STOPPED and not self._is_over():
+        if result is Result.STOPPED and not self._is_over() and self._pauses == pauses:
             raise QueueClosedError(f"{self._queue.name} was closed under the worker")
+        if self._pauses != pauses:
+            return
         if not self._is_stopped and time.monotonic() >= self._next_adoption:
             self._adopt(seen)
         if isinstance(self._queue, Shrinking):
@@ -349,7 +376,7 @@ class Worker:
             self._linger(seen)
 
     def _has_news(self, seen: int) -> bool:
-        return self._is_over() or self._is_poked or self._queue.puts > seen
+        return self._is_to_halt() or self._is_poked or self._queue.puts > seen
 
     def _sleep(self, seen: int) -> None:
         """Wait for a put, a flush, a stop, the next look for orphans, for suspects, or for events of others."""
@@ -367,7 +394,7 @@ class Worker:
     def _linger(self, seen: int) -> None:
         """Let more events gather, unless there are enough or somebody waits for them."""
         until = time.monotonic() + self._linger_s
-        while not (self._is_stopped or self._is_poked or self._is_retired):
+        while not (self._is_stopped or self.is_paused or self._is_poked or self._is_retired):
             self.wake_at = seen + self._gather
             left = until - time.monotonic()
             if left <= 0 or self._queue.puts >= seen + self._gather:
@@ -381,14 +408,17 @@ class Worker:
         self.wake_at = NEVER
         self._tell()
         until = time.monotonic() + seconds
-        while not self._is_poked and not self._is_over():
+        while not self._is_poked and not self._is_to_halt():
             left = until - time.monotonic()
             if left <= 0:
                 break
             with contextlib.suppress(queues.Empty):
                 self._signals.get(timeout=left)
         self._is_poked = False
-        return self._is_over()
+        return self._is_to_halt()
+
+    def _is_to_halt(self) -> bool:
+        return self.is_paused or self._is_over()
 
     def _is_over(self) -> bool:
         return self._is_stopping() or self._is_to_close()
@@ -407,7 +437,8 @@ class Worker:
         slice_end = time.monotonic() + ADOPTION_SLICE_S
 
         def is_over() -> bool:
-            return self._is_stopped or (self._has_news(seen) and time.monotonic() >= slice_end)
+            is_to_go_on = not (self._is_stopped or self.is_paused)
+            return not is_to_go_on or (self._has_news(seen) and time.monotonic() >= slice_end)
 
         for place in self._source.orphans():
             if is_over():

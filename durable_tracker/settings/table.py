@@ -299,6 +299,13 @@ _ALL: Final = (
         check=checks.boolean,
         help="True calls `on_failure` also when an outage begins, and at most once a minute while it lasts",
     ),
+    Argument(
+        name="control",
+        type="bool",
+        default=True,
+        check=checks.boolean,
+        help="False makes no socket in `queue_dir`, by which commands such as `durable-tracker why` ask this process",
+    ),
 )
 
 ARGUMENTS: Final = MappingProxyType({one.name: one for one in _ALL})

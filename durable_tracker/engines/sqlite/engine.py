@@ -56,6 +56,11 @@ class SlotPlace:
         return str(self.slot.database)
 
     @property
+    def path(self) -> Path:
+        """The database."""
+        return self.slot.database
+
+    @property
     def label(self) -> str:
         """The emitter's directory and the slot's number."""
         return f"{self.slot.directory.name}/{self.slot.index}"

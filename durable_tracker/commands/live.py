@@ -1,0 +1,253 @@
+"""Commands that ask whoever has a queue open: why, pause, resume, flush. And probe, which asks the collector."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from durable_tracker.commands.options import Exit, add_slot_options, header, places_to_look_at, seconds
+from durable_tracker.commands.output import complain, hand_out, json_line, say
+from durable_tracker.commands.status import command_of, duration, look_at
+from durable_tracker.control import client
+from durable_tracker.delivery.http_transport import HttpTransport
+from durable_tracker.delivery.retry import Outcome, classify
+from durable_tracker.errors import ConfigurationError, QueueError
+from durable_tracker.protocol.endpoint import PATHS, Endpoint
+from durable_tracker.protocol.fields import PAYLOAD_DATA_SCHEMA
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from durable_tracker.commands.status import Seen
+
+_EXIT_CODES: Final = "exit codes: 0 done, 1 not done, 2 usage, or no queue is there, 3 nobody answers, 4 unreadable"
+_PROBE_S: Final = 10.0
+_COMMANDS: Final = (
+    (
+        "why",
+        "why events wait: what the owner of each queue is doing, and what its collector answered last",
+        "durable-tracker why --name shop",
+    ),
+    (
+        "pause",
+        "let live owners deliver nothing, until `resume` or their end; events are taken as ever",
+        "durable-tracker pause --name shop",
+    ),
+    ("resume", "let live owners that were paused deliver again", "durable-tracker resume --name shop"),
+    (
+        "flush",
+        "let live owners deliver now, without the rest of a backoff, and wait for it",
+        "durable-tracker flush --name shop --timeout 30",
+    ),
+    (
+        "probe",
+        "send one request to the collector of each queue, and print what it answers; nothing leaves a queue",
+        "durable-tracker probe --name shop --header 'Authorization: Basic c2hvcDo='",
+    ),
+)
+
+
+def add_commands(commands: Any) -> None:
+    """Declare the commands."""
+    for name, text, examples in _COMMANDS:
+        parser = commands.add_parser(
+            name,
+            help=text,
+            description=f"{text[0].upper()}{text[1:]}.\n\nexamples:\n  {examples}",
+            epilog=_EXIT_CODES,
+            formatter_class=argparse.RawTextHelpFormatter,
+        )
+        add_slot_options(parser)
+        if name == "why":
+            parser.add_argument("--json", action="store_true", help="one JSON object a queue, in a line")
+        if name == "flush":
+            parser.add_argument("--timeout", type=seconds, default=10.0, metavar="S", help="default: 10 s a queue")
+        if name == "probe":
+            parser.add_argument("--empty", action="store_true", help="a request without events, not the oldest event")
+            parser.add_argument("--to", metavar="URL", help="ask this collector, not the one on record")
+            parser.add_argument(
+                "--header", type=header, action="append", default=[], metavar="'NAME: VALUE'", help="repeatable"
+            )
+            parser.add_argument("--timeout", type=seconds, default=_PROBE_S, metavar="S", help="default: 10 s")
+        parser.set_defaults(run=_run)
+
+
+def _run(args: argparse.Namespace) -> int:
+    try:
+        seen = look_at(places_to_look_at(args))
+    except ConfigurationError as exc:
+        complain(exc)
+        return Exit.USAGE
+    code = Exit.EMPTY
+    for one in seen:
+        try:
+            code = max(code, _ACTS[args.command](one, args))
+        except client.NoAnswerError as exc:
+            complain(exc)
+            code = max(code, Exit.BUSY)
+        except client.RefusedError as exc:
+            complain(exc)
+            code = max(code, Exit.BACKLOG)
+        except ConfigurationError as exc:
+            complain(exc)
+            code = max(code, Exit.USAGE)
+        except QueueError as exc:
+            complain(exc)
+            code = max(code, Exit.UNREADABLE)
+    return code
+
+
+# ── why ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _why(one: Seen, args: argparse.Namespace) -> Exit:
+    told, silence = None, None
+    if one.owner is not None:
+        try:
+            told = _ask(one, "stats")
+        except client.NoAnswerError as exc:
+            silence = str(exc)
+    if args.json:
+        hand_out(json_line({**one.report(), "told": told, "silence": silence}))
+    else:
+        hand_out("\n".join(_story(one, told, silence)))
+    if one.error is not None:
+        complain(f"{one.place.name}: {one.error}")
+        return Exit.UNREADABLE
+    return Exit.BUSY if silence is not None else Exit.EMPTY
+
+
+def _story(one: Seen, told: dict[str, Any] | None, silence: str | None) -> list[str]:
+    ledger = one.view.ledger if one.view is not None else None
+    pending = "it cannot be read" if ledger is None else f"{ledger.pending:,} events are pending"
+    if one.oldest_age_s is not None:
+        pending += f", the oldest for {duration(one.oldest_age_s)}"
+    lines = [f"{one.place.label}: {pending}"]
+    lines.append(f"  collector     {one.collector or 'none is on record'}")
+    if one.owner is None:
+        lines.append("  owner         none: `durable-tracker drain` sends what is there")
+        return lines
+    lines.append(f"  owner         process {one.owner} {command_of(one.owner)}".rstrip())
+    if told is None:
+        lines.append(f"  state         not known: {silence}")
+        return lines
+    state = f"{told['state'].replace('_', ' ')}, {_TROUBLED[told['state'] in ('backing_off', 'blocked')]}"
+    lines.append(f"  state         {state.format(duration(told['since_s']))}")
+    if told["consecutive_troubles"]:
+        lines[-1] += f", {told['consecutive_troubles']:,} attempts"
+    if told["next_attempt_s"] is not None:
+        lines.append(f"  next attempt  in {duration(told['next_attempt_s'])}, or at once by `durable-tracker flush`")
+    if told["last_error"]:
+        lines.append(f"  last error    {told['last_error']}")
+    for answer in reversed(told["answers"]):
+        times = f", {answer['count']:,} times since {_clock(answer['first_at'])}" if answer["count"] > 1 else ""
+        lines.append(f"  {_clock(answer['last_at'])}      {answer['text']}{times}")
+    if told["suspects"]:
+        lines.append(
+            f"  suspects      {told['suspects']:,} events were refused alone, perhaps not through their own fault:"
+        )
+        lines.append(
+            "                they are asked about again, and set aside once the collector accepts others beside them"
+        )
+    if told["parked"]:
+        lines.append(f"  parked        {told['parked']:,} of them wait for room among the dead letters")
+    return lines
+
+
+_TROUBLED: Final = {True: "for {} without a delivery", False: "for {} without trouble"}
+
+
+def _clock(at_s: float) -> str:
+    return f"{datetime.fromtimestamp(at_s, UTC):%H:%M:%SZ}"
+
+
+# ── pause, resume, flush ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _ask(one: Seen, command: str, **arguments: Any) -> Any:
+    if one.place.path is None or one.owner is None:
+        raise client.RefusedError(f"{one.place.label}: no process has it open; `durable-tracker drain` sends it")
+    return client.ask(one.place.path, command, owner=one.owner, **arguments)
+
+
+def _pause(one: Seen, args: argparse.Namespace) -> Exit:
+    if one.owner is None and (args.name or args.path) == []:
+        return Exit.EMPTY  # one of many, which nobody delivers
+    _ask(one, args.command)
+    say(f"{one.place.label}: {'paused' if args.command == 'pause' else 'resumed'}")
+    return Exit.EMPTY
+
+
+def _flush(one: Seen, args: argparse.Namespace) -> Exit:
+    if one.owner is None and (args.name or args.path) == []:
+        return Exit.EMPTY
+    is_empty = _ask(one, "flush", timeout_s=args.timeout, answer_s=args.timeout + client.ANSWER_S)
+    if is_empty:
+        say(f"{one.place.label}: all that was there is delivered")
+        return Exit.EMPTY
+    told = _ask(one, "stats")
+    say(f"{one.place.label}: {told['ledger']['pending']:,} events wait: {told['last_error'] or told['state']}")
+    return Exit.BACKLOG
+
+
+# ── probe ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _probe(one: Seen, args: argparse.Namespace) -> Exit:
+    if one.view is None:
+        complain(f"{one.place.name}: {one.error}")
+        return Exit.UNREADABLE
+    endpoint = _endpoint(one, args)
+    oldest = None if args.empty else one.view.oldest
+    what = "a request without events" if oldest is None else f"the oldest event ({len(oldest.payload):,} bytes)"
+    if oldest is None and endpoint.method == "get":
+        raise ConfigurationError(f"{one.place.label}: it sends by GET, and there is no event to send")
+    say(f"{one.place.label}: sending {what} to {endpoint.identity}; it stays in the queue")
+    transport = HttpTransport(
+        endpoint.url, method=endpoint.method, headers=dict(args.header), deadline_s=max(args.timeout, 0.1)
+    )
+    began_at = time.monotonic()
+    try:
+        if oldest is None:
+            reply = transport.send_body(json.dumps({"schema": PAYLOAD_DATA_SCHEMA, "data": []}).encode())
+        else:
+            reply = transport.send([oldest.payload[:-1] + b',"stm":"%d"}' % (time.time_ns() // 1_000_000)])
+    finally:
+        transport.close()
+    outcome = classify(reply.status, {})
+    answer = "no answer" if reply.status is None else f"HTTP {reply.status}"
+    after = f" after {(time.monotonic() - began_at) * 1000:.0f} ms"
+    reason = f": {reply.error}" if reply.error and outcome is not Outcome.DELIVERED else ""
+    again = "" if reply.retry_after_s is None else f"; it asks to be left alone for {reply.retry_after_s:.0f} s"
+    say(f"{one.place.label}: {answer}{after}{reason}: {_MEANINGS[outcome]}{again}")
+    return Exit.EMPTY if outcome is Outcome.DELIVERED else Exit.BACKLOG
+
+
+_MEANINGS: Final = {
+    Outcome.DELIVERED: "it takes events",
+    Outcome.REFUSED: "it refuses what is in this request",
+    Outcome.TOO_LARGE: "the request is larger than it, or a proxy before it, takes",
+    Outcome.BLOCKED: "it refuses this client or this address: look at the address, the credentials and the proxies",
+    Outcome.OUTAGE: "events wait, and are tried again",
+}
+
+
+def _endpoint(one: Seen, args: argparse.Namespace) -> Endpoint:
+    recorded = Endpoint.on_record(one.view.origin) if one.view is not None else None
+    if args.to is not None:
+        return Endpoint.parse(args.to, method=recorded.method if recorded else "post")
+    if recorded is None:
+        raise ConfigurationError(f"{one.place.label}: no collector is on record: name one with --to")
+    return Endpoint.parse(recorded.public_url.removesuffix(PATHS[recorded.method]), method=recorded.method)
+
+
+_ACTS: Final[dict[str, Callable[[Seen, argparse.Namespace], Exit]]] = {
+    "why": _why,
+    "pause": _pause,
+    "resume": _pause,
+    "flush": _flush,
+    "probe": _probe,
+}

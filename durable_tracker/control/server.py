@@ -1,0 +1,315 @@
+"""The owner's side: a socket in each queue dir, and a thread that waits at it.
+
+    serve(owner) ──► directory has no listener? ──► bind, listen ──► thread: accept ──► thread: request ──► answer
+    withdraw(owner) ──► none left in the directory? ──► close, unlink
+
+The thread that waits costs nothing while nobody asks. A request has a thread of its own, so that one who is slow, or
+who waits for a flush, holds up nobody. No request makes this process read or write a path: a queue is named as those
+that are open here are, and compared. Whatever fails here is logged once and stops nothing else.
+"""
+
+from __future__ import annotations
+
+import _thread
+import atexit
+import contextlib
+import errno
+import os
+import socket
+import stat
+import struct
+import threading
+import time
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from durable_tracker.control import address, wire
+from durable_tracker.errors import QueueError
+from durable_tracker.log import logger
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from durable_tracker.engines.queue import Queue
+
+REQUEST_S: Final = 2.0
+"""How long a client may take for its request, or to take its answer."""
+FLUSH_S_MAX: Final = 3600.0
+KEYS_MAX: Final = 500
+"""Events in one request: each is one transaction, which is done or not when the process is killed."""
+_CLIENTS_MAX: Final = 32
+_PAUSE_S: Final = 1.0
+_PASSING: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ECONNABORTED, errno.EINTR}
+_QUEUED: Final = 128
+_CREDENTIALS: Final = struct.Struct("3i")  # of SO_PEERCRED: process, user, group; see unix(7)
+
+
+class Owner(Protocol):
+    """What has a queue open in this process, and delivers it."""
+
+    @property
+    def queue(self) -> Queue:
+        """The queue."""
+
+    def told(self) -> dict[str, Any]:
+        """Return what it is doing, as JSON."""
+
+    def flush(self, timeout_s: float | None) -> bool:
+        """Deliver now, and return whether nothing is left."""
+
+    def pause(self) -> None:
+        """Deliver nothing until `resume`."""
+
+    def resume(self) -> None:
+        """Deliver again."""
+
+
+class _Listener:
+    """A socket that listens, and the process that made it."""
+
+    def __init__(self, listening: socket.socket, path: Path) -> None:
+        self.pid = os.getpid()
+        self.socket = listening
+        self.path = path
+        status = os.fstat(listening.fileno())
+        self.identity = (status.st_dev, status.st_ino)
+
+    def is_ours(self) -> bool:
+        """Return whether it is this process's, and its number was not closed under it, and perhaps given out again."""
+        return self.pid == os.getpid() and self._is_there()
+
+    def _is_there(self) -> bool:
+        try:
+            status = os.fstat(self.socket.fileno())
+        except (OSError, ValueError):
+            return False
+        return (status.st_dev, status.st_ino) == self.identity
+
+    def close(self) -> None:
+        """Stop listening."""
+        if not self._is_there():
+            self.socket.detach()
+            return
+        if self.pid != os.getpid():
+            os.close(self.socket.detach())  # shut down it would be the parent's as well
+            return
+        with contextlib.suppress(OSError):
+            self.path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_RDWR)  # which wakes the thread that waits; a close would not
+        self.socket.close()
+
+
+_owners: dict[int, Owner] = {}
+_listeners: dict[Path, _Listener] = {}
+_said: list[str] = []
+_making = _thread.allocate_lock()  # never waited for: a signal handler may open a queue
+_clients = threading.Semaphore(_CLIENTS_MAX)
+
+
+def serve(owner: Owner) -> None:
+    """Answer questions about a queue from now on. Raises nothing; may be called from a signal handler."""
+    if not hasattr(socket, "AF_UNIX") or owner.queue.path is None:
+        return
+    _owners[id(owner.queue)] = owner
+    # Whoever has the lock looks once more when it has given it back, so that none is forgotten.
+    while (directory := _without_listener()) is not None and _making.acquire(blocking=False):
+        try:
+            _listen(directory)
+        except (OSError, RuntimeError, ValueError) as exc:
+            _owners_in(directory, forget=True)
+            if not _said:
+                _said.append(str(exc))
+                fate = "events are taken and delivered as ever; commands cannot ask this process"
+                extra = {"queue": str(directory), "error": f"{type(exc).__name__}: {exc}", "fate": fate}
+                logger.warning("control.no_socket", extra=extra)
+        finally:
+            _making.release()
+
+
+def withdraw(queue: Queue) -> None:
+    """Answer no more about a queue; it is about to be closed. Raises nothing."""
+    owner = _owners.pop(id(queue), None)
+    if owner is None or queue.path is None:
+        return
+    directory = address.directory_of(queue.path)
+    if not _owners_in(directory):
+        listener = _listeners.pop(directory, None)
+        if listener is not None:
+            listener.close()
+
+
+def _owners_in(directory: Path, *, forget: bool = False) -> list[Owner]:
+    found = [one for one in list(_owners.values()) if _directory_of(one) == directory]
+    if forget:
+        for one in found:
+            _owners.pop(id(one.queue), None)
+    return found
+
+
+def _directory_of(owner: Owner) -> Path | None:
+    return None if owner.queue.path is None else address.directory_of(owner.queue.path)
+
+
+def _without_listener() -> Path | None:
+    for owner in list(_owners.values()):
+        directory = _directory_of(owner)
+        if directory is not None:
+            listener = _listeners.get(directory)
+            if listener is None or not listener.is_ours():
+                return directory
+    return None
+
+
+def _listen(directory: Path) -> None:
+    for path in address.sockets(directory):
+        address.remove_if_stale(path)
+    path = address.own_socket(directory)
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener = _Listener(listening, path)
+    try:
+        with contextlib.suppress(OSError):
+            os.fchmod(listening.fileno(), stat.S_IRUSR | stat.S_IWUSR)  # before the bind, which gives it to the file
+        path.unlink(missing_ok=True)  # of an earlier emitter of this process, that was interrupted
+        with address.short(path) as name:
+            listening.bind(name)
+        path.chmod(stat.S_IRUSR | stat.S_IWUSR)
+        listening.listen(_QUEUED)
+        _listeners[directory] = listener
+        _thread.start_new_thread(_accept, (listener,))
+    except BaseException:
+        _listeners.pop(directory, None)
+        listener.close()
+        raise
+
+
+# ── the threads ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _accept(listener: _Listener) -> None:
+    while listener.is_ours():
+        try:
+            connection, _ = listener.socket.accept()
+        except OSError as exc:
+            if exc.errno not in _PASSING:
+                return  # it was closed
+            time.sleep(_PAUSE_S)
+            continue
+        if not _clients.acquire(blocking=False):
+            connection.close()
+            continue
+        try:
+            _thread.start_new_thread(_answer, (connection, _clients))
+        except (RuntimeError, MemoryError):
+            _clients.release()
+            connection.close()
+
+
+def _answer(connection: socket.socket, clients: threading.Semaphore) -> None:
+    try:
+        with connection:
+            try:
+                request = wire.receive(connection, wire.REQUEST_SIZE_MAX, time.monotonic() + REQUEST_S)
+                answer = {"result": _result(request, connection)}
+            except (wire.WireError, _RefusedError, QueueError) as exc:
+                answer = {"error": str(exc)}
+            wire.send(connection, answer, time.monotonic() + REQUEST_S)
+    except OSError:
+        pass  # the client is gone, or too slow: nothing here depends on it
+    except Exception as exc:  # noqa: BLE001 - a defect; the process goes on
+        logger.error("control.failed", extra={"error": f"{type(exc).__name__}: {exc}", "fate": "said to nobody"})
+    finally:
+        clients.release()
+
+
+class _RefusedError(Exception):
+    """A request that is not done; the text says why."""
+
+
+def _result(request: Mapping[str, Any], connection: socket.socket) -> Any:
+    user = _user_of(connection)
+    if user is not None and user != os.geteuid():
+        raise _RefusedError(f"refused: this process belongs to user {os.geteuid()}, and the request came from {user}")
+    command = request.get("command")
+    if command == "stats" and "queue" not in request:
+        return [_told(owner) for owner in list(_owners.values())]
+    act = _COMMANDS.get(command) if isinstance(command, str) else None
+    if act is None:
+        raise _RefusedError(f"command: {command!r:.80} is not known; known are {', '.join(_COMMANDS)}")
+    for owner in list(_owners.values()):
+        if owner.queue.path is not None and address.queue_id(owner.queue.path) == request.get("queue"):
+            return act(owner, request)
+    raise _RefusedError(wire.NOT_HERE)
+
+
+def _user_of(connection: socket.socket) -> int | None:
+    """Return the user at the other end; None where the system does not tell: its mode keeps others out."""
+    option = getattr(socket, "SO_PEERCRED", None)
+    if option is None:
+        return None
+    _, user, _ = _CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, option, _CREDENTIALS.size))
+    return int(user)
+
+
+def _told(owner: Owner) -> dict[str, Any]:
+    assert owner.queue.path is not None  # noqa: S101 (else it is not served)
+    return {"queue": address.queue_id(owner.queue.path), "pid": os.getpid(), **owner.told()}
+
+
+def _flush(owner: Owner, request: Mapping[str, Any]) -> bool:
+    timeout_s = request.get("timeout_s")
+    if isinstance(timeout_s, bool) or not isinstance(timeout_s, (int, float)) or not 0 <= timeout_s <= FLUSH_S_MAX:
+        raise _RefusedError(f"timeout_s: must be a number of seconds from 0 to {FLUSH_S_MAX:.0f}")
+    return owner.flush(timeout_s)
+
+
+def _pause(owner: Owner, request: Mapping[str, Any]) -> bool:
+    del request
+    owner.pause()
+    return True
+
+
+def _resume(owner: Owner, request: Mapping[str, Any]) -> bool:
+    del request
+    owner.resume()
+    return True
+
+
+def _keys(request: Mapping[str, Any]) -> list[int]:
+    keys = request.get("keys")
+    if not isinstance(keys, list) or len(keys) > KEYS_MAX or not all(type(key) is int for key in keys):
+        raise _RefusedError(f"keys: must be a list of at most {KEYS_MAX} whole numbers")
+    return keys
+
+
+_COMMANDS: Final[dict[str, Callable[[Owner, Mapping[str, Any]], Any]]] = {
+    "stats": lambda owner, _: _told(owner),
+    "flush": _flush,
+    "pause": _pause,
+    "resume": _resume,
+    "requeue": lambda owner, request: owner.queue.requeue(_keys(request)),
+}
+
+
+# ── forks and the exit ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _forget() -> None:
+    """In a child: close what it inherited, which would keep clients waiting after the parent is gone."""
+    global _making, _clients
+    for listener in list(_listeners.values()):
+        listener.close()
+    _listeners.clear()
+    _owners.clear()
+    _making, _clients = _thread.allocate_lock(), threading.Semaphore(_CLIENTS_MAX)
+
+
+def _close_all() -> None:
+    for listener in list(_listeners.values()):
+        if listener.pid == os.getpid():
+            listener.close()
+    _listeners.clear()
+
+
+atexit.register(_close_all)
+os.register_at_fork(after_in_child=_forget)

@@ -1,0 +1,429 @@
+"""The control socket: a live owner is asked and acts, whoever asks is harmless, and nothing of it stops an event."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from processes import NOBODY, Child, Program, Site, wait_until
+
+from durable_tracker import Emitter
+from durable_tracker.collector import Collector, Fault
+from durable_tracker.control import address, client, server, wire
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+EVENT = b'{"e":"pv","p":"srv","tv":"x","eid":"11111111-1111-4111-8111-111111111111","dtm":"1700000000000"}'
+
+
+def command(*arguments: Any, **settings: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "durable_tracker", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        **settings,
+    )
+
+
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    """A collector that is up."""
+    with Collector() as one:
+        yield one
+
+
+def slot_of(emitter: Emitter) -> Path:
+    slot = emitter.stats().slot
+    assert slot is not None
+    return slot
+
+
+def sockets(directory: Path) -> list[Path]:
+    return sorted(directory.glob("control-*.sock"))
+
+
+def connected(path: Path) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection.settimeout(10)
+    connection.connect(str(path))
+    return connection
+
+
+def answer_to(path: Path, request: bytes) -> dict[str, Any]:
+    with connected(path) as connection:
+        connection.sendall(request)
+        return wire.receive(connection, wire.ANSWER_SIZE_MAX, time.monotonic() + 10)
+
+
+def request(**fields: Any) -> bytes:
+    return json.dumps({"version": wire.VERSION, "queue": "shop/0.sqlite3", **fields}).encode() + b"\n"
+
+
+# ── what it is for ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_why_tells_what_the_collector_answered_and_when_it_is_asked_again(tmp_path: Path) -> None:
+    """Beside the owner, and from the file alone once that is gone."""
+    with Emitter(NOBODY, name="shop", queue_dir=tmp_path, shutdown_timeout=0) as emitter:
+        emitter.put(EVENT)
+        wait_until(lambda: emitter.stats().requests >= 2)
+        done = command("why", "--queue-dir", tmp_path)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "shop/0: 1 events are pending, the oldest for" in done.stdout
+        assert f"owner         process {os.getpid()}" in done.stdout
+        assert "state         backing off" in done.stdout
+        assert "next attempt  in" in done.stdout
+        assert "last error    the connection failed: Connection refused" in done.stdout
+        assert "times since" in done.stdout
+        (seen,) = json.loads(command("status", "--json", "--queue-dir", tmp_path).stdout)["queues"]
+        assert seen["told"]["state"] == "backing_off"
+        assert seen["told"]["answers"][-1]["text"] == "the connection failed: Connection refused"
+        (line,) = [line for line in command("status", "--queue-dir", tmp_path).stdout.splitlines() if "shop/0" in line]
+        assert "backing off" in line
+        assert "Connection refused" in line
+    done = command("why", "--queue-dir", tmp_path)
+    assert done.returncode == 0
+    assert "owner         none: `durable-tracker drain` sends what is there" in done.stdout
+
+
+def test_a_paused_owner_takes_events_and_delivers_none(tmp_path: Path, collector: Collector) -> None:
+    with Emitter(collector.url, name="shop", queue_dir=tmp_path, linger=0) as emitter:
+        emitter.put(EVENT)
+        assert emitter.flush(10)
+        assert command("pause", "--name", "shop", "--queue-dir", tmp_path).stdout == "shop/0: paused\n"
+        asked = collector.requests
+        emitter.put(EVENT)
+        assert emitter.flush(1) is False
+        assert (emitter.stats().state, collector.requests) == ("paused", asked)
+        done = command("flush", "--name", "shop", "--timeout", "1", "--queue-dir", tmp_path)
+        assert (done.returncode, done.stdout) == (1, "shop/0: 1 events wait: paused\n")
+        assert "state         paused" in command("why", "--queue-dir", tmp_path).stdout
+        assert command("resume", "--name", "shop", "--queue-dir", tmp_path).returncode == 0
+        wait_until(lambda: emitter.stats().ledger.pending == 0)
+        assert collector.requests == asked + 1
+
+
+def test_a_pause_amid_an_outage_ends_the_waiting_and_resume_asks_again(tmp_path: Path) -> None:
+    with Emitter(NOBODY, name="shop", queue_dir=tmp_path, shutdown_timeout=0) as emitter:
+        emitter.put(EVENT)
+        wait_until(lambda: emitter.stats().state == "backing_off")
+        client.ask(slot_of(emitter), "pause")
+        time.sleep(0.3)  # the attempt that may be under way
+        asked = emitter.stats().requests
+        time.sleep(1)
+        assert (emitter.stats().state, emitter.stats().requests) == ("paused", asked)
+        client.ask(slot_of(emitter), "resume")
+        wait_until(lambda: emitter.stats().requests > asked)
+
+
+def test_pauses_and_resumes_as_fast_as_can_be_lose_nothing_and_leave_the_worker_alive(
+    tmp_path: Path, collector: Collector
+) -> None:
+    with Emitter(collector.url, name="shop", queue_dir=tmp_path, linger=0) as emitter:
+        for _ in range(200):
+            emitter.put(EVENT)
+            client.ask(slot_of(emitter), "pause")
+            client.ask(slot_of(emitter), "resume")
+        assert emitter.flush(20)
+        assert emitter.stats().ledger.delivered == 200
+
+
+def test_flush_delivers_without_the_rest_of_a_backoff(tmp_path: Path, collector: Collector) -> None:
+    collector.outage = Fault(status=503)
+    with Emitter(collector.url, name="shop", queue_dir=tmp_path) as emitter:
+        emitter.put(EVENT)
+        wait_until(lambda: emitter.stats().state == "backing_off")
+        done = command("flush", "--name", "shop", "--queue-dir", tmp_path)
+        assert done.returncode == 1
+        assert "1 events wait: " in done.stdout
+        assert "503" in done.stdout
+        collector.outage = None
+        done = command("flush", "--name", "shop", "--queue-dir", tmp_path)
+        assert (done.returncode, done.stdout) == (0, "shop/0: all that was there is delivered\n")
+
+
+def test_probe_sends_one_request_and_takes_nothing_out(tmp_path: Path, collector: Collector) -> None:
+    with Emitter(collector.url, name="shop", queue_dir=tmp_path, drain=False) as emitter:
+        emitter.put(EVENT)
+        done = command("probe", "--queue-dir", tmp_path)
+        assert done.returncode == 0
+        assert f"sending the oldest event ({len(EVENT)} bytes) to {collector.url}" in done.stdout
+        assert "HTTP 200" in done.stdout
+        assert len(collector.eids()) == 1
+        assert "a request without events" in command("probe", "--empty", "--queue-dir", tmp_path).stdout
+        assert collector.requests == 2
+        collector.outage = Fault(status=401)
+        done = command("probe", "--queue-dir", tmp_path)
+        assert done.returncode == 1
+        assert "HTTP 401" in done.stdout
+        assert "the credentials" in done.stdout
+        assert emitter.stats().ledger.pending == 1
+
+
+def test_an_owner_that_hangs_is_said_to_and_keeps_nobody_waiting(tmp_path: Path) -> None:
+    """Then the file is what there is."""
+    site = Site(tmp_path)
+    with Child(site, Program("track_until_told", drains=False, pause_s=0.01)) as child:
+        wait_until(lambda: len(site.noted("ack")) > 3 and bool(sockets(site.queue_dir)))
+        child.process.send_signal(signal.SIGSTOP)
+        try:
+            began_at = time.monotonic()
+            done = command("status", "--json", "--queue-dir", site.queue_dir)
+            assert time.monotonic() - began_at < 15
+            (seen,) = json.loads(done.stdout)["queues"]
+            assert seen["told"] is None
+            assert seen["silence"] == f"process {child.process.pid} does not answer"
+            assert seen["ledger"]["accepted"] > 3
+            done = command("why", "--queue-dir", site.queue_dir)
+            assert done.returncode == 3
+            assert "does not answer" in done.stdout
+            assert command("pause", "--queue-dir", site.queue_dir).returncode == 3
+        finally:
+            child.process.send_signal(signal.SIGCONT)
+
+
+# ── where it is, and when it goes ────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_socket_is_its_owners_alone_and_goes_with_the_last_emitter(tmp_path: Path) -> None:
+    with Emitter(NOBODY, name="a", queue_dir=tmp_path, drain=False) as one:
+        assert sockets(tmp_path) == []  # nothing is open before the first event
+        one.put(EVENT)
+        with Emitter(NOBODY, name="b", queue_dir=tmp_path, drain=False) as other:
+            other.put(EVENT)
+            (path,) = sockets(tmp_path)
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600
+            told, silences = client.stats_in(tmp_path)
+            assert (set(told), silences) == ({"a/0.sqlite3", "b/0.sqlite3"}, {})
+        assert sockets(tmp_path) == [path]
+    assert sockets(tmp_path) == []
+
+
+def test_control_false_makes_none(tmp_path: Path) -> None:
+    with Emitter(NOBODY, name="shop", queue_dir=tmp_path, drain=False, control=False) as emitter:
+        emitter.put(EVENT)
+        assert sockets(tmp_path) == []
+        done = command("why", "--queue-dir", tmp_path)
+        assert done.returncode == 3
+        assert "has no control socket" in done.stdout
+
+
+def test_a_path_that_is_too_long_for_an_address_works(tmp_path: Path) -> None:
+    directory = tmp_path / ("d" * 120)
+    with Emitter(NOBODY, name="shop", queue_dir=directory, drain=False) as emitter:
+        emitter.put(EVENT)
+        assert len(os.fsencode(sockets(directory)[0])) > 107
+        assert "owner         process" in command("why", "--queue-dir", directory).stdout
+        assert client.ask(slot_of(emitter), "stats")["emitter"] == "shop"
+
+
+def test_a_socket_of_a_process_that_was_killed_is_removed_by_the_next_owner(tmp_path: Path) -> None:
+    """Not by whoever looks, nor while somebody listens there, whatever its name says."""
+    site = Site(tmp_path)
+    with Child(site, Program("track_until_told", drains=False, pause_s=0.01)) as child:
+        wait_until(lambda: bool(site.noted("ack")) and bool(sockets(site.queue_dir)))
+        child.process.kill()
+        child.process.wait()
+    (stale,) = sockets(site.queue_dir)
+    assert command("status", "--queue-dir", site.queue_dir).returncode == 0
+    assert sockets(site.queue_dir) == [stale]
+    heard = site.queue_dir / "control-1-1.sock"  # of a process that this one cannot see, as in another container
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening, address.short(heard) as name:
+        listening.bind(name)
+        listening.listen()
+        with Emitter(NOBODY, name="shop", queue_dir=site.queue_dir, drain=False) as emitter:
+            emitter.put(EVENT)
+            assert stale not in sockets(site.queue_dir)
+            assert heard in sockets(site.queue_dir)
+
+
+def test_where_no_socket_can_be_made_events_are_taken_as_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is said once, whatever the number of emitters."""
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(server, "_said", [])
+    monkeypatch.setattr(socket, "socket", type("Refusing", (socket.socket,), {"bind": refuse}))
+    with caplog.at_level(logging.WARNING), ExitStack() as stack:
+        for name in ("a", "b"):
+            emitter = stack.enter_context(Emitter(NOBODY, name=name, queue_dir=tmp_path, drain=False))
+            emitter.put(EVENT)
+            assert emitter.stats().ledger.pending == 1
+    (said,) = [record for record in caplog.records if getattr(record, "event", "") == "control.no_socket"]
+    assert "Operation not permitted" in said.getMessage()
+    assert sockets(tmp_path) == []
+
+
+def test_the_thread_that_waits_does_not_wake(tmp_path: Path) -> None:
+    with Emitter(NOBODY, name="shop", queue_dir=tmp_path, drain=False) as emitter:
+        before = set(os.listdir("/proc/self/task"))
+        emitter.put(EVENT)
+        wait_until(lambda: bool(sockets(tmp_path)))
+        threads = [f"/proc/self/task/{one}/status" for one in set(os.listdir("/proc/self/task")) - before]
+        assert threads
+        time.sleep(0.3)
+
+        def switches() -> list[str]:
+            return [
+                line
+                for one in threads
+                for line in Path(one).read_text(encoding="ascii").splitlines()
+                if "_ctxt_" in line
+            ]
+
+        seen = switches()
+        time.sleep(1)
+        assert switches() == seen
+
+
+# ── forks ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_after_a_fork_each_process_answers_for_its_own_queues(tmp_path: Path) -> None:
+    with Emitter(NOBODY, name="shop", queue_dir=tmp_path, drain=False) as emitter:
+        emitter.put(EVENT)
+        go, done = os.pipe(), os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                assert not server._listeners
+                emitter.put(EVENT)
+                os.write(done[1], b"x")
+                os.read(go[0], 1)
+                code = 0
+            finally:
+                os._exit(code)
+        os.read(done[0], 1)
+        told, silences = client.stats_in(tmp_path)
+        assert {name: one["pid"] for name, one in told.items()} == {
+            "shop/0.sqlite3": os.getpid(),
+            "shop/1.sqlite3": pid,
+        }
+        assert silences == {}
+        os.write(go[1], b"x")
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        assert client.ask(slot_of(emitter), "stats")["pid"] == os.getpid()
+
+
+def test_a_child_that_kept_the_socket_without_knowing_keeps_nobody_waiting(tmp_path: Path) -> None:
+    """A fork without hooks, whose parent was killed: somebody listens, and never answers."""
+    site = Site(tmp_path)
+    with Child(site, Program("keep_the_socket_without_hooks")) as child:
+        wait_until(lambda: site.says("forked"))
+        child.process.kill()
+        child.process.wait()
+        began_at = time.monotonic()
+        told, silences = client.stats_in(site.queue_dir)
+        assert told == {}
+        assert silences == {child.process.pid: f"process {child.process.pid} does not answer"}
+        assert client.ANSWER_S <= time.monotonic() - began_at < 4 * client.ANSWER_S
+        assert command("status", "--queue-dir", site.queue_dir).returncode == 0
+        os.kill(int((tmp_path / "child").read_text(encoding="ascii")), signal.SIGKILL)
+
+
+# ── who asks ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Iterator[Path]:
+    """The socket of an emitter of this process."""
+    with Emitter(NOBODY, name="shop", queue_dir=tmp_path, drain=False) as emitter:
+        emitter.put(EVENT)
+        yield sockets(tmp_path)[0]
+
+
+@pytest.mark.parametrize(
+    ("sent", "error"),
+    [
+        (b"\n", "it is no JSON"),
+        (b"[" * 100_000 + b"\n", "it is no JSON"),
+        (b"[]\n", "it is not of version 1"),
+        (b'{"version": 2, "command": "stats"}\n', "it is not of version 1"),
+        (request(command="delete"), "command: 'delete' is not known; known are stats"),
+        (request(command=["stats"]), "command: ['stats'] is not known"),
+        (request(command="flush"), "timeout_s: must be a number of seconds"),
+        (request(command="flush", timeout_s=True), "timeout_s: must be"),
+        (request(command="flush", timeout_s=float("nan")), "timeout_s: must be"),
+        (request(command="requeue", keys="1"), "keys: must be a list"),
+        (request(command="requeue", keys=[True]), "keys: must be a list"),
+        (request(command="requeue", keys=list(range(501))), "keys: must be a list of at most 500"),
+        (request(command="stats", queue="../../etc/passwd"), wire.NOT_HERE),
+        (request(command="stats", queue=None), wire.NOT_HERE),
+    ],
+)
+def test_a_request_that_is_wrong_is_told_why(path: Path, sent: bytes, error: str) -> None:
+    assert error in answer_to(path, sent)["error"]
+    assert answer_to(path, request(command="stats"))["result"]["ledger"]["pending"] == 1
+
+
+def test_a_request_without_an_end_is_ended(path: Path) -> None:
+    with connected(path) as connection, pytest.raises((BrokenPipeError, ConnectionResetError)):
+        connection.sendall(b"x" * 4 * wire.REQUEST_SIZE_MAX)
+    assert "result" in answer_to(path, request(command="stats"))
+
+
+def test_clients_that_send_nothing_hold_up_nobody(path: Path) -> None:
+    """Nor those that take no answer; and after their time they are gone."""
+    with ExitStack() as stack:
+        for number in range(20):
+            one = stack.enter_context(connected(path))
+            if number % 2:
+                one.sendall(request(command="stats"))
+        began_at = time.monotonic()
+        assert "result" in answer_to(path, request(command="stats"))
+        assert time.monotonic() - began_at < server.REQUEST_S
+
+
+def test_another_user_is_refused_on_both_sides(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root, too: it may write to the socket, but acts on files as somebody else; the message says as whom to ask."""
+    own = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: own + 1)
+    assert answer_to(path, request(command="stats"))["error"].startswith("refused: this process belongs to user")
+    told, silences = client.stats_in(path.parent)
+    assert told == {}
+    assert "sudo -u" in silences[os.getpid()]
+
+
+def test_what_is_asked_makes_the_owner_open_no_file(path: Path) -> None:
+    """A queue is compared with those that are open, whatever it is called."""
+    opened: list[str] = []
+
+    def note(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "open" and watched:
+            opened.append(str(arguments[0]))
+
+    watched = True
+    sys.addaudithook(note)
+    for queue in ("/etc/passwd", "shop/../shop/0.sqlite3", str(path)):
+        for name in ("stats", "flush", "pause", "requeue", "purge"):
+            assert "error" in answer_to(path, request(command=name, queue=queue, keys=[1], timeout_s=0, path=queue))
+    watched = False
+    assert [one for one in opened if "passwd" in one or "sqlite3" in one] == []
+
+
+def test_a_dead_letter_goes_back_by_its_live_owner(tmp_path: Path, collector: Collector) -> None:
+    """And the ledger adds up; a key that matches nothing is no letter."""
+    with Emitter(collector.url, name="shop", queue_dir=tmp_path, drain=False) as emitter:
+        emitter.put_invalid(EVENT, "by hand")
+        emitter.put(EVENT)
+        assert client.ask(slot_of(emitter), "requeue", keys=[12345]) == 0
+        ledger = emitter.stats().ledger
+        assert (ledger.pending, ledger.dead, ledger.adds_up) == (1, 1, True)
