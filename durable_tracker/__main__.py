@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from typing import TYPE_CHECKING
 
 from durable_tracker import drain
 from durable_tracker._version import __version__
 from durable_tracker.commands import backlog, demo, export, live, salvage, selftest, status, track
-from durable_tracker.commands.options import EXIT_CODES, Exit
-from durable_tracker.commands.output import OutputError, complain, give_up
+from durable_tracker.commands.options import EXIT_CODES
+from durable_tracker.commands.output import printed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,22 +58,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     salvage.add_commands(commands)
     commands.add_parser("collector", help="a development collector on loopback; see its --help", add_help=False)
     arguments = sys.argv[1:] if argv is None else list(argv)
-    if arguments[:1] == ["collector"]:
-        from durable_tracker.collector import __main__ as collector  # noqa: PLC0415 (a server, for this command only)
 
-        return collector.main(arguments[1:])
-    args = parser.parse_args(arguments)
-    try:
+    def act() -> int:
+        if arguments[:1] == ["collector"]:
+            from durable_tracker.collector import __main__ as collector  # noqa: PLC0415 (a server, for this command only)
+
+            return collector.main(arguments[1:])
+        args = parser.parse_args(arguments)
         code: int = args.run(args)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        give_up(sys.stdout)  # whoever reads the output, such as `head`, has enough
-        return 128 + signal.SIGPIPE
-    except (OutputError, OSError) as exc:
-        give_up(sys.stdout)
-        complain(f"{args.command}: {exc}")
-        return Exit.OUTPUT
-    return code
+        return code
+
+    return printed(" ".join(arguments[:1]) or "durable-tracker", act)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ from durable_tracker.commands.options import (
     option_of,
     seconds,
 )
-from durable_tracker.commands.output import complain, say
+from durable_tracker.commands.output import complain, printed, say
 from durable_tracker.commands.progress import Progress
 from durable_tracker.delivery.hold import hold_of
 from durable_tracker.delivery.http_transport import HttpTransport
@@ -556,7 +556,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         epilog=EXIT_CODES,
     )
     add_arguments(parser)
-    return run(parser.parse_args(argv))
+    return printed("drain", lambda: run(parser.parse_args(argv)))
 
 
 if __name__ == "__main__":

@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import sys
 import unicodedata
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
+from durable_tracker.commands.options import Exit
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 _INVISIBLE: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 """Unicode categories of what moves the cursor, turns the direction of text or ends a line."""
@@ -18,6 +21,31 @@ _INVISIBLE: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
 class OutputError(Exception):
     """What was asked for could not be printed."""
+
+
+def printed(command: str, run: Callable[[], int]) -> int:
+    """Run a command to its end, that of its output included. Return its exit code, or the one of its output."""
+    _stand_in_for_closed_streams()
+    try:
+        try:
+            return run()
+        finally:
+            sys.stdout.flush()  # --help ends by an exception, and at the exit it would be too late
+    except BrokenPipeError:
+        give_up(sys.stdout)  # whoever reads the output, such as `head`, has enough
+        return 128 + signal.SIGPIPE
+    except (OutputError, OSError) as exc:
+        give_up(sys.stdout)
+        complain(f"{command}: {exc}")
+        return Exit.OUTPUT
+
+
+def _stand_in_for_closed_streams() -> None:
+    """Give a stream that was closed (`>&-`), and is None, a descriptor that fails: the next file would get its own."""
+    for name, mode, flags in (("stdin", "r", os.O_WRONLY), ("stdout", "w", os.O_RDONLY), ("stderr", "w", os.O_RDONLY)):
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, flags)
+            setattr(sys, name, os.fdopen(descriptor, mode, encoding="utf-8", closefd=False))
 
 
 def say(text: object, stream: TextIO | None = None) -> None:

@@ -80,6 +80,8 @@ def _for_each_slot(
             except SlotBusyError as exc:
                 complain(f"{command}: {exc}")
                 code = max(code, Exit.BUSY)
+            except BrokenPipeError:
+                raise
             except (QueueError, OSError) as exc:
                 complain(f"{command}: {slot.database}: {exc}")
                 code = max(code, Exit.UNREADABLE)

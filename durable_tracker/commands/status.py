@@ -277,10 +277,10 @@ def _rate(events_per_s: float | None) -> str:
 
 def _watch(places: Sequence[Place], every_s: float) -> int:
     """Show it again and again, with what came and went in between, until interrupted."""
-    before, at_s = look_at(places), time.monotonic()
     clear = "\x1b[2J\x1b[H" if sys.stdout.isatty() else ""
-    hand_out(clear + table(before, [(None, None)] * len(before)))
     try:
+        before, at_s = look_at(places), time.monotonic()
+        hand_out(clear + table(before, [(None, None)] * len(before)))
         while True:
             time.sleep(every_s)
             seen, now_s = look_at(places), time.monotonic()
