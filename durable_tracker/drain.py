@@ -24,6 +24,7 @@ import time
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
+from durable_tracker.commands.examples import end_with_examples
 from durable_tracker.commands.options import (
     EXIT_CODES,
     Exit,
@@ -556,6 +557,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         epilog=EXIT_CODES,
     )
     add_arguments(parser)
+    end_with_examples(parser, "drain")
     return printed("drain", lambda: run(parser.parse_args(argv)))
 
 

@@ -32,6 +32,7 @@ SOLE_IMPORTERS = {
     "sqlitedict": {"engines.sqlite.tables"},
     "platformdirs": {"engines.sqlite.slots"},
     "tqdm": {"commands.progress"},
+    "shtab": {"commands.completion"},
     "fastjsonschema": {"collector.registry"},
     "pytest": {"testing"},
 }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -143,20 +142,3 @@ def test_an_export_beside_a_busy_owner_has_every_event_that_stays(tmp_path: Path
     staying = [number for number in numbers if 0 < number <= 3 * STAYING and (number + 4 * STAYING) % 3 == 0]
     assert len(staying) == len(set(staying)) == STAYING
     assert f"{len(numbers)} events written" in done.stderr
-
-
-def test_the_version_and_the_examples_of_the_help(queues: Path, tmp_path: Path) -> None:
-    """Each example runs as it stands there."""
-    assert command("--version").stdout.startswith("durable-tracker ")
-    environment = {**os.environ, "DURABLE_TRACKER_DIR": str(queues)}
-    for name in ("export", "import"):
-        shown = command(name, "--help").stdout
-        examples = [line.split() for line in shown.splitlines() if line.startswith("  durable-tracker ")]
-        assert len(examples) == 2
-        for example in examples:
-            source = (tmp_path / example[-1]).read_text() if example[-2] == "<" else None
-            arguments = example[1:-2] if source is not None else example[1:]
-            done = command(*arguments, cwd=tmp_path, env=environment, input=source)
-            assert done.returncode == 0, (example, done.stderr)
-            if "--output" not in example and name == "export":
-                (tmp_path / "backlog.ndjson").write_text(done.stdout)

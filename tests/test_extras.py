@@ -17,8 +17,8 @@ TIMEOUT_S = 60.0
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the program in which fastjsonschema cannot be imported."""
-    command = [sys.executable, "-W", "error", str(TESTS / "programs" / "without_the_collectors_extra.py"), *arguments]
+    """Run the program in which the packages of extras cannot be imported."""
+    command = [sys.executable, "-W", "error", str(TESTS / "programs" / "without_the_extras.py"), *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
 
 
@@ -44,6 +44,13 @@ def test_a_command_that_judges_events_says_which_extra_it_needs(command: str) ->
     assert "Traceback" not in done.stderr
 
 
+def test_to_complete_needs_an_extra_which_is_named() -> None:
+    """And nothing is printed that a shell would take for a script."""
+    done = run("completion", "bash")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "completion: needs shtab: pip install 'durable-tracker[completion]'\n"
+
+
 def test_the_selftest_judges_nothing_and_needs_no_extra(tmp_path: Path) -> None:
     """It is a command for production."""
     done = run("selftest", "--queue-dir", str(tmp_path), "--kills", "1")
@@ -51,9 +58,10 @@ def test_the_selftest_judges_nothing_and_needs_no_extra(tmp_path: Path) -> None:
     assert "FAILED" not in done.stdout
 
 
-def test_the_extra_is_declared_and_part_of_what_developers_install() -> None:
-    """The schemas' library is nobody's dependency but the collector's."""
+@pytest.mark.parametrize(("extra", "package"), [("collector", "fastjsonschema"), ("completion", "shtab")])
+def test_an_extra_is_declared_and_part_of_what_developers_install(extra: str, package: str) -> None:
+    """What it brings is nobody's dependency but its own."""
     project = tomllib.loads((TESTS.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert not [one for one in project["dependencies"] if one.startswith("fastjsonschema")]
-    assert [one.split(">")[0] for one in project["optional-dependencies"]["collector"]] == ["fastjsonschema"]
-    assert "durable-tracker[collector]" in project["optional-dependencies"]["dev"]
+    assert not [one for one in project["dependencies"] if one.startswith(package)]
+    assert [one.split(">")[0] for one in project["optional-dependencies"][extra]] == [package]
+    assert "durable-tracker[collector,completion]" in project["optional-dependencies"]["dev"]

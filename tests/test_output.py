@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 CLEAR = "\x1b[2J\x1b[H"
 PRINTING = (
     "status", "status --json", "status --check", "status --watch 0.1", "peek --limit 5000", "dead-letters",
-    "dead-letters --by reason", "export --dead-letters", "verify", "--help",
+    "dead-letters --by reason", "export --dead-letters", "verify", "completion bash", "completion zsh", "--help",
     "--version", "status --help", "collector --port 0",
 )  # fmt: skip
 """Commands that are asked for what they print."""
@@ -79,14 +79,14 @@ def test_a_reader_that_has_enough_ends_a_command_quietly(queues: Path, line: str
     assert (running.returncode, err) == (128 + signal.SIGPIPE, b"")
 
 
-@pytest.mark.parametrize("line", ["peek --limit 5000", "export", "status --watch 0.1"])
+@pytest.mark.parametrize("line", ["peek --limit 5000", "export", "completion bash", "status --watch 0.1"])
 def test_the_first_line_can_be_had_alone(queues: Path, line: str) -> None:
     """`| head -1` as it is used."""
     running = start(queues, line, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     head = subprocess.run(["head", "-1"], stdin=running.stdout, capture_output=True, timeout=60, check=True)
     assert running.stdout is not None
     running.stdout.close()
-    assert running.wait(60) == 128 + signal.SIGPIPE
+    assert running.wait(60) == 128 + signal.SIGPIPE or line == "completion bash"  # which a pipe may hold
     assert head.stdout.count(b"\n") == 1
     assert running.stderr is not None
     assert running.stderr.read() == b""
@@ -105,12 +105,13 @@ def test_a_closed_stdout_is_an_error_of_the_commands_that_print(queues: Path, li
 @pytest.mark.parametrize("line", [*PRINTING[:3], *PRINTING[4:-1]])
 def test_a_closed_stderr_takes_nothing_from_stdout(queues: Path, line: str) -> None:
     """`2>&-`: nor is what was meant for it printed there."""
-    whole = start(queues, line, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    closed = start(queues, line, stdout=subprocess.PIPE, preexec_fn=closing(2))
-    expected, found = (re.sub(rb"oldest=\d+|\d+ s\b", b"", one.communicate(timeout=60)[0]) for one in (whole, closed))
-    assert (whole.returncode, expected) == (closed.returncode, found)
-    assert whole.returncode == Exit.EMPTY
-    assert expected
+    printed = []
+    for settings in ({"stderr": subprocess.DEVNULL}, {"preexec_fn": closing(2)}):
+        running = start(queues, line, stdout=subprocess.PIPE, **settings)
+        out, _ = running.communicate(timeout=60)
+        assert running.returncode == Exit.EMPTY
+        printed.append(re.sub(rb"oldest=\d+|\d+ s\b", b"", out))
+    assert printed[0] == printed[1] != b""
 
 
 @pytest.mark.parametrize("closed", [(), (1,), (2,), (0, 1, 2)])
@@ -131,12 +132,13 @@ def on_a_terminal(queues: Path, line: str) -> str:
     termios.tcsetwinsize(theirs, (24, 100))
     running = start(queues, line, stdout=theirs, stderr=theirs)
     os.close(theirs)
-    shown = b""
+    shown, is_endless = b"", "--watch" in line or "collector" in line
     with contextlib.suppress(OSError):  # EIO: it has ended
         while more := os.read(ours, 1 << 16):
             shown += more
-            if ("--watch" in line and shown.count(b"queue ") > 3) or b"listening" in shown:
+            if is_endless and (shown.count(b"queue ") > 3 or b"listening" in shown):
                 running.send_signal(signal.SIGINT)
+                is_endless = False
     os.close(ours)
     assert running.wait(60) == Exit.EMPTY
     return shown.decode()

@@ -187,16 +187,3 @@ def test_what_waits_in_a_file_that_was_set_aside_is_said(tmp_path: Path) -> None
     with SqliteQueue.take(Slot(tmp_path / "a", 0)) as queue:
         queue.take_over_all()
     assert command("status", "--queue-dir", tmp_path).stdout.splitlines()[1].split()[:2] == ["a/0", "9"]
-
-
-def test_the_examples_of_its_help_work(tmp_path: Path) -> None:
-    """Each line of them; to watch, only that it begins."""
-    with Emitter("http://127.0.0.1:9", queue_dir=tmp_path, name="shop", drain=False) as emitter:
-        emitter.put(event(1))
-        shown = command("status", "--help").stdout
-        examples = [line.split("   ")[0].split() for line in shown.splitlines() if "  durable-tracker status" in line]
-        assert len(examples) == 4
-        for example in examples:
-            if "--watch" not in example:
-                done = command(*example[1:], env={**os.environ, "DURABLE_TRACKER_DIR": str(tmp_path)})
-                assert done.returncode == 0, (example, done.stderr)

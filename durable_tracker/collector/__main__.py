@@ -37,6 +37,10 @@ if TYPE_CHECKING:
 PORT: Final = 9090
 """The port of Snowplow Micro."""
 _EXIT_USAGE: Final = 2
+_EXAMPLES: Final = """examples:
+  durable-tracker collector --port 9090 --out good.ndjson
+  durable-tracker collector --port 9090 --fail 503:0.2 --lose-answer 0.1 --latency 0.05:0.2 --seed 1
+"""
 
 
 def _probability(text: str) -> float:
@@ -96,11 +100,14 @@ def _outage(text: str) -> Fault | None:
     return Fault(reset_before=True) if text == "reset" else Fault(status=_failure(text)[0])
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """Return what parses the command's options."""
     parser = argparse.ArgumentParser(
         prog="python -m durable_tracker.collector",
-        description="A development collector: takes events, says what a Snowplow pipeline would make of them, "
-        "and misbehaves on demand. P is a probability from 0 to 1, S a number of seconds.",
+        description="A development collector: takes events, says what a Snowplow pipeline would make of them, and\n"
+        "misbehaves on demand. P is a probability from 0 to 1, S a number of seconds.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     place = parser.add_argument_group("where")
     place.add_argument("--host", default="127.0.0.1", help="loopback address to listen on (default %(default)s)")
@@ -225,7 +232,7 @@ def _collector(options: argparse.Namespace, seed: int, out: BinaryIO | None) -> 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command until SIGINT or SIGTERM; return its exit status. For the main thread only."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     seed = random.SystemRandom().randrange(2**32) if options.seed is None else options.seed
     with contextlib.ExitStack() as stack:
         out: BinaryIO | None = None

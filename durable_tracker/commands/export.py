@@ -37,17 +37,9 @@ EXPORT: Final = """Write what is pending as lines of JSON: {"queue", "key", "eid
 
 It reads beside a live owner, and takes nothing out of the queue. Every event that is pending from the beginning to the
 end is written once. A file is made with mode 0600; its suffix .gz compresses it.
-
-examples:
-  durable-tracker export --output backlog.ndjson.gz
-  durable-tracker export --schema iglu:com.acme/ --since 2026-11-25
 """
 IMPORT: Final = """Put events into a queue: of an export, also of another host, or the fields of one event in each
 line, or a JSON list of such, as handlers of the official tracker's failed events write them. Ids stay as they are.
-
-examples:
-  durable-tracker import --endpoint https://collector.example.com backlog.ndjson.gz
-  durable-tracker import --endpoint https://collector.example.com --skip-known < backlog.ndjson
 """
 
 

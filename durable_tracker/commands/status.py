@@ -30,12 +30,6 @@ if TYPE_CHECKING:
 DESCRIPTION = """What is in each queue, and what its owner is doing: also one that hangs, which then does not answer.
 
 Nothing is written, and nothing is mended: what cannot be read is named, with exit code 4.
-
-examples:
-  durable-tracker status                         the queues of the default queue dir
-  durable-tracker status --json                  one JSON object, for programs
-  durable-tracker status --watch 5               every five seconds, with events a second
-  durable-tracker status --check --max-age 600   one line and an exit code for a monitor
 """
 EXIT_CODES = "exit codes: 0 done, 2 nothing is there, 4 a queue is unreadable; with --check 0 OK, 2 CRITICAL, 3 UNKNOWN"
 JSON_VERSION: Final = 1

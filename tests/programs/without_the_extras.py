@@ -1,4 +1,4 @@
-"""Do as the arguments say in an interpreter in which fastjsonschema is not installed.
+"""Do as the arguments say in an interpreter in which nothing is installed that only an extra brings.
 
 `track ENDPOINT QUEUE_DIR COUNT` tracks and leaves the events on disk; `deliver ENDPOINT QUEUE_DIR COUNT` tracks and
 delivers; anything else is a command line of `python -m durable_tracker`.
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 class NotInstalled(MetaPathFinder):
-    """Finds nothing, and has nobody else look for one package."""
+    """Finds nothing, and has nobody else look for the packages of extras."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname.partition(".")[0] == "fastjsonschema":
+        if fullname.partition(".")[0] in ("fastjsonschema", "shtab"):
             raise ModuleNotFoundError(f"No module named {fullname!r}", name=fullname)
         return None
 
