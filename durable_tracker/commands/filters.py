@@ -31,7 +31,7 @@ class Filter:
     @classmethod
     def of(cls, args: argparse.Namespace) -> Filter:
         """Return the filter of parsed arguments."""
-        return cls(args.eid, args.since, args.until, args.schema, args.app_id, args.event, args.grep)
+        return cls(tuple(args.eid), args.since, args.until, args.schema, args.app_id, args.event, args.grep)
 
     @property
     def is_open(self) -> bool:
