@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import gzip
 import json
+import signal
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from processes import Child, Program, Site, wait_until
 from test_onlooker import STAYING, owner
 
 from durable_tracker import Emitter, PageView, SelfDescribing, SelfDescribingJson, StructuredEvent, Tracker
+from durable_tracker.collector import Collector
+from durable_tracker.engines.sqlite.engine import SlotPlace
 from durable_tracker.engines.sqlite.queue import SqliteQueue
 from durable_tracker.engines.sqlite.slots import Slot
+from durable_tracker.runtime import worker
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -142,3 +147,61 @@ def test_an_export_beside_a_busy_owner_has_every_event_that_stays(tmp_path: Path
     staying = [number for number in numbers if 0 < number <= 3 * STAYING and (number + 4 * STAYING) % 3 == 0]
     assert len(staying) == len(set(staying)) == STAYING
     assert f"{len(numbers)} events written" in done.stderr
+
+
+def test_an_exported_line_names_the_slot_the_key_and_the_event(queues: Path) -> None:
+    """Each, also where a queue has several slots, and in whatever way the slots were chosen."""
+    with Emitter(NOBODY, queue_dir=queues, name="shop", drain=False) as one:
+        one.put(b'{"e":"pv","eid":"00000000-0000-4000-8000-000000000002"}')
+        with Emitter(NOBODY, queue_dir=queues, name="shop", drain=False) as two:
+            two.put(b"no JSON")
+    expected = []
+    for index in (0, 1):
+        with SqliteQueue.take(Slot(queues / "shop", index)) as queue:
+            for row in queue.peek(0, 100, 1 << 20):
+                fields = json.loads(row.payload) if row.payload != b"no JSON" else None
+                expected.append((str(queue.slot.database), row.key, fields and fields["eid"], fields))
+    assert {queue for queue, *_ in expected} == {str(queues / "shop" / f"{index}.sqlite3") for index in (0, 1)}
+    for chosen in (("--queue-dir", queues), ("--name", "shop", "--queue-dir", queues), (queues / "shop",)):
+        found = lines(command("export", *chosen).stdout)
+        assert [(one["queue"], one["key"], one["eid"], one.get("event")) for one in found] == expected
+
+
+def test_an_import_beside_a_live_owner_is_delivered_by_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It goes into a slot of its own, which the owner adopts once the import has ended, and goes on tracking."""
+    monkeypatch.setattr(worker, "ADOPTION_INTERVAL_S", 0.2)  # a minute
+    events = [{"e": "pv", "p": "srv", "tv": "t", "eid": f"00000000-0000-4000-8000-{n:012d}"} for n in range(700)]
+    with Collector() as collector, Emitter(collector.url, name="shop", queue_dir=tmp_path) as owner:
+        tracker = Tracker(owner, namespace="n")
+        tracker.track(PageView("https://acme.example/"))
+        arguments = ("import", "--endpoint", collector.url, "--name", "shop", "--queue-dir", tmp_path)
+        done = command(*arguments, input="".join(json.dumps(one) + "\n" for one in events))
+        assert (done.returncode, done.stderr) == (0, "stored 700, refused 0, known 0\n")
+        assert (tmp_path / "shop" / "1.sqlite3").exists()
+        tracker.track(PageView("https://acme.example/"))
+        wait_until(lambda: collector.eids().total() >= 702)
+        assert {one["eid"] for one in events} <= set(collector.eids())
+        assert len(collector.eids()) == collector.eids().total() == 702
+        with SlotPlace(Slot(tmp_path / "shop", 0)).look() as onlooker:
+            wait_until(lambda: onlooker.books().ledger.delivered == 2)
+
+
+def test_an_import_beside_an_owner_that_hangs_is_drained(tmp_path: Path) -> None:
+    """Nobody waits for the owner; its own slot stays as it is."""
+    event = {"e": "pv", "p": "srv", "tv": "t", "eid": "00000000-0000-4000-8000-000000000001"}
+    with Collector() as collector:
+        site = Site(tmp_path, collector.url)
+        with Child(site, Program("track_until_told", drains=False, pause_s=0.01)) as owner:
+            wait_until(lambda: len(site.noted("ack")) > 3)
+            owner.process.send_signal(signal.SIGSTOP)
+            place = ("--name", "test", "--queue-dir", site.queue_dir)
+            for _ in range(2):  # the second one finds a slot that is free
+                done = command("import", "--endpoint", collector.url, *place, input=json.dumps(event))
+                assert (done.returncode, done.stderr) == (0, "stored 1, refused 0, known 0\n")
+            assert not (site.slots / "2.sqlite3").exists()
+            done = command("drain", *place)
+            assert (done.returncode, f"in use by process {owner.process.pid}" in done.stderr) == (3, True)
+            assert dict(collector.eids()) == {event["eid"]: 2}
+            owner.kill()
+        assert command("drain", *place).returncode == 0
+        assert collector.eids().total() - 2 in (len(site.noted("ack")), len(site.noted("try")))

@@ -34,12 +34,16 @@ _AT_ONCE: Final = 500
 _WORD: Final = "event"
 
 EXPORT: Final = """Write what is pending as lines of JSON: {"queue", "key", "eid", "event": {the event's fields}}.
+There "queue" is the file of the slot, or its engine's address, and "key" the event's place in it.
 
 It reads beside a live owner, and takes nothing out of the queue. Every event that is pending from the beginning to the
 end is written once. A file is made with mode 0600; its suffix .gz compresses it.
 """
 IMPORT: Final = """Put events into a queue: of an export, also of another host, or the fields of one event in each
 line, or a JSON list of such, as handlers of the official tracker's failed events write them. Ids stay as they are.
+
+Beside a live process that has a queue of that name they go into a further slot, as a second process's would: within a
+minute that process delivers them too, or, where it leaves delivery to a drain, the next drain does.
 """
 
 
