@@ -25,6 +25,13 @@ if TYPE_CHECKING:
 
 NOBODY = "http://127.0.0.1:9"
 SCHEMA = "iglu:com.acme/bought/jsonschema/1-0-0"
+PEAK = """
+import resource, sys
+from durable_tracker.__main__ import main
+code = main(sys.argv[1:])
+sys.exit(code or print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
+"""
+"""Runs a command, and prints how many KiB of memory it took at most."""
 
 
 def command(*arguments: Any, **settings: Any) -> subprocess.CompletedProcess[str]:
@@ -205,3 +212,37 @@ def test_an_import_beside_an_owner_that_hangs_is_drained(tmp_path: Path) -> None
             owner.kill()
         assert command("drain", *place).returncode == 0
         assert collector.eids().total() - 2 in (len(site.noted("ack")), len(site.noted("try")))
+
+
+def test_what_was_left_out_is_exit_code_4(queues: Path) -> None:
+    """Of an altered event, and of an altered dead letter; the others are there."""
+    database = queues / "shop" / "0.sqlite3"
+    content = database.read_bytes()
+    eid = lines(command("peek", "--queue-dir", queues, "--raw").stdout)[0]["event"]["eid"].encode()
+    for mark, passed_by in ((eid, {"peek", "export"}), (b"not that one", {"dead-letters", "export --dead-letters"})):
+        database.write_bytes(content.replace(mark, mark[::-1]))
+        for line in ("peek", "export", "dead-letters", "export --dead-letters"):
+            done = command(*line.split(), "--queue-dir", queues)
+            is_whole = line not in passed_by and not (mark == eid and "export" in line)
+            assert (done.returncode, "rows left out: 1" in done.stderr) == ((0, False) if is_whole else (4, True)), line
+            assert done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_memory_does_not_grow_with_the_backlog(tmp_path: Path) -> None:
+    """Of export, and of import: 200,000 events take a few megabytes more than 2,000."""
+    peaks = []
+    for count in (2000, 200_000):
+        queue_dir, file = tmp_path / str(count), tmp_path / f"{count}.gz"
+        with Emitter(NOBODY, name="big", queue_dir=queue_dir, drain=False, durability="interval") as emitter:
+            tracker = Tracker(emitter, namespace="n", app_id="a")
+            tracker.track_many(PageView(f"https://acme.example/{number}") for number in range(count))
+        for arguments in (
+            ("export", "--queue-dir", queue_dir, "--output", file),
+            ("import", "--queue-dir", tmp_path / f"{count}-copy", "--endpoint", NOBODY, file),
+        ):
+            done = subprocess.run([sys.executable, "-c", PEAK, *map(str, arguments)], capture_output=True, check=True)
+            peaks.append(int(done.stdout))
+    assert peaks[2] - peaks[0] < 16_000, peaks
+    assert peaks[3] - peaks[1] < 32_000, peaks

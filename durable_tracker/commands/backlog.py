@@ -8,7 +8,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from durable_tracker.commands.filters import Filter, add_filters, fields_in, readable, schema_of
+from durable_tracker.commands.filters import Filter, add_filters, check_all_was_read, fields_in, readable, schema_of
 from durable_tracker.commands.options import Exit, add_slot_options, count, places_to_look_at
 from durable_tracker.commands.output import complain, hand_out, json_line, say
 from durable_tracker.errors import ConfigurationError, InvalidEventError, QueueError, SlotBusyError
@@ -86,6 +86,7 @@ def _peek(place: Place, args: argparse.Namespace) -> None:
             hand_out(json_line({"queue": place.name, "key": row.key, **_event(row.payload, is_raw=args.raw)}))
         if not args.newest and next(rows, None) is not None:
             complain(f"{place.name}: more events were left out; see --limit")
+        check_all_was_read(place, onlooker)
 
 
 def _dead_letters(place: Place, args: argparse.Namespace) -> None:
@@ -102,6 +103,7 @@ def _dead_letters(place: Place, args: argparse.Namespace) -> None:
             hand_out(json_line(report | _event(letter.payload, is_raw=args.raw)))
         if next(letters, None) is not None:
             complain(f"{place.name}: more dead letters were left out; see --limit")
+        check_all_was_read(place, onlooker)
 
 
 def _event(payload: bytes, *, is_raw: bool) -> dict[str, Any]:

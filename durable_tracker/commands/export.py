@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
-from durable_tracker.commands.filters import Filter, add_filters, fields_in
+from durable_tracker.commands.filters import Filter, add_filters, check_all_was_read, fields_in
 from durable_tracker.commands.options import (
     Exit,
     add_queue_dir_option,
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from durable_tracker.engines.engine import Onlooker, Place
 
-EXIT_CODES: Final = "exit codes: 0 done, 2 usage, or a line was refused, 4 a queue is unreadable, 5 not written"
+EXIT_CODES: Final = "exit codes: 0 done, 2 usage, or a line was refused, 4 not all was read, or stored, 5 not written"
 _AT_ONCE: Final = 500
 _WORD: Final = "event"
 
@@ -63,7 +63,7 @@ def run_export(args: argparse.Namespace) -> int:
     except ConfigurationError as exc:
         complain(exc)
         return Exit.USAGE
-    code, written, passed_by = Exit.EMPTY, 0, 0
+    code, written = Exit.EMPTY, 0
     try:
         with _opened(args.output, is_forced=args.force) as output:
             for place in places:
@@ -72,9 +72,9 @@ def run_export(args: argparse.Namespace) -> int:
                         for line in _lines(place, onlooker, args):
                             output.write(line)
                             written += 1
-                        passed_by += getattr(onlooker, "damaged", 0) + getattr(onlooker, "locked", 0)
+                        check_all_was_read(place, onlooker)
                 except QueueError as exc:
-                    complain(f"{place.name}: {exc}")
+                    complain(exc)
                     code = Exit.UNREADABLE
             output.flush()
     except FileExistsError:
@@ -84,8 +84,7 @@ def run_export(args: argparse.Namespace) -> int:
         raise
     except OSError as exc:
         raise OutputError(f"cannot write {args.output or 'to stdout'}: {exc.strerror or exc}") from None
-    also = f"; {passed_by} rows are altered, or only a newer release can read them" if passed_by else ""
-    complain(f"{written} events written{also}")
+    complain(f"{written} events written")
     return code
 
 

@@ -9,8 +9,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from durable_tracker.errors import DamagedQueueError
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from durable_tracker.engines.engine import Onlooker, Place
 
 _BASE64: Final = {"ue_px": "ue_pr", "cx": "co"}
 """Fields in base64, and those that hold the same as JSON text."""
@@ -82,6 +86,18 @@ def moment(text: str) -> int:
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text} is no time such as 2026-11-25T14:00") from None
     return round((time if time.tzinfo is not None else time.replace(tzinfo=UTC)).timestamp() * 1000)
+
+
+def check_all_was_read(place: Place, onlooker: Onlooker) -> None:
+    """See that no row was passed by of those that were read.
+
+    Raises:
+        DamagedQueueError: some were.
+    """
+    passed_by = getattr(onlooker, "damaged", 0) + getattr(onlooker, "locked", 0)
+    if passed_by:
+        why = "they are altered, or only a newer release can read them"
+        raise DamagedQueueError(f"{place.name}: rows left out: {passed_by}; {why}")
 
 
 def fields_in(payload: bytes) -> dict[str, Any] | None:

@@ -50,6 +50,8 @@ _TICK_NS: Final = 20_000_000
 """Two writes within one tick of the system's clock leave the same time on a file."""
 _SLICES: Final = (500, 100, 20, 1)
 _SLICE_SIZE: Final = 1 << 20
+_PAGE_COUNT_AT: Final = 28
+"""Where the header of a database says how many pages it has."""
 
 T = TypeVar("T")
 
@@ -120,10 +122,12 @@ class SlotOnlooker:
                 return
 
     def letters(self, after: int = -(1 << 62)) -> Iterator[DeadLetter]:
-        """Yield the dead letters above a key; those below 0 were damaged on disk. Raises what `rows` does."""
+        """Yield the dead letters above a key; those below 0 were damaged on disk. Otherwise as `rows`."""
         while True:
             found, after = self._slice(DEAD_LETTERS_ROOT, after)
-            yield from (letter for key, value in found if (letter := dead_letter_of(key, value)) is not None)
+            letters = [letter for key, value in found if (letter := dead_letter_of(key, value)) is not None]
+            self.damaged += len(found) - len(letters)
+            yield from letters
             if not found:
                 return
 
@@ -244,6 +248,7 @@ class _Snapshot(Pages):
         size = os.fstat(descriptor).st_size
         super().__init__(descriptor, overlay=log.overlay, count=log.page_count or size // PAGE_SIZE)
         self.path = path
+        self.is_cut_short = self.count < META_ROOT <= int.from_bytes(os.pread(descriptor, 4, _PAGE_COUNT_AT), "big")
         self.from_database: set[int] = set()
 
     def page(self, number: int) -> bytes:
@@ -258,8 +263,11 @@ def _meta(pages: _Snapshot) -> dict[str, object]:
 
     Raises:
         UnknownFormatError: a newer release wrote it.
+        DamagedQueueError: it is shorter than its header says, so that it was used.
     """
     if pages.count < META_ROOT:
+        if pages.is_cut_short:
+            raise DamagedQueueError(f"{pages.path} is cut short")
         return {}
     check_format(pages.page(1), pages.path)
     found: dict[str, object] = {}
