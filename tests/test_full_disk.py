@@ -92,6 +92,13 @@ def test_the_drain_command_works_on_a_full_disk(disk: Site) -> None:
         assert_arrived(disk, collector)
 
 
+def test_the_reading_commands_work_on_a_full_disk(disk: Site) -> None:
+    """And write nothing, beside the owner and without one; an export onto the same disk says that there is no room."""
+    disk.run(Program("full_disk_look"), prefix=OWN_MOUNTS)
+    assert len(disk.noted("ack")) > 100
+    assert disk.says(f"looked at {len(disk.noted('ack'))}")
+
+
 @pytest.mark.parametrize("room_kib", [300, 600, pytest.param(1200, marks=pytest.mark.slow)])
 def test_a_damaged_file_is_taken_over_on_a_nearly_full_disk(disk: Site, room_kib: int) -> None:
     """In steps, as far as there is room; not with the ballast, without which the slot could not be opened any more."""
