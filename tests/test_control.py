@@ -142,6 +142,15 @@ def test_pauses_and_resumes_as_fast_as_can_be_lose_nothing_and_leave_the_worker_
         assert emitter.stats().ledger.delivered == 200
 
 
+def test_to_pause_what_nobody_has_open_is_said_and_exits_with_1(tmp_path: Path) -> None:
+    with Emitter(NOBODY, name="shop", queue_dir=tmp_path, drain=False) as emitter:
+        emitter.put(EVENT)
+    for name in ("pause", "resume", "flush"):
+        done = command(name, "--name", "shop", "--queue-dir", tmp_path)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "no process has a queue of these open" in done.stderr
+
+
 def test_flush_delivers_without_the_rest_of_a_backoff(tmp_path: Path, collector: Collector) -> None:
     collector.outage = Fault(status=503)
     with Emitter(collector.url, name="shop", queue_dir=tmp_path) as emitter:

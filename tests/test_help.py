@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
@@ -84,8 +85,11 @@ def shell(line: str, folder: Path, environment: dict[str, str]) -> tuple[int, st
 @pytest.mark.parametrize("name", [pytest.param(one, marks=[pytest.mark.slow] * (one in SLOW)) for one in COMMANDS])
 def test_the_examples_of_each_commands_help_run(tmp_path: Path, name: str) -> None:
     """In bash, with the collector's address and a port that is free put in the places of those that they name."""
-    with Collector() as collector:
+    with Collector() as collector, ExitStack() as stack:
         environment = prepared(tmp_path, collector.url)
+        if name in ("why", "pause", "resume", "flush"):
+            live = stack.enter_context(Emitter(collector.url, name="shop", queue_dir=tmp_path / "queues"))
+            live.flush(10)
         if name == "salvage":
             database = tmp_path / "queues" / "shop" / "0.sqlite3"
             content = database.read_bytes()

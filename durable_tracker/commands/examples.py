@@ -40,6 +40,23 @@ EXAMPLES: Final = {
   durable-tracker requeue --status 422 --dry-run
   durable-tracker requeue --reason "schema not found"
 """,
+    "why": """
+  durable-tracker why --name shop
+  durable-tracker why --json
+""",
+    "pause": """
+  durable-tracker pause
+""",
+    "resume": """
+  durable-tracker resume
+""",
+    "flush": """
+  durable-tracker flush --timeout 30
+""",
+    "probe": """
+  durable-tracker probe --name shop
+  durable-tracker probe --empty --header 'Authorization: Basic c2hvcDo='
+""",
     "export": """
   durable-tracker export --output backlog.ndjson.gz
   durable-tracker export --schema iglu:com.acme/ --since 2026-11-25 | wc -l

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from datetime import UTC, datetime
@@ -19,47 +18,29 @@ from durable_tracker.protocol.endpoint import PATHS, Endpoint
 from durable_tracker.protocol.fields import PAYLOAD_DATA_SCHEMA
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Callable
 
     from durable_tracker.commands.status import Seen
 
 _EXIT_CODES: Final = "exit codes: 0 done, 1 not done, 2 usage, or no queue is there, 3 nobody answers, 4 unreadable"
 _PROBE_S: Final = 10.0
-_COMMANDS: Final = (
-    (
-        "why",
-        "why events wait: what the owner of each queue is doing, and what its collector answered last",
-        "durable-tracker why --name shop",
-    ),
-    (
-        "pause",
-        "let live owners deliver nothing, until `resume` or their end; events are taken as ever",
-        "durable-tracker pause --name shop",
-    ),
-    ("resume", "let live owners that were paused deliver again", "durable-tracker resume --name shop"),
-    (
-        "flush",
-        "let live owners deliver now, without the rest of a backoff, and wait for it",
-        "durable-tracker flush --name shop --timeout 30",
-    ),
-    (
-        "probe",
-        "send one request to the collector of each queue, and print what it answers; nothing leaves a queue",
-        "durable-tracker probe --name shop --header 'Authorization: Basic c2hvcDo='",
-    ),
-)
+_COMMANDS: Final = {
+    "why": "why events wait: what the owner of each queue is doing, and what its collector answered last",
+    "pause": "let live owners deliver nothing, until `resume` or their end; events are taken as ever",
+    "resume": "let live owners that were paused deliver again",
+    "flush": "let live owners deliver now, without the rest of a backoff, and wait for it",
+    "probe": "send one request to the collector of each queue, and print what it answers; nothing leaves a queue",
+}
+
+
+_OWNERS_ONLY: Final = {"pause", "resume", "flush"}
 
 
 def add_commands(commands: Any) -> None:
     """Declare the commands."""
-    for name, text, examples in _COMMANDS:
-        parser = commands.add_parser(
-            name,
-            help=text,
-            description=f"{text[0].upper()}{text[1:]}.\n\nexamples:\n  {examples}",
-            epilog=_EXIT_CODES,
-            formatter_class=argparse.RawTextHelpFormatter,
-        )
+    for name, text in _COMMANDS.items():
+        parser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", epilog=_EXIT_CODES)
         add_slot_options(parser)
         if name == "why":
             parser.add_argument("--json", action="store_true", help="one JSON object a queue, in a line")
@@ -82,6 +63,11 @@ def _run(args: argparse.Namespace) -> int:
         complain(exc)
         return Exit.USAGE
     code = Exit.EMPTY
+    if args.command in _OWNERS_ONLY:
+        seen = [one for one in seen if one.owner is not None]
+        if not seen:
+            complain("no process has a queue of these open; `durable-tracker drain` sends what is there")
+            return Exit.BACKLOG
     for one in seen:
         try:
             code = max(code, _ACTS[args.command](one, args))
@@ -168,22 +154,17 @@ def _clock(at_s: float) -> str:
 
 
 def _ask(one: Seen, command: str, **arguments: Any) -> Any:
-    if one.place.path is None or one.owner is None:
-        raise client.RefusedError(f"{one.place.label}: no process has it open; `durable-tracker drain` sends it")
+    assert one.place.path is not None  # noqa: S101 (it has an owner, so it is a file)
     return client.ask(one.place.path, command, owner=one.owner, **arguments)
 
 
 def _pause(one: Seen, args: argparse.Namespace) -> Exit:
-    if one.owner is None and (args.name or args.path) == []:
-        return Exit.EMPTY  # one of many, which nobody delivers
     _ask(one, args.command)
     say(f"{one.place.label}: {'paused' if args.command == 'pause' else 'resumed'}")
     return Exit.EMPTY
 
 
 def _flush(one: Seen, args: argparse.Namespace) -> Exit:
-    if one.owner is None and (args.name or args.path) == []:
-        return Exit.EMPTY
     is_empty = _ask(one, "flush", timeout_s=args.timeout, answer_s=args.timeout + client.ANSWER_S)
     if is_empty:
         say(f"{one.place.label}: all that was there is delivered")
