@@ -86,6 +86,150 @@ def test_each_event_is_in_one_column(reopen: Reopen) -> None:
     assert queue.ledger() == expected
 
 
+def test_what_is_purged_is_counted_and_gone(reopen: Reopen) -> None:
+    """Pending events and dead letters of either kind; what is not there is passed by, and nothing counts twice."""
+    queue = reopen()
+    queue.put_many([payload(n) for n in range(1, 21)])
+    rows = queue.peek(0, 20, 1 << 20)
+    queue.reject([rows[0].key, rows[1].key, rows[2].key], 400, "no")
+    queue.put_invalid(payload(98), "n: is no number")
+    queue.put_invalid(payload(99), "n: is no number")
+    refused = [letter.key for letter in queue.dead_letters() if letter.kind == "refused"]
+    invalid = [letter.key for letter in queue.dead_letters() if letter.kind == "invalid"]
+    expected = Ledger(accepted=22, pending=17, dead=5, invalid=2)
+    assert queue.ledger() == expected
+    assert queue.purge([rows[5].key, rows[3].key, rows[3].key, 10**9]) == 2
+    expected = replace(expected, pending=15, purged=2)
+    assert queue.ledger() == expected
+    assert queue.purge([rows[3].key, rows[0].key]) == 0
+    assert queue.purge([]) == queue.purge_dead_letters([]) == 0
+    assert queue.purge_dead_letters([refused[0], invalid[1], refused[0], 10**9]) == 2
+    expected = replace(expected, dead=3, invalid=1, purged=4)
+    assert queue.ledger() == expected
+    assert queue.purge_dead_letters([refused[0]]) == 0
+    assert queue.requeue([refused[0]]) == 0
+    assert queue.requeue([refused[1]]) == 1
+    expected = replace(expected, dead=2, pending=16)
+    assert queue.ledger() == expected
+    assert expected.adds_up
+    queue = reopen()
+    assert queue.ledger() == expected
+    left = [payload(n) for n in (5, *range(7, 21), 2)]
+    assert [row.payload for row in queue.peek(0, 100, 1 << 20)] == left
+    letters = sorted(letter.payload for letter in queue.dead_letters())
+    assert letters == [payload(3), payload(98)]
+
+
+def test_what_is_on_the_wire_is_not_purged(reopen: Reopen) -> None:
+    """The collector may have it by now: it is purged once that is known not to be."""
+    queue = reopen()
+    queue.put_many([payload(n) for n in range(6)])
+    keys = [row.key for row in queue.peek(0, 6, 1 << 20)]
+    assert list(queue.hold(keys[:3])) == keys[:3]
+    assert queue.purge(keys[2:4]) == 1
+    assert list(queue.hold(keys[3:5])) == keys[4:5]
+    queue.ack(keys[:1])
+    queue.settle()
+    assert queue.purge(keys) == 4
+    assert queue.ledger() == Ledger(accepted=6, delivered=1, purged=5)
+    assert queue.is_empty()
+
+
+def test_what_another_consumer_holds_is_not_purged() -> None:
+    """Nor what it was given after this one's lease ended."""
+    now_s = 0.0
+    engine = MemoryEngine("held", lease_s=10, monotonic=lambda: now_s)
+    with engine.queue("shop") as queue, engine.queue("shop") as other:
+        queue.put_many([payload(n) for n in range(4)])
+        theirs = other.peek(0, 2, 1 << 20)
+        ours = queue.peek(0, 4, 1 << 20)
+        assert queue.purge([row.key for row in [*theirs, *ours][2:3]]) == 1
+        now_s = 11.0
+        assert len(other.peek(theirs[-1].key, 4, 1 << 20)) == 3
+        assert queue.purge([row.key for row in ours]) == 0
+        assert queue.ledger() == Ledger(accepted=4, pending=3, purged=1, held=3)
+
+
+def test_an_edited_letter_goes_back_as_it_was_edited(reopen: Reopen) -> None:
+    """The others as they were; each counts as one that came back."""
+    queue = reopen()
+    queue.put_many([payload(n) for n in range(3)])
+    queue.reject([row.key for row in queue.peek(0, 3, 1 << 20)], 400, "no")
+    keys = [letter.key for letter in queue.dead_letters()]
+    assert queue.requeue(keys, {keys[1]: payload(77), 10**9: payload(5)}) == 3
+    queue = reopen()
+    rows = queue.peek(0, 3, 1 << 20)
+    assert [row.payload for row in rows] == [payload(0), payload(77), payload(2)]
+    assert queue.ledger() == Ledger(accepted=3, pending=3)
+    queue.reject([rows[1].key], 400, "no")
+    (letter,) = queue.dead_letters()
+    assert (letter.replays, letter.payload) == (1, payload(77))
+
+
+def test_rows_that_were_delivered_are_not_purged(slot_dir: Path) -> None:
+    """Though they still stand below the mark."""
+    with SqliteQueue.take(Slot(slot_dir, 0)) as queue:
+        queue.put_many([payload(n) for n in range(400)])
+        keys = [row.key for row in queue.peek(0, 400, 1 << 20)]
+        queue.ack(keys[:100])
+        assert queue._books.acked == 100
+        assert queue.purge(keys[50:150]) == 50
+        assert queue.ledger() == Ledger(accepted=400, pending=250, delivered=100, purged=50)
+        queue.put(payload(400))
+    with SqliteQueue.take(Slot(slot_dir, 0)) as queue:
+        assert [row.key for row in queue.peek(0, 400, 1 << 20)] == [*range(151, 402)]
+        assert queue.purge(range(1, 500)) == 251
+        assert queue.ledger() == Ledger(accepted=401, delivered=100, purged=301)
+        assert queue.peek(0, 1, 1) == []
+        queue.put(payload(401))
+        assert [row.key for row in queue.peek(0, 1, 1)] == [402]
+
+
+def test_a_damaged_row_is_purged_from_among_the_dead_letters(slot_dir: Path) -> None:
+    """By its negative key; it is then no more counted as damaged, nor are its bytes."""
+    slot = Slot(slot_dir, 0)
+    with SqliteQueue.take(slot) as queue:
+        queue.put_many([payload(n) for n in range(40)])
+    content = slot.database.read_bytes()
+    slot.database.write_bytes(content.replace(payload(7), payload(8)))
+    with SqliteQueue.take(slot) as queue:
+        assert len(queue.peek(0, 100, 1 << 20)) == 39
+        assert queue.ledger() == Ledger(accepted=40, pending=39, damaged=1)
+        (letter,) = queue.dead_letters(after=-100)
+        assert queue.requeue([letter.key]) == 0
+        assert queue.purge_dead_letters([letter.key, -1000]) == 1
+        assert queue.ledger() == Ledger(accepted=40, pending=39, purged=1)
+        assert queue.dead_letters(after=-100) == []
+        assert queue._books.counts["dead_size"] == 0
+
+
+def test_a_letter_that_comes_amid_a_purge_of_letters_changes_no_count(
+    slot_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a signal handler puts one, which makes room by discarding the oldest: those that were to be purged."""
+    monkeypatch.setattr(dead_letters, "INVALID_MAX", 10)
+    monkeypatch.setattr(dead_letters, "_DISCARDED_AT_ONCE", 5)
+    with SqliteQueue.take(Slot(slot_dir, 0)) as queue:
+        for number in range(10):
+            queue.put_invalid(payload(number), "no")
+        transaction, amid = queue._books.transaction, [0]
+
+        def interrupted(statements: str, *args: int, **more: int) -> None:
+            if amid:
+                amid.clear()
+                queue.put_invalid(payload(11), "no")
+                queue.put(payload(12))
+            transaction(statements, *args, **more)  # type: ignore[arg-type]
+
+        keys = [letter.key for letter in queue.dead_letters()]
+        monkeypatch.setattr(queue._books, "transaction", interrupted)
+        assert queue.purge_dead_letters(keys[:8]) == 3
+        assert queue.ledger() == Ledger(accepted=12, pending=1, dead=3, invalid=3, discarded=5, purged=3)
+        assert len(queue.dead_letters()) == 3
+        sizes = sum(len(row[1]) for row in queue.rows_above("dead_letters", 0, 100))
+        assert queue._books.counts["invalid_size"] == queue._books.counts["dead_size"] == sizes
+
+
 def test_a_dead_letter_says_what_it_is_and_how_often_it_came_back(reopen: Reopen) -> None:
     """Also to the next process, and whoever refused it."""
     queue = reopen()

@@ -167,13 +167,19 @@ def test_every_way_out_is_counted_in_the_ledger(open_queue: OpenQueue) -> None:
     assert_ledger_matches_rows(again)
 
 
+STEPS = (
+    *("put", "put_many", "ack", "reject", "expire", "evict", "purge"),
+    *("requeue", "purge_dead_letters", "reopen", "shrink"),
+)
+
+
 @settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 @given(
     st.lists(
         st.tuples(
-            st.sampled_from(["put", "put_many", "ack", "reject", "expire", "evict", "requeue", "reopen", "shrink"]),
+            st.sampled_from(STEPS),
             st.integers(0, 30),
         ),
         max_size=25,
@@ -199,6 +205,8 @@ def test_the_ledger_adds_up_after_any_program(tmp_path_factory: pytest.TempPathF
             queue.evict(n * 10)
         elif step == "requeue":
             queue.requeue([letter.key for letter in queue.dead_letters(n)])
+        elif step == "purge_dead_letters":
+            queue.purge_dead_letters([letter.key for letter in queue.dead_letters(n)])
         elif step == "shrink":
             queue.shrink()
         else:
@@ -859,6 +867,7 @@ def test_every_use_of_a_queue_passes_the_gate(open_queue: OpenQueue) -> None:
         "peek": (0, 1, 100), "put": (b"{}",), "put_many": ([b"{}"],), "hold": ([1],), "ack": ([1],), "expire": ([1],),
         "reject": ([1], 400, "no"), "older": ([], 1.0), "evict": (1,), "could_hold": (1,), "remember": (b"[]",),
         "set_settings": ({},), "set_origin": ({},), "requeue": ([1],), "is_past": (1,), "insert_one": (b"{}",),
+        "purge": ([1],), "purge_dead_letters": ([1],),
         "insert_all": ([b"{}"], []), "holds": (1, b"{}"), "rows_above": ("events", 0, 1),
     }  # fmt: skip
     names = {name for name in dir(queue) if not name.startswith("_")} - GATELESS - HOT

@@ -174,7 +174,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.acknowledged: set[int] = set()
         self.unknown: set[int] = set()
         self.received: set[int] = set()
-        self.gone: set[int] = set()  # evicted or expired, as was asked for
+        self.gone: set[int] = set()  # evicted, expired or purged, as was asked for
         self.altered: set[int] = set()
         self.disk_is_full = False
         self.directory = self.folder / "0"
@@ -411,6 +411,25 @@ class QueueMachine(RuleBasedStateMachine):
         assert self.queue is not None
         with self.in_time(), contextlib.suppress(QueueError):
             self.queue.requeue([letter.key for letter in self.queue.dead_letters(limit)])
+
+    @rule(limit=st.integers(1, 5), is_dead=st.booleans())
+    def purge(self, limit: int, is_dead: bool) -> None:
+        """An operator removes some; with a fault planned, all of them or none of a transaction."""
+        assert self.queue is not None
+        with self.in_time(), contextlib.suppress(QueueError):
+            if is_dead:
+                letters = self.queue.dead_letters(limit)
+                chosen = set(eids([letter.payload for letter in letters]))
+                keys, act = [letter.key for letter in letters], self.queue.purge_dead_letters
+            else:
+                rows = self.queue.peek(0, limit, 1 << 20)
+                chosen = set(eids([row.payload for row in rows]))
+                keys, act = [row.key for row in rows], self.queue.purge
+            try:
+                act(keys)
+            finally:
+                pending, dead, *_ = self.rows()
+                self.gone |= chosen - pending - dead
 
     @rule()
     def shrink(self) -> None:

@@ -362,7 +362,7 @@ class MemoryQueue:
         with self._opened() as store:
             return [letter for key, letter in sorted(store.letters.items()) if key > after][:limit]
 
-    def requeue(self, keys: Sequence[int]) -> int:
+    def requeue(self, keys: Sequence[int], edited: Mapping[int, bytes] | None = None) -> int:
         """Put dead letters back at the end of the queue; see `Queue.requeue`."""
         moved = 0
         with self._opened() as store:
@@ -371,11 +371,27 @@ class MemoryQueue:
                 if letter is not None:
                     moved += 1
                     store.number += 1
-                    event = _Event(letter.payload, self._monotonic(), replays=letter.replays + 1)
+                    payload = (edited or {}).get(key, letter.payload)
+                    event = _Event(payload, self._monotonic(), replays=letter.replays + 1)
                     store.events[store.number] = event
-                    store.size += len(letter.payload)
+                    store.size += len(payload)
                     store.count(dead=-1, pending=1, invalid=-1 if letter.kind == "invalid" else 0)
         return moved
+
+    def purge(self, keys: Sequence[int]) -> int:
+        """Remove pending events that are not on the wire; see `Queue.purge`."""
+        with self._opened() as store:
+            now_s = self._monotonic()
+            held = [key for key in keys if self._is_held(store, key, now_s)]
+            return len(self._remove([key for key in held if self._numbers[key] not in store.on_wire], "purged"))
+
+    def purge_dead_letters(self, keys: Sequence[int]) -> int:
+        """Remove dead letters; see `Queue.purge_dead_letters`."""
+        with self._opened() as store:
+            gone = [letter for key in keys if (letter := store.letters.pop(key, None)) is not None]
+            invalid = sum(letter.kind == "invalid" for letter in gone)
+            store.count(dead=-len(gone), invalid=-invalid, purged=len(gone))
+        return len(gone)
 
     # ── opening and closing ──────────────────────────────────────────────────────────────────────────────────────
 

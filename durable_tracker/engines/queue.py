@@ -6,6 +6,8 @@ An event's life, from the caller's thread to the collector:
                ▲                  │ ├────reject──► dead letter ──requeue──► pending, under a new key
                └──── (a crash) ───┘ └────expire──► expired
 
+An operator may `purge` what is pending and not in flight, and dead letters.
+
 "In flight" exists only in the memory of whoever drains: a row stays where it is until `ack`, so a crash means "still
 pending". `SqliteQueue` is the engine that ships; another one (a shared one, for hosts without a local disk) has to
 keep the contract below and nothing else.
@@ -19,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, runtime_chec
 from durable_tracker.errors import QueueError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from pathlib import Path
     from typing import Self
 
@@ -285,8 +287,25 @@ class Queue(Protocol):
             QueueFullError: the quota or the disk is full; nothing was stored.
         """
 
-    def requeue(self, keys: Sequence[int]) -> int:
-        """Move dead letters back to the end of the queue, under new keys. Return how many."""
+    def requeue(self, keys: Sequence[int], edited: Mapping[int, bytes] | None = None) -> int:
+        """Move dead letters back to the end of the queue, under new keys. Return how many.
+
+        Args:
+            keys: the letters'. One that is not there is passed by, and so is one that is damaged.
+            edited: what goes back instead of a letter's payload, by its key.
+        """
+
+    def purge(self, keys: Sequence[int]) -> int:
+        """Remove pending events for good, in as few transactions as the engine's limits allow. Return how many.
+
+        Those that are on the wire, or that another consumer holds, are left: they may be delivered.
+        """
+
+    def purge_dead_letters(self, keys: Sequence[int]) -> int:
+        """Remove dead letters for good, in as few transactions as the engine's limits allow. Return how many.
+
+        Each counts as `purged` from then on, and no more as `dead`, or, below 0, as `damaged`.
+        """
 
     def leave(self) -> None:
         """Give up a queue that was closed under this process; nothing that is not this queue's is closed."""

@@ -324,7 +324,7 @@ def crash_everywhere(
 
 
 def random_program(rng: random.Random, length: int) -> list[Command]:
-    """Return a program of puts, deliveries, rejections and reopenings that never ends in a tidy close."""
+    """Return a program of puts, deliveries, rejections, purges and reopenings that never ends in a tidy close."""
     commands: list[Command] = [
         rng.choice(
             (
@@ -341,6 +341,8 @@ def random_program(rng: random.Random, length: int) -> list[Command]:
         )
         for _ in range(length)
     ]
+    for purge in ("purge", "purge_dead_letters"):
+        commands.insert(rng.randint(0, length), [purge, rng.randint(1, 3)])
     commands.append(["put", 2])
     return commands
 
@@ -373,6 +375,9 @@ STEADY: list[Command] = [
     ["put", 2],
     ["reject", 1],
     ["requeue", 1],
+    ["purge", 2],
+    ["reject", 2],
+    ["purge_dead_letters", 1],
     ["put", 1],
 ]
 """A program that does a little of everything."""

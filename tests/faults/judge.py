@@ -37,6 +37,8 @@ class History:
     rejected: dict[int, int] = field(default_factory=dict)
     requeuing: set[int] = field(default_factory=set)
     requeued: dict[int, int] = field(default_factory=dict)
+    purging: set[int] = field(default_factory=set)
+    purged: dict[int, int] = field(default_factory=dict)
     high_key: int = 0
     keys: dict[int, int] = field(default_factory=dict)
     reused: list[str] = field(default_factory=list)
@@ -85,6 +87,10 @@ class History:
             self.requeuing.update(map(int, rest.split()))
         elif what == "requeued":
             self.requeued.update(dict.fromkeys(map(int, rest.split()), now))
+        elif what == "purging":
+            self.purging.update(map(int, rest.split()))
+        elif what == "purged":
+            self.purged.update(dict.fromkeys(map(int, rest.split()), now))
         elif what in ("err", "fail"):
             self.errors.append(rest)
             if not self._injected_since_try:
@@ -98,7 +104,7 @@ class History:
             self.is_opening = False
         elif what == "end":
             self.ended = True
-        if what in ("ok", "acked", "rejected", "requeued"):
+        if what in ("ok", "acked", "rejected", "requeued", "purged"):
             self._injected_since_try = False
 
     @property
@@ -201,23 +207,29 @@ def problems(history: History, seen: Observation, interval_s: float, cut_ns: int
         return {number for number, moment in moments.items() if moment < limit_ns}
 
     found += history.reused if not interval_s else []
-    required = settled(history.stored) - set(history.sent) - history.rejecting
+    required = settled(history.stored) - set(history.sent) - history.rejecting - history.purging
     lost = required - present
     if lost:
         found.append(f"lost: {_some(lost)}")
     buried = {number for number in history.rejecting if payload(number) in seen.dead}
     found += [
         f"rejected event {number} is {'twice' if number in present else 'nowhere'}"
-        for number in settled(history.stored) & history.rejecting - set(history.sent)
+        for number in settled(history.stored) & history.rejecting - set(history.sent) - history.purging
         if (number in buried) == (number in present)
     ]
     found += [
         f"rejected event {number} is not among the dead letters"
-        for number in settled(history.rejected) - buried - history.requeuing
+        for number in settled(history.rejected) - buried - history.requeuing - history.purging
     ]
     found += [
-        f"requeued event {number} is not pending" for number in settled(history.requeued) - present - set(history.sent)
+        f"requeued event {number} is not pending"
+        for number in settled(history.requeued) - present - set(history.sent) - history.purging
     ]
+    buried |= {number for number in history.purging if payload(number) in seen.dead}
+    gone = history.purging - present - buried
+    back = settled(history.purged) & (present | buried)
+    if back:
+        found.append(f"back after a purge returned: {_some(back)}")
     if len(present) != len(seen.numbers):
         found.append("an event is stored twice")
     invented = present - history.tried
@@ -237,12 +249,22 @@ def problems(history: History, seen: Observation, interval_s: float, cut_ns: int
             seen.ledger,
             accepted_min=len(settled(history.stored)),
             delivered_min=len(settled(history.acked)),
+            # One whose purge failed, or was cut short, may have been delivered since.
+            purged_min=len((settled(history.purged) if interval_s else gone) - set(history.sent)),
+            purged_max=len(gone),
         )
     return found
 
 
 def _ledger_problems(
-    history: History, seen: Observation, ledger: Ledger, *, accepted_min: int, delivered_min: int
+    history: History,
+    seen: Observation,
+    ledger: Ledger,
+    *,
+    accepted_min: int,
+    delivered_min: int,
+    purged_min: int,
+    purged_max: int,
 ) -> list[str]:
     found = []
     if not ledger.adds_up:
@@ -253,7 +275,9 @@ def _ledger_problems(
         found.append(f"accepted {ledger.accepted}, but {accepted_min} to {len(history.tried)} were put")
     if not delivered_min <= ledger.delivered <= len(history.sent):
         found.append(f"delivered {ledger.delivered}, but {delivered_min} to {len(history.sent)} were")
-    if any(getattr(ledger, fate) for fate in FATES if fate not in ("delivered", "dead")):
+    if not purged_min <= ledger.purged <= purged_max:
+        found.append(f"purged {ledger.purged}, but {purged_min} to {purged_max} were")
+    if any(getattr(ledger, fate) for fate in FATES if fate not in ("delivered", "dead", "purged")):
         found.append(f"events went where none was sent: {ledger}")
     return found
 

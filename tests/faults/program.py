@@ -12,6 +12,7 @@ What the program did and was told is written into the recorder's log as marks, b
     sent K:I...              the collector has answered 2xx for these keys and events
     acked I...               ack() returned
     rejecting I..., rejected I..., requeuing I..., requeued I...: around reject() and requeue()
+    purging I..., purged I...: around purge() and purge_dead_letters()
     fail REASON              any other call raised an error of the package
     escaped REASON           a call raised an error that is not of the package
     open, opened             the store is being opened, is open
@@ -36,9 +37,10 @@ from typing import TYPE_CHECKING, Any
 
 from durable_tracker.errors import QueueError
 
-from .subjects import Reviving, Shrinking, subject
+from .subjects import Purging, Reviving, Shrinking, subject
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from types import FrameType
 
     from .subjects import Store, Subject
@@ -213,6 +215,25 @@ class Program:
         self._mark("requeuing " + text)
         store.requeue([letter.key for letter in letters])
         self._mark("requeued " + text)
+
+    def do_purge(self, count: int) -> None:
+        """Remove pending events, if the store can."""
+        store = self._opened()
+        if isinstance(store, Purging) and (rows := store.peek(0, count, 1 << 30)):
+            self._purge(store.purge, [row.key for row in rows], [row.payload for row in rows])
+
+    def do_purge_dead_letters(self, count: int) -> None:
+        """Remove dead letters, if the store can."""
+        store = self._opened()
+        if isinstance(store, Purging) and (letters := store.dead_letters(count)):
+            keys, payloads = [letter.key for letter in letters], [letter.payload for letter in letters]
+            self._purge(store.purge_dead_letters, keys, payloads)
+
+    def _purge(self, act: Callable[[Sequence[int]], int], keys: Sequence[int], payloads: Sequence[bytes]) -> None:
+        text = " ".join(str(number_of(content)) for content in payloads)
+        self._mark("purging " + text)
+        act(keys)
+        self._mark("purged " + text)
 
     def do_shrink(self) -> None:
         """Give free pages back to the file system, if the store can."""

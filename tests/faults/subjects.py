@@ -46,6 +46,16 @@ class Reviving(Protocol):
 
 
 @runtime_checkable
+class Purging(Protocol):
+    """A store from which an operator may remove events."""
+
+    def peek(self, after: int, count_max: int, size_max: int) -> list[Row]: ...
+    def dead_letters(self, limit: int) -> Sequence[DeadLetter]: ...
+    def purge(self, keys: Sequence[int]) -> int: ...
+    def purge_dead_letters(self, keys: Sequence[int]) -> int: ...
+
+
+@runtime_checkable
 class Shrinking(Protocol):
     """A store that can give free pages back."""
 

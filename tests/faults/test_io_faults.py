@@ -7,11 +7,22 @@ import shutil
 import signal
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 import pytest
 
-from .campaign import STEADY, SYNCS, Fault, Server, Verdict, bench, fault_campaign, kill_campaign
-from .judge import History, observe, problems
+from .campaign import (
+    KILLABLE,
+    STEADY,
+    SYNCS,
+    Fault,
+    Server,
+    Verdict,
+    bench,
+    fault_campaign,
+    kill_campaign,
+)
+from .judge import History, history_of, observe, problems
 from .log import Kind, Mode
 from .subjects import subject
 from .test_power_loss import show
@@ -20,6 +31,10 @@ from .tools import PROGRAMS, child_environment, scratch_root
 EVER = 1 << 30
 QUEUE = "queue:small_wal"
 METADATA = (Kind.OPEN, Kind.TRUNCATE, Kind.UNLINK, Kind.ALLOCATE, Kind.MKDIR, Kind.RENAME)
+
+if TYPE_CHECKING:
+    from .log import Operation
+    from .program import Command
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -111,6 +126,40 @@ def test_a_kill_at_any_system_call_at_all_loses_nothing() -> None:
                 assert problems(history, observe(chosen, folder / "root"), 0.0, 1) == [], (nth, call)
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+PURGING: list[Command] = [
+    *(["put", 3], ["put_many", 30], ["reject", 4], ["requeue", 1]),
+    *(["purge", 12], ["purge_dead_letters", 2], ["deliver", 3], ["purge", 30], ["purge_dead_letters", 9]),
+]
+"""A program of which half are purges: of a run of keys, of some between others, of all that is left."""
+
+
+@pytest.mark.parametrize("mode", [Mode.KILL_BEFORE, Mode.KILL_AFTER, Mode.KILL_TORN])
+def test_a_purge_that_is_killed_at_any_call_is_done_or_not(server: Server, mode: Mode) -> None:
+    """Killed at every call that changes the disk, from the first purge on: what is gone is counted, by transaction."""
+    nth = len(ops_before_the_first_purge(server))
+    assert nth > 10
+    killed = 0
+    while True:
+        nth += 1
+        with bench(server, QUEUE) as target:
+            status = target.run(PURGING, Fault(KILLABLE, nth, mode=mode))
+            history = history_of(target.operations())
+            assert target.problems_in_place() + history.unprovoked == [], nth
+            if status != -signal.SIGKILL:
+                break
+            killed += 1
+    assert killed > 15
+
+
+def ops_before_the_first_purge(server: Server) -> list[Operation]:
+    """Return the calls at which a kill would come before anything is purged."""
+    with bench(server, QUEUE) as target:
+        target.run_to_the_end(PURGING)
+        operations = target.operations()
+    first = next(at for at, one in enumerate(operations) if one.kind is Kind.MARK and one.first.startswith(b"purging"))
+    return [one for one in operations[:first] if one.kind in KILLABLE]
 
 
 def test_the_steady_program_does_a_little_of_everything(server: Server) -> None:

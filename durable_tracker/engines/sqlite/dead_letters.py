@@ -23,7 +23,7 @@ from durable_tracker.engines.sqlite.row_codec import (
 from durable_tracker.errors import DeadLettersFullError, QueueFullError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from durable_tracker.engines.sqlite.books import Books
 
@@ -184,8 +184,10 @@ def check_room(books: Books) -> None:
         )
 
 
-def requeue(books: Books, old: int) -> bool:
+def requeue(books: Books, old: int, edited: bytes | None = None) -> bool:
     """Move a letter back to the end of the queue, under a new key. Return whether there was one.
+
+    With `edited`, that goes back instead of its payload.
 
     A row that failed its checksum stays: altered bytes are never sent. So does one of a kind that only a newer release
     can read.
@@ -201,7 +203,7 @@ def requeue(books: Books, old: int) -> bool:
         return False
     books.reread_high()
     key = books.high + 1
-    value = record(key, letter.payload, letter.replays + 1)
+    value = record(key, letter.payload if edited is None else edited, letter.replays + 1)
     of_invalid = (
         "UPDATE meta SET value = value - 1 WHERE key = 'invalid';"
         f"UPDATE meta SET value = value - {len(row[0])} WHERE key = 'invalid_size';"
@@ -218,3 +220,27 @@ def requeue(books: Books, old: int) -> bool:
     )
     books.high = key
     return True
+
+
+def purge(books: Books, keys: Sequence[int]) -> int:
+    """Remove letters for good, whatever is in them. Return how many.
+
+    SQLite counts them within the transaction, by their keys: what a signal handler adds or discards meanwhile changes
+    nothing. Of those below 0 no more are counted as purged than as damaged, since a salvaged file may hold others.
+    """
+    asked_for = f"FROM dead_letters WHERE key IN ({', '.join(map(str, keys))})"
+    of_invalid = f"{asked_for} AND key >= {INVALID_KEY_MIN}"
+    damaged = f"min((SELECT count(*) {asked_for} AND key < 0), (SELECT max(value, 0) FROM meta WHERE key = 'damaged'))"
+    before = books.ledger().purged
+    books.transaction(
+        f"UPDATE meta SET value = value + (SELECT count(*) {asked_for} AND key > 0) + {damaged} WHERE key = 'purged';"
+        f"UPDATE meta SET value = value - (SELECT count(*) {asked_for} AND key > 0) WHERE key = 'dead';"
+        f"UPDATE meta SET value = value - {damaged} WHERE key = 'damaged';"
+        f"UPDATE meta SET value = value - (SELECT count(*) {of_invalid}) WHERE key = 'invalid';"
+        f"UPDATE meta SET value = value - (SELECT coalesce(sum(length(value)), 0) {of_invalid})"
+        " WHERE key = 'invalid_size';"
+        f"UPDATE meta SET value = value - (SELECT coalesce(sum(length(value)), 0) {asked_for}) WHERE key = 'dead_size';"
+        f"DELETE {asked_for}",
+        len(keys) * 512,
+    )
+    return books.ledger().purged - before

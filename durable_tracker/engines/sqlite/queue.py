@@ -2,7 +2,8 @@
 
     track() ─► put ─► events ──ack──► (gone, or marked to go; `delivered` + 1)
                         │ └──reject──► dead_letters ──requeue──► events
-                        └──expire, evict──► (gone, counted)
+                        │                 └──purge_dead_letters──► (gone, counted)
+                        └──expire, evict, purge──► (gone, counted)
 
 A put writes its row and nothing else; how many were accepted follows from the keys, which rise without gaps. Whatever
 removes rows changes the counts in the same transaction, by SQLite's own count of the rows that went.
@@ -45,7 +46,7 @@ from durable_tracker.log import logger
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from durable_tracker.engines.sqlite.slots import Slot
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
 _KEY_TRIES: Final = 100
 _UNUSABLE_MAX: Final = 3  # slots that cannot be used: then it is the disk
 _EVICTED_AT_ONCE: Final = 1000
+_PURGED_AT_ONCE: Final = 500  # in one transaction, which the WAL and the headroom have to hold
 _ROW_SIZE_MIN: Final = 256  # what a small row frees, roughly, when it is evicted
 
 P = ParamSpec("P")
@@ -558,13 +560,45 @@ class SqliteQueue:
             dead_letters.add_invalid(self._books, payload, reason)
 
     @_mending
-    def requeue(self, keys: Sequence[int]) -> int:
-        """Move dead letters back to the end of the queue, under new keys. Return how many."""
+    def requeue(self, keys: Sequence[int], edited: Mapping[int, bytes] | None = None) -> int:
+        """Move dead letters back to the end of the queue; see `Queue.requeue`."""
         moved = 0
         for key in keys:
             with self._books.lock:
-                moved += dead_letters.requeue(self._books, key)
+                moved += dead_letters.requeue(self._books, key, (edited or {}).get(key))
         return moved
+
+    def purge(self, keys: Sequence[int]) -> int:
+        """Remove pending events that are not on the wire; see `Queue.purge`."""
+        self.check_pid()
+        return sum(self._purge(part) for part in _slices(keys))
+
+    @_mending  # each transaction by itself: those before it are counted already
+    def _purge(self, keys: Sequence[int]) -> int:
+        books = self._books
+        with books.lock:
+            left = [key for key in keys if key not in self._on_wire]
+            if not left:
+                return 0
+            before = books.ledger().purged
+            # Whoever read them ahead has to look again before they go out.
+            self._doubt = max([self._doubt, *left])
+            books.transaction(
+                f"{RECORD_HIGH};DELETE FROM events WHERE key > {books.acked} AND key IN ({', '.join(map(str, left))});"
+                "UPDATE meta SET value = value + changes() WHERE key = 'purged'",
+                len(left) * 512,
+            )
+            return books.ledger().purged - before
+
+    def purge_dead_letters(self, keys: Sequence[int]) -> int:
+        """Remove dead letters; see `Queue.purge_dead_letters`."""
+        self.check_pid()
+        return sum(self._purge_dead_letters(part) for part in _slices(keys))
+
+    @_mending
+    def _purge_dead_letters(self, keys: Sequence[int]) -> int:
+        with self._books.lock:
+            return dead_letters.purge(self._books, keys)
 
     def rows_above(self, table: str, after: int, count_max: int) -> list[tuple[int, Any]]:
         """Return the next rows of a table above a key, as they are on disk; of events only pending ones."""
@@ -657,6 +691,13 @@ def _chunks(payloads: Sequence[bytes]) -> Iterator[list[bytes]]:
         size += len(payload)
     if chunk:
         yield chunk
+
+
+def _slices(keys: Iterable[int]) -> Iterator[list[int]]:
+    """Split keys into as many as go in one transaction."""
+    rising = sorted(set(keys))
+    for start in range(0, len(rising), _PURGED_AT_ONCE):
+        yield rising[start : start + _PURGED_AT_ONCE]
 
 
 def _parts(keys: Sequence[int], ranges_max: int = 100) -> Iterator[list[tuple[int, int]]]:

@@ -16,7 +16,7 @@ import threading
 from typing import TYPE_CHECKING, Any, Final
 
 from durable_tracker.engines.sqlite import salvage, watermark
-from durable_tracker.engines.sqlite.row_codec import KEY_MAX, Event, event_of, moved
+from durable_tracker.engines.sqlite.row_codec import KEY_MAX, Event, event_of, json_object, moved
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -180,9 +180,9 @@ def insert_beyond(books: Books, rows: list[tuple[int, bytes]]) -> None:
     rows = [(key, value) for key, value in rows if key > books.high]
     if not rows:
         return
-    # A letter that was just being requeued is still one: its new row was not whole.
-    letters = {letter.payload for letter, _ in books.letters()}
-    rows = [(key, value) for key, value in rows if (event_of(key, value) or Event(b"")).payload not in letters]
+    # A letter that was just being requeued, perhaps edited, is still one: its new row was not whole.
+    letters = {mark for letter, _ in books.letters() for mark in (letter.payload, _eid(letter.payload))}
+    rows = [(key, value) for key, value in rows if not _is_among(letters, event_of(key, value) or Event(b""))]
     if not rows:
         return
     # What was cut short was never accepted: accepted is the highest key less what counts as requeued.
@@ -194,3 +194,12 @@ def insert_beyond(books: Books, rows: list[tuple[int, bytes]]) -> None:
     )
     books.reread_high()
     books.note(logging.ERROR, "queue.wal_cut_short", rows_salvaged=len(rows), rows_missing=missing)
+
+
+def _is_among(letters: set[bytes | str | None], event: Event) -> bool:
+    return event.payload in letters or (event.replays > 0 and (_eid(event.payload) or event.payload) in letters)
+
+
+def _eid(payload: bytes) -> str | None:
+    eid = (json_object(payload) or {}).get("eid")
+    return eid if isinstance(eid, str) else None
