@@ -83,6 +83,8 @@ class Outcome:
     delivered: int = 0
     dead: int = 0
     expired: int = 0
+    set_aside: int = 0
+    """Of `dead`, those that --set-aside moved."""
     remaining: int | None = None
     error: str | None = None
     settings: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -95,6 +97,8 @@ class Outcome:
         text = f"{self.slot}: delivered {self.delivered}, remaining {self.remaining}"
         if self.dead:
             text += f", dead letters {self.dead}"
+        if self.set_aside:
+            text += f" ({self.set_aside} set aside on request, not proven to be at fault)"
         if self.expired:
             text += f", expired {self.expired}"
         for name, one in self.settings.items():
@@ -194,6 +198,7 @@ class SlotDrain:
         self._failure: Outcome | None = None
         self._told: dict[str, dict[str, Any]] = {}
         self.why: str | None = None
+        self._set_aside = 0
         self._transport: HttpTransport | None = None
         self._thread: threading.Thread | None = None
         self._probed_until = math.inf
@@ -348,6 +353,8 @@ class SlotDrain:
         patience = Turn(stop, min(turn.share_s, turn.left_s()))
         while result is Result.SUSPECTS and _is_worth_waiting_for(delivery.state, patience):
             result = delivery.run(progress=show, give_up_on_trouble=give_up)
+        if result is Result.SUSPECTS and self._args.set_aside:
+            self._set_aside += delivery.set_aside()
         self.has_answered = self.has_answered and result is not Result.TROUBLE
         return result
 
@@ -368,6 +375,7 @@ class SlotDrain:
             delivered=after.delivered - before.delivered,
             dead=after.dead + after.discarded - before.dead - before.discarded,
             expired=after.expired - before.expired,
+            set_aside=self._set_aside,
             remaining=after.pending,
             error=self.why if after.pending else None,
             settings=self._told,
@@ -511,6 +519,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--as-http",
         action="store_true",
         help="send over HTTP also what an emitter was to send in a way of its own; without it, that is left",
+    )
+    parser.add_argument(
+        "--set-aside",
+        action="store_true",
+        help="if in the end only events are left that the collector refused one by one, move them to the dead letters,"
+        " though it took no other one to prove that they are at fault",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of lines")
     parser.add_argument("--quiet", action="store_true", help="no progress")

@@ -440,6 +440,65 @@ def test_a_poison_event_alone_in_the_queue_stays_until_another_is_accepted() -> 
     assert made.clock.waits == []
 
 
+def test_suspects_are_set_aside_when_an_operator_asks_for_it(caplog: pytest.LogCaptureFixture) -> None:
+    """Those alone, with the last answer of each; later events are judged as ever."""
+    made = rig(MemoryQueue(events(40)), PoisonedCollector([38, 40], status=422))
+    assert made.delivery.set_aside() == 0
+    assert Delivery.run(made.delivery) is Result.SUSPECTS
+    left = len(made.queue.rows)
+    assert made.delivery.state.suspects == left > 0
+    assert made.delivery.set_aside() == left
+    assert made.queue.dead.keys() == {38, 40}
+    status, reason = made.queue.dead[40]
+    assert (status, reason.startswith("HTTP 422 (set aside on request")) == (422, True)
+    assert (made.delivery.state.suspects, made.delivery.state.dead) == (0, len(made.queue.dead))
+    assert events_in(caplog).count("delivery.suspects_set_aside") == 1
+    made.queue.put_many([event(n) for n in range(41, 60)])
+    assert made.delivery.run() is Result.EMPTY
+    assert made.queue.ledger().delivered == 57
+    check(made)
+
+
+def test_what_another_process_suspected_is_set_aside_as_well() -> None:
+    """It was asked about once more, so that the reason is known; and it is no suspect on record any more."""
+    queue = MemoryQueue(events(2))
+    first = rig(queue, PoisonedCollector([1, 2]))
+    assert Delivery.run(first.delivery) is Result.SUSPECTS
+    first.delivery.close()
+    second = rig(queue, PoisonedCollector([1, 2]))
+    assert Delivery.run(second.delivery) is Result.SUSPECTS
+    assert second.delivery.set_aside() == 2
+    assert queue.known == b"[]"
+    assert [status for status, _ in queue.dead.values()] == [400, 400]
+
+
+def test_suspects_for_which_the_dead_letters_have_no_room_are_not_set_aside() -> None:
+    """Nothing is discarded, also on request."""
+
+    class FullQueue(MemoryQueue):
+        def reject(self, keys: Sequence[int], status: int | None, reason: str) -> None:
+            if self.dead:
+                raise DeadLettersFullError("full")
+            super().reject(keys, status, reason)
+
+    made = rig(FullQueue(events(3)), PoisonedCollector([1, 2, 3]))
+    assert made.delivery.run() is Result.SUSPECTS
+    assert made.delivery.set_aside() == 1
+    assert (made.delivery.state.suspects, made.delivery.state.parked) == (2, 2)
+    assert made.queue.ledger().pending == 2
+
+
+def test_a_queue_that_fails_amid_setting_aside_keeps_the_rest() -> None:
+    """Whoever asks again gets them."""
+    made = rig(MemoryQueue(events(3)), PoisonedCollector([1, 2, 3]))
+    assert made.delivery.run() is Result.SUSPECTS
+    made.queue.failing["reject"] = 1
+    with pytest.raises(StorageError):
+        made.delivery.set_aside()
+    assert (made.delivery.state.suspects, made.queue.dead) == (3, {})
+    assert made.delivery.set_aside() == 3
+
+
 def test_suspects_alone_are_asked_about_once_per_longest_backoff() -> None:
     """However often the loop is run; and each run is counted as trouble, so that a flush does not wait."""
     made = rig(MemoryQueue(events(2)), PoisonedCollector([1, 2]))

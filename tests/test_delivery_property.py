@@ -196,10 +196,10 @@ def bury_at_the_first_refusal(patch: pytest.MonkeyPatch) -> None:
     """As trackers do that drop what was answered with 400."""
     refused = Reader.refused
 
-    def hasty(claims: Reader, batch: Any, *, too_large: bool) -> bool:
+    def hasty(claims: Reader, batch: Any, **answer: Any) -> bool:
         if len(batch.rows) == 1:
             return True
-        return refused(claims, batch, too_large=too_large)
+        return refused(claims, batch, **answer)
 
     patch.setattr(Reader, "refused", hasty)
 

@@ -285,6 +285,37 @@ def test_refused_events_are_set_aside_and_said_to_be(run: Run, queues: Queues) -
         assert ledger_at(file) == Ledger(accepted=10, delivered=9, dead=1)
 
 
+def test_events_that_nothing_proves_to_be_at_fault_are_set_aside_on_request(run: Run, queues: Queues) -> None:
+    """With what the collector said and that it was asked for; the exit code is then that of an empty queue."""
+    with Collector(script=lambda _: Fault(status=422)) as collector:
+        place = queues.leave("a", 0, 0, 3, url=collector.url, method="post")
+        assert run("--timeout", "2")[0] == Exit.BACKLOG
+        assert ledger_at(place) == Ledger(accepted=3, pending=3)
+        code, out, err = run("--set-aside", "--timeout", "20")
+        assert (code, err) == (Exit.EMPTY, "")
+        asked = "dead letters 3 (3 set aside on request, not proven to be at fault)"
+        assert out == f"{place.name}: delivered 0, remaining 0, {asked}\n"
+        assert ledger_at(place) == Ledger(accepted=3, dead=3)
+        with place.take() as queue:
+            letters = queue.dead_letters()
+        assert [json.loads(letter.payload)["eid"] for letter in letters] == [eid(0), eid(1), eid(2)]
+        said = "(set aside on request, without proof that it is the event's own fault)"
+        assert all(letter.reason.endswith(said) for letter in letters)
+        assert letters[0].status == 422
+        assert "422" in letters[0].reason
+        report = json.loads(run("--set-aside", "--json")[1])
+        assert (report["details"][0]["set_aside"], report["remaining"]) == (0, 0)
+
+
+def test_a_collector_that_is_not_there_gets_no_event_set_aside(run: Run, queues: Queues) -> None:
+    """Nor one that refuses the sender: nothing is known of the events, and --set-aside changes nothing."""
+    for status in (403, 503):
+        with Collector(script=lambda _, status=status: Fault(status=status)) as collector:  # type: ignore[misc]
+            place = queues.leave(f"of {status}", 0, 0, 3, url=collector.url, method="post")
+            assert run("--set-aside", "--timeout", "1")[0] == Exit.BACKLOG
+            assert ledger_at(place) == Ledger(accepted=3, pending=3)
+
+
 def test_a_collector_that_refuses_everything_gets_no_event_set_aside(run: Run, queues: Queues) -> None:
     """Exit code 1: the events are kept."""
     with Collector(script=lambda _: Fault(status=400)) as collector:

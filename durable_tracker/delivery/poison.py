@@ -17,7 +17,8 @@ seconds.
 
 What is known of suspects survives the process (`known`). Of one that is left alone, so that nothing else can be
 accepted, the verdict needs an hour besides, and that the collector had accepted others just before it: a slot whose
-newest event is poison does not stay for ever.
+newest event is poison does not stay for ever. Whoever cannot wait for that has what is left of suspects moved to the
+dead letters on request (`Delivery.set_aside`).
 
 Questions come at random, now a second apart and now twice in a row: asked in turn with other requests, they could all
 go to the same half of a balancer.
@@ -86,6 +87,8 @@ class Suspect:
         refused_ms: when it was refused first, by the wall clock, in milliseconds since the epoch.
         refused_carried: refusals that no suspect explains, that earlier processes met since then.
         accepted_first: requests that had been accepted then, in the process in which that was.
+        status: the HTTP status of its last refusal, None if this process met none.
+        reason: why, in words.
     """
 
     after: int
@@ -102,6 +105,8 @@ class Suspect:
     refused_ms: int = 0
     refused_carried: int = 0
     accepted_first: int = 0
+    status: int | None = None
+    reason: str = "refused, as an earlier process has seen"
 
 
 class Court:
@@ -139,6 +144,11 @@ class Court:
         return sum(suspect.is_parked for suspect in self._suspects.values())
 
     @property
+    def suspects(self) -> list[Suspect]:
+        """Those that were not taken, oldest first."""
+        return sorted(self._suspects.values(), key=_key)
+
+    @property
     def keys(self) -> set[int]:
         """Their keys, also of those that are asked about now."""
         return {*self._suspects, *self._questioned}
@@ -165,13 +175,15 @@ class Court:
             span = replace(span, accepted_before=self._accepted)
         return replace(span, refusals=(*span.refusals, self._number))
 
-    def suspect(self, span: Span, key: int, too_large: int) -> None:
+    def suspect(self, span: Span, key: int, too_large: int, status: int | None, reason: str) -> None:
         """Take an event as a suspect that was refused alone: the refusals of its span may be its fault.
 
         Args:
             span: where it is, with its refusals, the last included.
             key: the event's.
             too_large: its size in bytes if it was refused for that, else 0.
+            status: the HTTP status of the refusal.
+            reason: why, in words.
         """
         for number in span.refusals:
             with contextlib.suppress(ValueError):  # another one was in the same request
@@ -186,6 +198,8 @@ class Court:
             accepted_last=self._accepted,
             refused_ms=self._wall_ms(),
             accepted_first=self._accepted,
+            status=status,
+            reason=reason,
         )
         self._wait_for(suspect)
 
@@ -215,8 +229,9 @@ class Court:
         self._suspects[suspect.key] = suspect
 
     def drop(self, suspect: Suspect) -> None:
-        """Forget a suspect that was taken: its event is gone."""
+        """Forget a suspect: its event is gone."""
         self._questioned.discard(suspect.key)
+        self._suspects.pop(suspect.key, None)
 
     def acquit(self, suspect: Suspect) -> None:
         """Take note that a suspect was accepted: refusals mean nothing just now, and the others may be as innocent."""
@@ -226,8 +241,14 @@ class Court:
         self._is_undecidable = False
         self._hasten(self._monotonic())
 
-    def judge(self, suspect: Suspect) -> bool:
-        """Take note that a question was refused. Return whether that is the suspect's fault; else it is kept."""
+    def judge(self, suspect: Suspect, status: int | None, reason: str) -> bool:
+        """Take note that a question was refused. Return whether that is the suspect's fault; else it is kept.
+
+        Args:
+            suspect: the one that it was about.
+            status: the HTTP status of the refusal.
+            reason: why, in words.
+        """
         if suspect.epoch != self._epoch:  # what was refused before proves nothing any more
             suspect = replace(suspect, epoch=self._epoch, repeats=0, repeats_beside=0)
         suspect = replace(
@@ -235,6 +256,8 @@ class Court:
             repeats=suspect.repeats + 1,
             repeats_beside=suspect.repeats_beside + (self._accepted > suspect.accepted_last),
             accepted_last=self._accepted,
+            status=status,
+            reason=reason,
         )
         if self._is_proven(suspect):
             self.drop(suspect)
@@ -276,7 +299,7 @@ class Court:
         Args:
             read_up_to: the key of the last event that was read; those above may still be recognised.
         """
-        suspects = sorted(self._suspects.values(), key=_key)[:KNOWN_MAX]
+        suspects = self.suspects[:KNOWN_MAX]
         unread = [known for key, known in self._remembered.items() if key > read_up_to]
         return json.dumps([self._numbers_of(suspect) for suspect in suspects] + unread).encode()
 

@@ -55,6 +55,13 @@ REPORT_GAP_S = 60.0
 """Reports of events that stay queued are at least this far apart while an outage lasts."""
 
 
+ON_REQUEST = "set aside on request, without proof that it is the event's own fault"
+
+
+def _reason(reply: Reply) -> str:
+    return reply.error or f"HTTP {reply.status}"
+
+
 def _wall_ms() -> int:
     return time.time_ns() // 1_000_000
 
@@ -201,6 +208,34 @@ class Delivery:
         if isinstance(result, Trouble):
             return Result.STOPPED if self._stopping() else Result.TROUBLE
         return result
+
+    def set_aside(self) -> int:
+        """Move the suspects to the dead letters though nothing is proven, since an operator asks for that.
+
+        To be called when `run` has returned SUSPECTS. Those for which the dead letters have no room stay.
+
+        Returns:
+            How many were moved.
+
+        Raises:
+            QueueError: the queue failed. Those before are moved.
+        """
+        court, moved = self._reader.court, 0
+        try:
+            for suspect in court.suspects:
+                try:
+                    self._queue.reject([suspect.key], suspect.status, f"{suspect.reason} ({ON_REQUEST})")
+                except DeadLettersFullError as exc:
+                    court.park(suspect)
+                    self._report.parked(str(exc))
+                else:
+                    court.drop(suspect)
+                    moved += 1
+        finally:
+            self._remember()
+            self._report.set_aside(moved)
+            self._report.note(suspects=len(court), parked=court.parked)
+        return moved
 
     def close(self) -> None:
         """Let the sender threads end. The queue and the transport are their owner's to close."""
@@ -411,7 +446,9 @@ class Delivery:
 
     def _refused(self, batch: Batch, reply: Reply, outcome: Outcome) -> None:
         self._report.note(state=Phase.SENDING, consecutive_troubles=0)  # whatever it means, somebody is there
-        final = self._reader.refused(batch, too_large=outcome is Outcome.TOO_LARGE)
+        final = self._reader.refused(
+            batch, too_large=outcome is Outcome.TOO_LARGE, status=reply.status, reason=_reason(reply)
+        )
         if self._reader.streak >= REFUSALS_MAX and batch.suspect is None:
             self._hitched(Outcome.BLOCKED, None)
         if final:
@@ -422,7 +459,7 @@ class Delivery:
         """Move a refused event to the dead letters."""
         row = batch.rows[0]
         try:
-            self._queue.reject([row.key], reply.status, reply.error or f"HTTP {reply.status}")
+            self._queue.reject([row.key], reply.status, _reason(reply))
         except DeadLettersFullError as exc:
             if batch.suspect is not None:
                 self._reader.court.park(batch.suspect)

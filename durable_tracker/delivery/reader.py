@@ -157,20 +157,20 @@ class Reader:
                 self._batches_at_size_max = 0
                 self._size_max = min(self._size_max * 9 // 8 + 1, self._settings.byte_limit)
 
-    def refused(self, batch: Batch, *, too_large: bool) -> bool:
-        """Take note of a refusal.
+    def refused(self, batch: Batch, *, too_large: bool, status: int | None, reason: str) -> bool:
+        """Take note of a refusal, with its HTTP status and the reason in words.
 
         Returns:
             Whether it is final: the batch is one event, and its refusals are proven to be its own fault. Else its
             events are kept and will be sent again, in halves if there are several.
         """
         if batch.suspect is not None:
-            return self.court.judge(batch.suspect)
+            return self.court.judge(batch.suspect, status, reason)
         self.streak += 1
         span = self.court.refused(batch.span)
         rows = batch.rows
         if len(rows) == 1:
-            self.court.suspect(span, rows[0].key, batch.size if too_large else 0)
+            self.court.suspect(span, rows[0].key, batch.size if too_large else 0, status, reason)
             return False
         middle = len(rows) // 2
         between = rows[middle - 1].key

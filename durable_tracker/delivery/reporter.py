@@ -106,10 +106,17 @@ class Reporter:
         self.note(dead=self.state.dead + 1)
         self.failed([row])
 
+    def set_aside(self, count: int) -> None:
+        """Suspects were moved to the dead letters on request."""
+        if count:
+            fate = "kept among the dead letters, as was asked for"
+            self._log(logging.WARNING, "delivery.suspects_set_aside", {"events": count, "fate": fate})
+        self.note(dead=self.state.dead + count)
+
     def parked(self, reason: str) -> None:
         """There is no room among the dead letters for a row that was refused."""
         if not self.state.parked:
-            fate = "kept in the queue and passed by, until dead letters are requeued"
+            fate = "kept in the queue and passed by, until dead letters are requeued or purged"
             self._log(logging.ERROR, "delivery.event_parked", {"reason": reason, "fate": fate})
 
     def failed(self, rows: Sequence[Row]) -> None:
