@@ -9,7 +9,19 @@ from typing import TYPE_CHECKING
 
 from durable_tracker import drain
 from durable_tracker._version import __version__
-from durable_tracker.commands import backlog, completion, demo, export, live, salvage, selftest, status, track
+from durable_tracker.commands import (
+    backlog,
+    completion,
+    demo,
+    export,
+    live,
+    purge,
+    requeue,
+    salvage,
+    selftest,
+    status,
+    track,
+)
 from durable_tracker.commands.examples import end_with_examples
 from durable_tracker.commands.options import EXIT_CODES
 from durable_tracker.commands.output import printed
@@ -41,6 +53,8 @@ def parser_of(arguments: Sequence[str]) -> argparse.ArgumentParser:
         sub.set_defaults(run=module.run)
     backlog.add_commands(commands)
     live.add_commands(commands)
+    requeue.add_command(commands)
+    purge.add_command(commands)
     for name, text, add_arguments, run in (
         ("export", export.EXPORT, export.add_export_arguments, export.run_export),
         ("import", export.IMPORT, export.add_import_arguments, export.run_import),

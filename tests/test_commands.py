@@ -1,4 +1,4 @@
-"""The command line but for the drain: track, status, peek, dead-letters, requeue; and its exit codes."""
+"""The command line but for the drain: track, status, peek, dead-letters, requeue, purge; and its exit codes."""
 
 from __future__ import annotations
 
@@ -214,14 +214,14 @@ def status(run: Run, *arguments: Any) -> dict[str, Any]:
     return report
 
 
-@pytest.mark.parametrize("command", ["status", "peek", "dead-letters", "requeue"])
+@pytest.mark.parametrize("command", ["status", "peek", "dead-letters", "requeue", "purge --pending --all --yes"])
 def test_a_queue_dir_without_queues_is_named(run: Run, tmp_path: Path, command: str) -> None:
     """Nothing to show may be a mistyped directory."""
     typo = tmp_path / "typo"
     reason = f"--queue-dir {typo}: there is no such directory\n"
-    assert run(command, "--queue-dir", typo) == (Exit.USAGE, "", reason)
+    assert run(*command.split(), "--queue-dir", typo) == (Exit.USAGE, "", reason)
     typo.mkdir()
-    assert run(command, "--queue-dir", typo) == (Exit.USAGE, "", f"no queue is in {typo}\n")
+    assert run(*command.split(), "--queue-dir", typo) == (Exit.USAGE, "", f"no queue is in {typo}\n")
 
 
 def test_without_a_home_directory_the_error_says_what_to_give(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,6 +272,18 @@ def test_peek_prints_the_oldest_events(run: Run, filled: Path) -> None:
     assert status(run)["totals"]["ledger"]["pending"] == 7
 
 
+def test_what_is_no_event_is_shown_as_it_is(run: Run, filled: Path) -> None:
+    """If everything is asked for: somebody else has put it there."""
+    with SqliteQueue.take(Slot(filled.parent, 0)) as queue:
+        queue.put_many([b"no json", b"[1]"])
+        queue.reject([12], 400, "refused")
+    shown = [json.loads(one) for one in run("peek", filled)[1].splitlines()]
+    assert shown[-1]["payload"] == "no json"
+    assert "no json" not in run("peek", "--event", "pv", filled)[1]
+    assert json.loads(run("dead-letters", "--key", "12", filled)[1])["payload"] == "[1]"
+    assert run("purge", "--dead-letters", "--key", "12", "--yes", filled)[0] == Exit.EMPTY
+
+
 def test_dead_letters_tell_why_and_can_be_queued_again(run: Run, filled: Path) -> None:
     """One by its key, then all."""
     out = run("dead-letters", "--name", "a")[1]
@@ -315,7 +327,7 @@ def test_a_busy_slot_is_exit_code_3_and_names_its_owner(run: Run, filled: Path) 
     assert "requeued 3" in out
 
 
-@pytest.mark.parametrize("command", ["status", "peek", "dead-letters", "requeue"])
+@pytest.mark.parametrize("command", ["status", "peek", "dead-letters", "requeue", "purge --pending --all --yes"])
 def test_an_unreadable_slot_is_exit_code_4(run: Run, filled: Path, command: str) -> None:
     """A file of a newer version is left untouched."""
     import sqlite3
@@ -323,7 +335,7 @@ def test_an_unreadable_slot_is_exit_code_4(run: Run, filled: Path, command: str)
     raw = sqlite3.connect(filled)
     raw.execute("PRAGMA user_version=98")
     raw.close()
-    code, out, err = run(command)
+    code, out, err = run(*command.split())
     assert code == Exit.UNREADABLE
     assert ("unreadable" in out) == (command == "status")
     assert "newer" in err or "98" in err
@@ -333,15 +345,17 @@ def test_the_help_lists_the_commands_and_the_exit_codes(run: Run) -> None:
     """For every command."""
     code, out, _ = run("--help")
     assert code == 0
-    for command in ("track", "drain", "status", "peek", "dead-letters", "requeue", "demo", "collector"):
+    for command in ("track", "drain", "status", "peek", "dead-letters", "requeue", "purge", "demo", "collector"):
         assert command in out
-    for command in ("track", "drain", "status", "peek", "dead-letters", "requeue"):
+    for command in ("track", "drain", "status", "peek", "dead-letters", "requeue", "purge"):
         code, out, _ = run(command, "--help")
         assert code == 0
         assert "exit codes" in out
 
 
-@pytest.mark.parametrize("command", ["track", "status", "peek", "dead-letters", "requeue", "verify", "salvage"])
+@pytest.mark.parametrize(
+    "command", ["track", "status", "peek", "dead-letters", "requeue", "purge", "verify", "salvage"]
+)
 def test_the_help_states_the_commands_own_exit_codes_once(run: Run, command: str) -> None:
     """A backlog is an exit code of the drain alone."""
     _, out, _ = run(command, "--help")

@@ -40,6 +40,10 @@ EXAMPLES: Final = {
   durable-tracker requeue --status 422 --dry-run
   durable-tracker requeue --reason "schema not found"
 """,
+    "purge": """
+  durable-tracker purge --pending --app-id web --dry-run
+  durable-tracker purge --dead-letters --status 400 --export purged.ndjson --yes
+""",
     "why": """
   durable-tracker why --name shop
   durable-tracker why --json

@@ -20,6 +20,7 @@ from durable_tracker.commands.options import (
 from durable_tracker.commands.output import OutputError, complain
 from durable_tracker.emitters import Emitter
 from durable_tracker.engines.addresses import engine_of
+from durable_tracker.engines.queue import DeadLetter
 from durable_tracker.errors import ConfigurationError, InvalidEventError, QueueError
 from durable_tracker.protocol.encoder import finished
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from durable_tracker.engines.engine import Onlooker, Place
+    from durable_tracker.engines.queue import Row
 
 EXIT_CODES: Final = "exit codes: 0 done, 2 usage, or a line was refused, 4 not all was read, or stored, 5 not written"
 _AT_ONCE: Final = 500
@@ -65,7 +67,7 @@ def run_export(args: argparse.Namespace) -> int:
         return Exit.USAGE
     code, written = Exit.EMPTY, 0
     try:
-        with _opened(args.output, is_forced=args.force) as output:
+        with opened(args.output, is_forced=args.force) as output:
             for place in places:
                 try:
                     with place.look() as onlooker:
@@ -92,23 +94,31 @@ def _lines(place: Place, onlooker: Onlooker, args: argparse.Namespace) -> Iterat
     chosen = Filter.of(args)
     for row in onlooker.rows():
         if chosen.passes(row.payload):
-            yield _line(place, row.key, row.payload, {})
+            yield line_of(place, row)
     for letter in onlooker.letters() if args.dead_letters else ():
         if letter.kind != "damaged" and chosen.passes(letter.payload):
-            why = {"kind": letter.kind, "status": letter.status, "reason": letter.reason, "time_ms": letter.time_ms}
-            yield _line(place, letter.key, letter.payload, {"dead_letter": why})
+            yield line_of(place, letter)
 
 
-def _line(place: Place, key: int, payload: bytes, more: dict[str, Any]) -> bytes:
-    fields = fields_in(payload)
-    event = {"payload": payload.decode("utf-8", "backslashreplace")} if fields is None else {_WORD: fields}
+def line_of(place: Place, one: Row | DeadLetter) -> bytes:
+    """Return an event as a line of an export; of a dead letter with the reason."""
+    fields = fields_in(one.payload)
+    text = {"payload": one.payload.decode("utf-8", "backslashreplace")} if fields is None else {_WORD: fields}
     eid = None if fields is None else fields.get("eid")
-    report = {"queue": place.name, "key": key, "eid": eid, **event, **more}
+    report: dict[str, Any] = {"queue": place.name, "key": one.key, "eid": eid, **text}
+    if isinstance(one, DeadLetter):
+        why = {"kind": one.kind, "status": one.status, "reason": one.reason, "time_ms": one.time_ms}
+        report["dead_letter"] = why
     return json.dumps(report, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
 
 
 @contextlib.contextmanager
-def _opened(path: str | None, *, is_forced: bool) -> Iterator[BinaryIO]:
+def opened(path: str | None, *, is_forced: bool) -> Iterator[BinaryIO]:
+    """Return where an export is written to: a file of mode 0600, which is on the disk in the end; None: stdout.
+
+    Raises:
+        FileExistsError: the file is there, and is not to be replaced.
+    """
     if path is None:
         yield sys.stdout.buffer
         return

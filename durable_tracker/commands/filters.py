@@ -5,16 +5,21 @@ from __future__ import annotations
 import argparse
 import base64
 import json
-from dataclasses import dataclass
+import re
+import sys
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from durable_tracker.commands.output import complain
 from durable_tracker.errors import DamagedQueueError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable
 
     from durable_tracker.engines.engine import Onlooker, Place
+    from durable_tracker.engines.queue import DeadLetter, Row
+
 
 _BASE64: Final = {"ue_px": "ue_pr", "cx": "co"}
 """Fields in base64, and those that hold the same as JSON text."""
@@ -22,9 +27,9 @@ _BASE64: Final = {"ue_px": "ue_pr", "cx": "co"}
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """What was asked for; None or an empty sequence asks for nothing in particular."""
+    """What was asked for; None or an empty set asks for nothing in particular."""
 
-    eids: Sequence[str] = ()
+    eids: frozenset[str] = frozenset()
     since_ms: int | None = None
     until_ms: int | None = None
     schema: str | None = None
@@ -35,7 +40,7 @@ class Filter:
     @classmethod
     def of(cls, args: argparse.Namespace) -> Filter:
         """Return the filter of parsed arguments."""
-        return cls(tuple(args.eid), args.since, args.until, args.schema, args.app_id, args.event, args.grep)
+        return cls(frozenset(args.eid), args.since, args.until, args.schema, args.app_id, args.event, args.grep)
 
     @property
     def is_open(self) -> bool:
@@ -65,10 +70,91 @@ class Filter:
         )
 
 
-def add_filters(parser: argparse.ArgumentParser) -> None:
-    """Let the user say which events a command is about."""
+class Choice:
+    """Which events a command acts on: those that are named by key or id, if any are, and that the filters let pass.
+
+    It takes note of which of those that are named were found.
+
+    Args:
+        args: parsed arguments. With --stdin the names are read at once, of which an integer is a key.
+    """
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        chosen = Filter.of(args)
+        lines = [line.strip() for line in sys.stdin] if getattr(args, "stdin", False) else []
+        keys = {int(line) for line in lines if _KEY.fullmatch(line)}
+        self._keys = keys | set(args.key)
+        self._eids = chosen.eids | {line for line in lines if line and not _KEY.fullmatch(line)}
+        self._filter = replace(chosen, eids=frozenset())
+        self._about = {
+            name: value for name in ("reason", "status", "kind") if (value := getattr(args, name)) is not None
+        }
+        self._names_events = bool(self._keys or self._eids or getattr(args, "stdin", False))
+        self._missing: set[int | str] = {*self._keys, *self._eids}
+
+    @property
+    def is_open(self) -> bool:
+        """Whether every event is asked for."""
+        return not self._names_events and not self._about and self._filter.is_open
+
+    @property
+    def is_about_letters(self) -> bool:
+        """Whether it asks for what only dead letters have."""
+        return bool(self._keys or self._about)
+
+    def takes(self, event: Row | DeadLetter) -> bool:
+        """Return whether an event is asked for."""
+        names = self._names_of(event) if self._names_events else set[int | str]()
+        if self._names_events and not names:
+            return False
+        if not all(_ABOUT[name](event, value) for name, value in self._about.items()):
+            return False
+        if not self._filter.passes(event.payload):
+            return False
+        self._missing -= names
+        return True
+
+    def _names_of(self, event: Row | DeadLetter) -> set[int | str]:
+        """Return those of the names that are this event's."""
+        names: set[int | str] = {key for key in (event.key,) if key in self._keys}
+        if self._eids:
+            eid = (fields_in(event.payload) or {}).get("eid")
+            names |= {eid} & self._eids if isinstance(eid, str) else frozenset[str]()
+        return names
+
+    def say_missing(self, noun: str) -> bool:
+        """Say which of those that are named were not found. Return whether there is one."""
+        for option, kind in (("--key", int), ("--eid", str)):
+            missing = sorted(str(name) for name in self._missing if isinstance(name, kind))
+            more = f" and {len(missing) - _SHOWN_MAX} more" if len(missing) > _SHOWN_MAX else ""
+            if missing:
+                complain(f"{option} {' '.join(missing[:_SHOWN_MAX])}{more}: no {noun} has it")
+        return bool(self._missing)
+
+
+_KEY: Final = re.compile(r"-?[0-9]{1,19}")
+_SHOWN_MAX: Final = 10
+_ABOUT: Final[dict[str, Callable[[Any, Any], bool]]] = {
+    "reason": lambda letter, text: text in letter.reason,
+    "status": lambda letter, status: letter.status == status,
+    "kind": lambda letter, kind: letter.kind == kind,
+}
+
+
+def add_letter_filters(parser: argparse.ArgumentParser) -> None:
+    """Let the user say which dead letters a command is about."""
+    parser.add_argument("--key", type=int, action="append", default=[], help="a dead letter's key; repeatable")
+    parser.add_argument("--reason", metavar="TEXT", help="with this text in the reason")
+    parser.add_argument("--status", type=int, help="refused with this HTTP status")
+    parser.add_argument("--kind", choices=("refused", "invalid", "damaged"), help="set aside for that")
+
+
+def add_filters(parser: argparse.ArgumentParser, *, with_stdin: bool = False) -> None:
+    """Let the user say which events a command is about, and perhaps name them by lines of standard input."""
     group = parser.add_argument_group("which events")
     group.add_argument("--eid", action="append", default=[], help="of this id; repeatable")
+    if with_stdin:
+        group.add_argument("--stdin", action="store_true", help="of the ids, or the keys, in the lines of stdin")
     group.add_argument(
         "--since", type=moment, metavar="TIME", help="tracked then or later: 2026-11-25T14:00, or with a zone"
     )

@@ -9,14 +9,15 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from durable_tracker.commands.output import complain
 from durable_tracker.engines.addresses import engine_of, is_address
 from durable_tracker.engines.sqlite.engine import places_at
-from durable_tracker.errors import ConfigurationError
+from durable_tracker.errors import ConfigurationError, QueueError, SlotBusyError
 from durable_tracker.settings import checks
 from durable_tracker.settings.table import ARGUMENTS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from durable_tracker.engines.engine import Place
     from durable_tracker.settings.checks import Check
@@ -97,6 +98,26 @@ def places_to_look_at(args: argparse.Namespace) -> list[Place]:
     if not places:
         raise ConfigurationError(f"no queue is in {engine_of(None, args.queue_dir)}")
     return places
+
+
+def for_each_place(args: argparse.Namespace, act: Callable[[Place], None]) -> int:
+    """Do something with each queue that the user chose. Return the exit code: what failed is said."""
+    code = Exit.EMPTY
+    try:
+        places = places_to_look_at(args)
+    except ConfigurationError as exc:
+        complain(exc)
+        return Exit.USAGE
+    for place in places:
+        try:
+            act(place)
+        except SlotBusyError as exc:
+            complain(exc)
+            code = max(code, Exit.BUSY)
+        except QueueError as exc:
+            complain(exc)
+            code = max(code, Exit.UNREADABLE)
+    return code
 
 
 def add_setting_options(parser: argparse.ArgumentParser, names: Sequence[str], on_record: str) -> None:
