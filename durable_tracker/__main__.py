@@ -23,7 +23,7 @@ from durable_tracker.commands import (
     track,
 )
 from durable_tracker.commands.examples import end_with_examples
-from durable_tracker.commands.options import EXIT_CODES
+from durable_tracker.commands.exit_codes import EXIT_CODES
 from durable_tracker.commands.output import printed
 
 if TYPE_CHECKING:

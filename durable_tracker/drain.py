@@ -25,9 +25,8 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from durable_tracker.commands.examples import end_with_examples
+from durable_tracker.commands.exit_codes import EXIT_CODES, Exit
 from durable_tracker.commands.options import (
-    EXIT_CODES,
-    Exit,
     add_setting_options,
     add_slot_options,
     chosen_places,

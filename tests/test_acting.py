@@ -18,7 +18,7 @@ import pytest
 from processes import TIMEOUT_S
 
 from durable_tracker.__main__ import main
-from durable_tracker.commands.options import Exit
+from durable_tracker.commands.exit_codes import Exit
 from durable_tracker.engines.memory import MemoryPlace
 from durable_tracker.engines.queue import Ledger
 from durable_tracker.engines.sqlite.engine import SlotPlace

@@ -11,7 +11,7 @@ from processes import wait_until
 
 from durable_tracker import Emitter
 from durable_tracker.collector import Collector
-from durable_tracker.commands.options import Exit
+from durable_tracker.commands.exit_codes import Exit
 from durable_tracker.delivery.transport import Reply
 from durable_tracker.drain import main as drain
 from durable_tracker.engines.sqlite.queue import SqliteQueue

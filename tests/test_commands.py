@@ -14,7 +14,7 @@ from processes import TIMEOUT_S, wait_until
 
 from durable_tracker.__main__ import main
 from durable_tracker.collector import Collector
-from durable_tracker.commands.options import Exit
+from durable_tracker.commands.exit_codes import Exit
 from durable_tracker.emitters import Emitter
 from durable_tracker.engines.memory import MemoryEngine
 from durable_tracker.engines.sqlite.queue import SqliteQueue

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 import logging
 import os
@@ -10,6 +12,7 @@ import socket
 import stat
 import subprocess
 import sys
+import threading
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -50,6 +53,10 @@ def slot_of(emitter: Emitter) -> Path:
     slot = emitter.stats().slot
     assert slot is not None
     return slot
+
+
+def has_tracked(site: Site, count: int) -> bool:
+    return len(site.noted("ack")) > count
 
 
 def sockets(directory: Path) -> list[Path]:
@@ -428,11 +435,54 @@ def test_what_is_asked_makes_the_owner_open_no_file(path: Path) -> None:
     assert [one for one in opened if "passwd" in one or "sqlite3" in one] == []
 
 
-def test_a_dead_letter_goes_back_by_its_live_owner(tmp_path: Path, collector: Collector) -> None:
-    """And the ledger adds up; a key that matches nothing is no letter."""
-    with Emitter(collector.url, name="shop", queue_dir=tmp_path, drain=False) as emitter:
-        emitter.put_invalid(EVENT, "by hand")
-        emitter.put(EVENT)
-        assert client.ask(slot_of(emitter), "requeue", keys=[12345]) == 0
+def test_a_live_owner_puts_letters_back_and_purges(tmp_path: Path, collector: Collector) -> None:
+    """By command: edited ones as well. The owner goes on, and its ledger adds up."""
+    letter = EVENT.replace(b"pv", b"pp")
+    with Emitter(collector.url, name="shop", queue_dir=tmp_path, linger=0) as emitter:
+        for number in range(5):
+            emitter.put_invalid(letter.replace(b"1-1111-4111", b"1-1111-411%d" % number), f"reason {number}")
+        for options, said in (
+            (("requeue", "--reason", "reason 1", "--dry-run"), "would requeue 1"),
+            (("requeue", "--reason", "reason 1"), "requeued 1"),
+            (("requeue", "--reason", "reason 2", "--edit", "sed s/pp/pv/"), "requeued 1"),
+            (("purge", "--dead-letters", "--reason", "reason 3", "--yes"), "purged 1"),
+        ):
+            done = command(*options, "--queue-dir", tmp_path)
+            assert (done.returncode, said in done.stdout) == (0, True), (options, done)
+        assert emitter.flush(10)
         ledger = emitter.stats().ledger
-        assert (ledger.pending, ledger.dead, ledger.adds_up) == (1, 1, True)
+        assert (ledger.delivered, ledger.dead, ledger.purged, ledger.adds_up) == (2, 2, 1, True)
+        assert sorted(event["e"] for event in collector.events) == ["pp", "pv"]
+        assert command("pause", "--queue-dir", tmp_path).returncode == 0
+        for number in range(600):
+            emitter.put(EVENT.replace(b"pv", b"pv" if number % 2 else b"pp"))
+        done = command("purge", "--pending", "--event", "pp", "--yes", "--queue-dir", tmp_path)
+        assert (done.returncode, "purged 300" in done.stdout) == (0, True), done
+        ledger = emitter.stats().ledger
+        assert (ledger.pending, ledger.purged, ledger.adds_up) == (300, 301, True)
+        done = command("requeue", "--key", "12345", "--queue-dir", tmp_path)
+        assert done.returncode == 1
+
+
+def test_an_owner_that_is_killed_while_it_acts_has_done_each_request_or_not(tmp_path: Path) -> None:
+    """What was answered is done; of what was not, all or nothing of each request; the books add up."""
+    for number in range(6):
+        site = Site(tmp_path / str(number))
+        site.folder.mkdir()
+        with Child(site, Program("track_until_told", drains=False, pause_s=0.0)) as child:
+            wait_until(functools.partial(has_tracked, site, 1500))
+            slot = site.slots / "0.sqlite3"
+            answered = 0
+            keys = 0
+            killing = threading.Timer(0.002 * number, child.process.kill)
+            killing.start()
+            with contextlib.suppress(client.NoAnswerError):
+                for keys in range(0, 1500, 100):
+                    answered += client.ask(slot, "purge", keys=list(range(keys + 1, keys + 101)), answer_s=10)
+            killing.join()
+            child.process.wait()
+        ledger = site.ledger()
+        assert ledger.adds_up
+        assert ledger.purged - answered in (0, 100), (keys, answered, ledger)
+        lost = set(site.noted("ack")) - set(site.stored())
+        assert ledger.purged >= len(lost)

@@ -13,7 +13,7 @@ from processes import source_at
 
 from durable_tracker.__main__ import main
 from durable_tracker.collector import Collector
-from durable_tracker.commands.options import Exit
+from durable_tracker.commands.exit_codes import Exit
 from durable_tracker.drain import main as drain
 from durable_tracker.engines.sqlite import restore, salvage, sweep
 from durable_tracker.engines.sqlite.books import Books

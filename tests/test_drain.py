@@ -19,7 +19,7 @@ from processes import PROGRAMS, Child, Program, Site, wait_until
 
 from durable_tracker import drain
 from durable_tracker.collector import Collector, Fault
-from durable_tracker.commands.options import Exit
+from durable_tracker.commands.exit_codes import Exit
 from durable_tracker.engines.memory import MemoryPlace
 from durable_tracker.engines.queue import Ledger
 from durable_tracker.engines.sqlite.engine import SlotPlace

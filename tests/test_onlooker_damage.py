@@ -11,7 +11,7 @@ import pytest
 from damage import PAGE_SIZE, Files, healthy
 from looking import READING, age, files, lines, said, said_by_processes
 
-from durable_tracker.commands.options import Exit
+from durable_tracker.commands.exit_codes import Exit
 
 if TYPE_CHECKING:
     from pathlib import Path

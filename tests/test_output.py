@@ -15,7 +15,7 @@ import pytest
 
 from durable_tracker._version import __version__
 from durable_tracker.collector import Collector
-from durable_tracker.commands.options import Exit
+from durable_tracker.commands.exit_codes import Exit
 from durable_tracker.engines.sqlite.queue import SqliteQueue
 from durable_tracker.engines.sqlite.slots import Slot, make_private_directory
 

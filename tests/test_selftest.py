@@ -12,7 +12,7 @@ import pytest
 from durable_tracker import Emitter
 from durable_tracker.__main__ import main
 from durable_tracker.commands import selftest
-from durable_tracker.commands.options import Exit
+from durable_tracker.commands.exit_codes import Exit
 from durable_tracker.engines.sqlite import filesystem
 from durable_tracker.engines.sqlite.filesystem import FileSystem, file_system_of
 

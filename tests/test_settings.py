@@ -20,7 +20,7 @@ from settings_readme import README, renewed
 
 from durable_tracker import AsyncEmitter, Emitter, EmitterConfiguration, drain
 from durable_tracker.collector import Collector, Fault
-from durable_tracker.commands.options import Exit
+from durable_tracker.commands.exit_codes import Exit
 from durable_tracker.delivery.http_transport import HttpTransport
 from durable_tracker.delivery.state import DeliverySettings
 from durable_tracker.delivery.transport import Reply

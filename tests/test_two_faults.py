@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from damage import LAST_WORDS, PAGE_SIZE, Files, Lines, copy_slot, drained, healthy, judge, observe, payload
 
-from durable_tracker.commands.options import Exit
+from durable_tracker.commands.exit_codes import Exit
 from durable_tracker.drain import main as drain
 from durable_tracker.engines.sqlite import slot_file, sweep
 from durable_tracker.engines.sqlite.queue import SqliteQueue

@@ -10,7 +10,7 @@ import pytest
 from damage import PAGE_SIZE, Files, healthy, judge, observe, payload
 
 from durable_tracker.__main__ import main
-from durable_tracker.commands.options import Exit
+from durable_tracker.commands.exit_codes import Exit
 from durable_tracker.engines.sqlite.queue import SqliteQueue
 from durable_tracker.engines.sqlite.slots import Slot
 

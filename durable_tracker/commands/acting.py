@@ -3,23 +3,32 @@
 The commands that do it know an `Actor`, and not who owns the queue.
 
 command ──acting(place)──► Actor ──► Owned: the queue itself, for as long as the command has it open
+                                 └─► Asked: its live owner does it, by its control socket; see `durable_tracker.control`
 """
 
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from durable_tracker.control import client
+from durable_tracker.errors import SlotBusyError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
-    from durable_tracker.engines.engine import Place
+    from durable_tracker.engines.engine import Onlooker, Place
     from durable_tracker.engines.queue import DeadLetter, Queue, Row
 
 AT_ONCE: Final = 500
 """Keys that a call of an `Actor` takes at most."""
 
 _SIZE_AT_ONCE: Final = 1 << 24
+_REQUEST_SIZE: Final = 1 << 20
+_ACT_S: Final = 30.0
+"""How long an owner may take to act: its disk may be slow, and what it did is to be known."""
+
 _FIRST: Final = -(1 << 62)  # letters below 0 were damaged on disk
 
 
@@ -73,16 +82,64 @@ class Owned:
             yield from rows
 
 
+class Asked:
+    """An `Actor` whose queue another process has open: that is read from beside it, and acts by itself."""
+
+    def __init__(self, path: Path, owner: int | None, onlooker: Onlooker) -> None:
+        self._path = path
+        self._owner = owner
+        self.letters = onlooker.letters
+        self.rows = onlooker.rows
+
+    def requeue(self, keys: Sequence[int], edited: Mapping[int, bytes]) -> int:
+        """Have letters put back, in as many requests as their payloads take."""
+        moved = 0
+        some: list[int] = []
+        size = 0
+        for key in keys:
+            own_size = len(edited.get(key, b""))
+            if some and size + own_size > _REQUEST_SIZE:
+                moved += self._requeue(some, edited)
+                some, size = [], 0
+            some.append(key)
+            size += own_size
+        return moved + self._requeue(some, edited)
+
+    def _requeue(self, keys: Sequence[int], edited: Mapping[int, bytes]) -> int:
+        new = {str(key): edited[key].decode() for key in keys if key in edited}
+        return self._ask("requeue", keys=list(keys), edited=new)
+
+    def purge(self, keys: Sequence[int]) -> int:
+        """Have pending events removed."""
+        return self._ask("purge", keys=list(keys))
+
+    def purge_dead_letters(self, keys: Sequence[int]) -> int:
+        """Have dead letters removed."""
+        return self._ask("purge_dead_letters", keys=list(keys))
+
+    def _ask(self, command: str, **arguments: Any) -> int:
+        return int(client.ask(self._path, command, owner=self._owner, answer_s=_ACT_S, **arguments))
+
+
 @contextlib.contextmanager
 def acting(place: Place) -> Iterator[Actor]:
     """Return what acts on the queue at a place, for as long as the context lasts.
 
     Raises:
-        SlotBusyError: somebody else owns it.
+        SlotBusyError: somebody else owns it, and does not answer.
         StorageError: it cannot be used.
     """
-    with place.take() as queue:
-        yield Owned(queue)
+    with contextlib.ExitStack() as stack:
+        actor: Actor
+        try:
+            actor = Owned(stack.enter_context(place.take()))
+        except SlotBusyError:
+            if place.path is None:
+                raise
+            owner = place.owner()
+            client.ask(place.path, "stats", owner=owner)  # before anything is read, or anybody asked
+            actor = Asked(place.path, owner, stack.enter_context(place.look()))
+        yield actor
 
 
 def chunks(keys: Sequence[int]) -> Iterator[Sequence[int]]:

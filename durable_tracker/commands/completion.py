@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Final
 
-from durable_tracker.commands.options import Exit
+from durable_tracker.commands.exit_codes import Exit
 from durable_tracker.commands.output import complain, hand_out
 
 DESCRIPTION: Final = "Print a script that completes the commands, options and paths of durable-tracker in a shell."

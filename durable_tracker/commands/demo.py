@@ -24,7 +24,7 @@ from importlib.metadata import distributions
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from durable_tracker.commands.options import Exit
+from durable_tracker.commands.exit_codes import Exit
 from durable_tracker.commands.output import complain
 from durable_tracker.emitters import Emitter
 from durable_tracker.errors import ConfigurationError

@@ -10,13 +10,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
+from durable_tracker.commands.exit_codes import Exit
 from durable_tracker.commands.filters import Filter, add_filters, check_all_was_read, fields_in
-from durable_tracker.commands.options import (
-    Exit,
-    add_queue_dir_option,
-    add_slot_options,
-    places_to_look_at,
-)
+from durable_tracker.commands.options import add_queue_dir_option, add_slot_options, places_to_look_at
 from durable_tracker.commands.output import OutputError, complain
 from durable_tracker.emitters import Emitter
 from durable_tracker.engines.addresses import engine_of

@@ -7,7 +7,8 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from durable_tracker.commands.options import Exit, add_slot_options, header, places_to_look_at, seconds
+from durable_tracker.commands.exit_codes import Exit
+from durable_tracker.commands.options import add_slot_options, header, places_to_look_at, seconds
 from durable_tracker.commands.output import complain, hand_out, json_line, say
 from durable_tracker.commands.status import command_of, duration, look_at
 from durable_tracker.control import client

@@ -1,14 +1,14 @@
-"""What the commands share: exit codes, options, and which slots they are about."""
+"""What the commands share: options, and which slots they are about."""
 
 from __future__ import annotations
 
 import argparse
-import enum
 import functools
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from durable_tracker.commands.exit_codes import Exit
 from durable_tracker.commands.output import complain
 from durable_tracker.engines.addresses import engine_of, is_address
 from durable_tracker.engines.sqlite.engine import places_at
@@ -22,26 +22,6 @@ if TYPE_CHECKING:
     from durable_tracker.engines.engine import Place
     from durable_tracker.settings.checks import Check
     from durable_tracker.settings.table import Argument
-
-
-class Exit(enum.IntEnum):
-    """Exit codes of the commands. Of several that apply, the highest is given."""
-
-    EMPTY = 0
-    """Done; nothing is left."""
-    BACKLOG = 1
-    """Events remain in a queue."""
-    USAGE = 2
-    """The command line, or the input, is wrong."""
-    BUSY = 3
-    """A slot is in use by a live process."""
-    UNREADABLE = 4
-    """A slot cannot be read: it is damaged, of a newer version, or not permitted."""
-    OUTPUT = 5
-    """What was asked for could not be printed."""
-
-
-EXIT_CODES = "exit codes: 0 empty, 1 backlog remains, 2 usage, 3 a slot is busy, 4 a slot is unreadable"
 
 
 def add_slot_options(parser: argparse.ArgumentParser) -> None:

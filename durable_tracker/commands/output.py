@@ -10,7 +10,7 @@ import sys
 import unicodedata
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
-from durable_tracker.commands.options import Exit
+from durable_tracker.commands.exit_codes import Exit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from durable_tracker.commands import export
 from durable_tracker.commands.acting import acting, chunks
+from durable_tracker.commands.exit_codes import Exit
 from durable_tracker.commands.filters import Choice, add_filters, add_letter_filters
-from durable_tracker.commands.options import Exit, add_slot_options, for_each_place
+from durable_tracker.commands.options import add_slot_options, for_each_place
 from durable_tracker.commands.output import complain, say
 
 if TYPE_CHECKING:

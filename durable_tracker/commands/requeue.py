@@ -9,8 +9,9 @@ import subprocess
 from typing import TYPE_CHECKING, Any, Final
 
 from durable_tracker.commands.acting import AT_ONCE, acting
+from durable_tracker.commands.exit_codes import Exit
 from durable_tracker.commands.filters import Choice, add_filters, add_letter_filters, fields_in
-from durable_tracker.commands.options import Exit, add_slot_options, count, for_each_place
+from durable_tracker.commands.options import add_slot_options, count, for_each_place
 from durable_tracker.commands.output import complain, say
 from durable_tracker.errors import InvalidEventError
 from durable_tracker.protocol.encoder import finished

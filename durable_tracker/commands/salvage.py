@@ -7,7 +7,8 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from durable_tracker.commands.options import Exit, add_slot_options, chosen_places
+from durable_tracker.commands.exit_codes import Exit
+from durable_tracker.commands.options import add_slot_options, chosen_places
 from durable_tracker.commands.output import complain, hand_out, json_line, say
 from durable_tracker.engines.sqlite import salvage
 from durable_tracker.engines.sqlite.engine import SlotPlace

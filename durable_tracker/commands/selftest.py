@@ -26,7 +26,8 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Final
 
-from durable_tracker.commands.options import Exit, add_queue_dir_option, count
+from durable_tracker.commands.exit_codes import Exit
+from durable_tracker.commands.options import add_queue_dir_option, count
 from durable_tracker.emitters import Emitter
 from durable_tracker.engines.engine import MAX_QUEUE_BYTES
 from durable_tracker.engines.queue import Ledger

@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from durable_tracker.commands.options import Exit, add_slot_options, count, places_to_look_at, seconds
+from durable_tracker.commands.exit_codes import Exit
+from durable_tracker.commands.options import add_slot_options, count, places_to_look_at, seconds
 from durable_tracker.commands.output import complain, hand_out, json_line
 from durable_tracker.control import client
 from durable_tracker.control.address import directory_of, queue_id

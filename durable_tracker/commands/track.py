@@ -6,7 +6,8 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from durable_tracker.commands.options import Exit, add_queue_dir_option, header, seconds
+from durable_tracker.commands.exit_codes import Exit
+from durable_tracker.commands.options import add_queue_dir_option, header, seconds
 from durable_tracker.commands.output import complain, say
 from durable_tracker.emitters import Emitter
 from durable_tracker.errors import ConfigurationError, InvalidEventError, QueueError

@@ -282,12 +282,24 @@ def _keys(request: Mapping[str, Any]) -> list[int]:
     return keys
 
 
+def _edited(request: Mapping[str, Any]) -> dict[int, bytes]:
+    edited = request.get("edited", {})
+    if not isinstance(edited, dict) or not all(isinstance(text, str) for text in edited.values()):
+        raise _RefusedError("edited: must be an object of texts by their keys")
+    try:
+        return {int(key): text.encode() for key, text in edited.items()}
+    except ValueError:
+        raise _RefusedError("edited: must be an object of texts by their keys") from None
+
+
 _COMMANDS: Final[dict[str, Callable[[Owner, Mapping[str, Any]], Any]]] = {
     "stats": lambda owner, _: _told(owner),
     "flush": _flush,
     "pause": _pause,
     "resume": _resume,
-    "requeue": lambda owner, request: owner.queue.requeue(_keys(request)),
+    "requeue": lambda owner, request: owner.queue.requeue(_keys(request), _edited(request)),
+    "purge": lambda owner, request: owner.queue.purge(_keys(request)),
+    "purge_dead_letters": lambda owner, request: owner.queue.purge_dead_letters(_keys(request)),
 }
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from durable_tracker.collector import Collector
-from durable_tracker.commands.options import Exit
+from durable_tracker.commands.exit_codes import Exit
 from durable_tracker.engines.sqlite.queue import SqliteQueue
 from durable_tracker.engines.sqlite.slots import Slot, make_private_directory
 
