@@ -596,6 +596,31 @@ class Emitter(OfficialEmitter):
                 server.serve(opened)
             return opened
 
+    def _hand_over(self) -> bool:
+        """Let go of the queue, for a drain to deliver, and go on in another. Return whether there was anything in it.
+
+        A put waits no longer than for an open: what was put into the old queue when it is closed goes into the new one.
+
+        Raises:
+            SlotBusyError: there is no other queue; nothing has changed.
+            StorageError: no other one can be opened; nothing has changed.
+        """
+        with self._lock:
+            opened = self._opened
+            if opened is None or self._is_inherited() or self._settings.drain or opened.queue.is_empty():
+                return False
+            queue = self._source.open()
+            made = None
+            try:
+                made = self._make_opened(queue)
+                self._opened = made
+            finally:
+                if made is None:
+                    queue.close()
+        server.serve(made)
+        opened.hand_over(keeps_transport=self._given_transport is not None)
+        return True
+
     def _make_opened(self, queue: Queue) -> Opened:
         self._record(queue)
         transport = self._make_transport()
@@ -621,7 +646,14 @@ class Emitter(OfficialEmitter):
             close=functools.partial(_close_both, queue, transport),
         )
         weakref.finalize(self, worker.retire).atexit = False
-        return Opened(queue, worker, transport, emitter=self._name, max_queue_bytes=self._settings.max_queue_bytes)
+        return Opened(
+            queue,
+            worker,
+            transport,
+            emitter=self._name,
+            max_queue_bytes=self._settings.max_queue_bytes,
+            give=weakref.WeakMethod(self._hand_over),
+        )
 
     def _record(self, queue: Queue) -> None:
         """Put the address and the settings of the backlog on record.

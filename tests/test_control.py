@@ -212,6 +212,56 @@ def test_an_owner_that_hangs_is_said_to_and_keeps_nobody_waiting(tmp_path: Path)
             child.process.send_signal(signal.SIGCONT)
 
 
+def test_a_queue_is_handed_over_while_events_are_put(tmp_path: Path, collector: Collector) -> None:
+    """Again and again, with a drain behind it: each event is stored once, and reaches the collector."""
+    count = 3000
+    with Emitter(collector.url, name="shop", queue_dir=tmp_path, drain=False, durability="interval") as emitter:
+        errors: list[BaseException] = []
+
+        def put(start: int) -> None:
+            try:
+                for number in range(start, count, 3):
+                    emitter.put(EVENT.replace(b"11111111-1111", b"%08d-1111" % number))
+                    time.sleep(0.001)
+            except BaseException as exc:
+                errors.append(exc)
+                raise
+
+        threads = [threading.Thread(target=put, args=(start,)) for start in range(3)]
+        for thread in threads:
+            thread.start()
+        wait_until(lambda: bool(sockets(tmp_path)))
+        handed = 0
+        while any(thread.is_alive() for thread in threads):
+            handed += client.ask(slot_of(emitter), "hand_over", answer_s=10)
+            time.sleep(0.05)
+        for thread in threads:
+            thread.join()
+        assert errors == []
+        assert handed > 3
+        emitter.put(EVENT)
+        done = command("hand-over", "--queue-dir", tmp_path)
+        assert (done.returncode, "handed over" in done.stdout) == (0, True)
+        assert command("drain", "--queue-dir", tmp_path).returncode in (0, 3)
+        # It goes on in the lowest that is free, so that there are few: that one had events, for which nobody had come.
+        assert client.ask(slot_of(emitter), "hand_over") is True
+        assert command("drain", "--queue-dir", tmp_path).returncode in (0, 3)
+        (path,) = sockets(tmp_path)
+        assert client.ask(slot_of(emitter), "hand_over") is False  # nothing is in it
+        assert len(list((tmp_path / "shop").glob("*.sqlite3"))) <= 3
+    assert len(collector.eids()) == count + 1
+    assert sum(collector.eids().values()) == count + 1
+    assert not path.exists()
+
+
+def test_who_delivers_hands_nothing_over(tmp_path: Path) -> None:
+    with Emitter(NOBODY, name="shop", queue_dir=tmp_path, shutdown_timeout=0) as emitter:
+        emitter.put(EVENT)
+        slot = slot_of(emitter)
+        assert client.ask(slot, "hand_over") is False
+        assert slot_of(emitter) == slot
+
+
 # ── where it is, and when it goes ────────────────────────────────────────────────────────────────────────────────────
 
 

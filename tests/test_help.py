@@ -87,8 +87,9 @@ def test_the_examples_of_each_commands_help_run(tmp_path: Path, name: str) -> No
     """In bash, with the collector's address and a port that is free put in the places of those that they name."""
     with Collector() as collector, ExitStack() as stack:
         environment = prepared(tmp_path, collector.url)
-        if name in ("why", "pause", "resume", "flush"):
-            live = stack.enter_context(Emitter(collector.url, name="shop", queue_dir=tmp_path / "queues"))
+        if name in ("why", "pause", "resume", "flush", "hand-over"):
+            live = Emitter(collector.url, name="shop", queue_dir=tmp_path / "queues", drain=name != "hand-over")
+            stack.enter_context(live)
             live.flush(10)
         if name == "salvage":
             database = tmp_path / "queues" / "shop" / "0.sqlite3"

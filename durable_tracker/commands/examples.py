@@ -57,6 +57,9 @@ EXAMPLES: Final = {
     "flush": """
   durable-tracker flush --timeout 30
 """,
+    "hand-over": """
+  durable-tracker hand-over && durable-tracker drain
+""",
     "probe": """
   durable-tracker probe --name shop
   durable-tracker probe --empty --header 'Authorization: Basic c2hvcDo='

@@ -26,16 +26,18 @@ if TYPE_CHECKING:
 
 _EXIT_CODES: Final = "exit codes: 0 done, 1 not done, 2 usage, or no queue is there, 3 nobody answers, 4 unreadable"
 _PROBE_S: Final = 10.0
+_HAND_OVER_S: Final = 30.0
 _COMMANDS: Final = {
     "why": "why events wait: what the owner of each queue is doing, and what its collector answered last",
     "pause": "let live owners deliver nothing, until `resume` or their end; events are taken as ever",
     "resume": "let live owners that were paused deliver again",
     "flush": "let live owners deliver now, without the rest of a backoff, and wait for it",
+    "hand-over": "let live owners that deliver nothing (`drain=False`) leave a queue to a drain, and go on in another",
     "probe": "send one request to the collector of each queue, and print what it answers; nothing leaves a queue",
 }
 
 
-_OWNERS_ONLY: Final = {"pause", "resume", "flush"}
+_OWNERS_ONLY: Final = {"pause", "resume", "flush", "hand-over"}
 
 
 def add_commands(commands: Any) -> None:
@@ -175,6 +177,15 @@ def _flush(one: Seen, args: argparse.Namespace) -> Exit:
     return Exit.BACKLOG
 
 
+def _hand_over(one: Seen, args: argparse.Namespace) -> Exit:
+    del args
+    if _ask(one, "hand_over", answer_s=_HAND_OVER_S):
+        say(f"{one.place.label}: handed over; `durable-tracker drain` sends what is there")
+        return Exit.EMPTY
+    say(f"{one.place.label}: not handed over: it is empty, or its owner delivers it")
+    return Exit.EMPTY
+
+
 # ── probe ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -231,5 +242,6 @@ _ACTS: Final[dict[str, Callable[[Seen, argparse.Namespace], Exit]]] = {
     "pause": _pause,
     "resume": _pause,
     "flush": _flush,
+    "hand-over": _hand_over,
     "probe": _probe,
 }

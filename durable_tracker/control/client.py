@@ -33,7 +33,8 @@ def ask(database: Path, command: str, *, answer_s: float = ANSWER_S, owner: int 
 
     Args:
         database: the queue's file.
-        command: "stats", "flush", "pause", "resume", "requeue", "purge" or "purge_dead_letters".
+        command: "stats", "flush", "pause", "resume", "hand_over", "requeue", "purge" or
+            "purge_dead_letters".
         answer_s: how long the answer may take, in seconds.
         owner: the process that has it open, if that is known: asked before the others.
         arguments: the command's, as JSON.

@@ -63,6 +63,9 @@ class Owner(Protocol):
     def resume(self) -> None:
         """Deliver again."""
 
+    def asked_to_hand_over(self) -> bool:
+        """Let go of the queue, and go on in another; return whether there was anything in it."""
+
 
 class _Listener:
     """A socket that listens, and the process that made it."""
@@ -297,6 +300,7 @@ _COMMANDS: Final[dict[str, Callable[[Owner, Mapping[str, Any]], Any]]] = {
     "flush": _flush,
     "pause": _pause,
     "resume": _resume,
+    "hand_over": lambda owner, _: owner.asked_to_hand_over(),
     "requeue": lambda owner, request: owner.queue.requeue(_keys(request), _edited(request)),
     "purge": lambda owner, request: owner.queue.purge(_keys(request)),
     "purge_dead_letters": lambda owner, request: owner.queue.purge_dead_letters(_keys(request)),

@@ -14,6 +14,9 @@ from durable_tracker.log import logger
 from durable_tracker.runtime.stats import left_s
 
 if TYPE_CHECKING:
+    import weakref
+    from collections.abc import Callable
+
     from durable_tracker.delivery.transport import Transport
     from durable_tracker.engines.queue import Queue
     from durable_tracker.runtime.worker import Worker
@@ -30,6 +33,8 @@ class Opened:
     """The emitter's name."""
     max_queue_bytes: int
     """The bound of the queue."""
+    give: weakref.WeakMethod[Callable[[], bool]]
+    """The emitter's way to hand the queue over: nothing here keeps the emitter from being collected."""
     evicting: Evicting | None = field(init=False)
     """The queue, if it can make room by removing its oldest events."""
 
@@ -71,6 +76,19 @@ class Opened:
         """Deliver again."""
         self.worker.start()
         self.worker.resume()
+
+    def asked_to_hand_over(self) -> bool:
+        """Have the emitter let go of the queue, and go on in another; return whether there was anything in it."""
+        give = self.give()
+        return give is not None and give()
+
+    def hand_over(self, *, keeps_transport: bool) -> None:
+        """Close the queue, so that somebody else can deliver it."""
+        server.withdraw(self.queue)
+        self.worker.stop()
+        self.queue.close()
+        if not keeps_transport:
+            self.transport.close()
 
     def announce(self) -> None:
         """Wake the worker if enough was put for that."""
