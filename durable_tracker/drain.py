@@ -71,6 +71,7 @@ _PROBE_S_MIN: Final = 0.5
 _TURN_S: Final = 5.0  # for the queues of one collector, while others wait
 _LATE_S: Final = 60.0  # that a request may go on after its turn
 _PAUSE_S: Final = 0.2
+_VERDICT_S: Final = 30.0  # for the rule to decide about refused events, before --set-aside does
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -349,7 +350,8 @@ class SlotDrain:
 
         result = delivery.run(progress=show, give_up_on_trouble=give_up)
         # What tells whose fault a refusal is would be forgotten between two visits.
-        patience = Turn(stop, min(turn.share_s, turn.left_s()))
+        patience_s = min(turn.share_s, turn.left_s())
+        patience = Turn(stop, min(patience_s / 2, _VERDICT_S) if self._args.set_aside else patience_s)
         while result is Result.SUSPECTS and _is_worth_waiting_for(delivery.state, patience):
             result = delivery.run(progress=show, give_up_on_trouble=give_up)
         if result is Result.SUSPECTS and self._args.set_aside:
@@ -523,7 +525,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--set-aside",
         action="store_true",
         help="if in the end only events are left that the collector refused one by one, move them to the dead letters,"
-        " though it took no other one to prove that they are at fault",
+        " though it took no other one to prove that they are at fault. One that refuses many in a row is taken to be in"
+        " trouble, and asked again after pauses: --max-retry-delay-seconds 1 makes them short",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of lines")
     parser.add_argument("--quiet", action="store_true", help="no progress")

@@ -101,7 +101,8 @@ def run(shop: Shop, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monk
     """Run a command on the shop in this process: exit code, what it printed, what it complained."""
 
     def run_(command: str, *arguments: object, stdin: str = "", typed: str | None = None) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin) if typed is None else Terminal(typed))
+        piped = io.TextIOWrapper(io.BytesIO(stdin.encode("utf-8", "surrogateescape")))
+        monkeypatch.setattr(sys, "stdin", piped if typed is None else Terminal(typed))
         try:
             code = main([command, *shop.options, *map(str, arguments)])
         except SystemExit as ended:
@@ -132,6 +133,7 @@ def test_letters_are_put_back_by_id_or_key_also_from_lines(run: Run, shop: Shop)
 
 def test_many_names_that_are_nowhere_are_one_line(run: Run) -> None:
     """A list of the wrong day is not printed back."""
+    assert run("requeue", "--stdin", stdin="\udcff\n")[2] == "--eid \\xff: no dead letter has it\n"
     code, _, err = run("requeue", "--stdin", stdin="\n".join(map(eid, range(1000, 1100))))
     assert (code, len(err.splitlines())) == (Exit.BACKLOG, 1)
     assert err.endswith("and 90 more: no dead letter has it\n")

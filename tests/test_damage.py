@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 from dataclasses import replace
@@ -15,9 +16,11 @@ from durable_tracker.__main__ import main
 from durable_tracker.collector import Collector
 from durable_tracker.commands.exit_codes import Exit
 from durable_tracker.drain import main as drain
+from durable_tracker.engines.queue import Ledger
 from durable_tracker.engines.sqlite import restore, salvage, sweep
 from durable_tracker.engines.sqlite.books import Books
 from durable_tracker.engines.sqlite.queue import SqliteQueue
+from durable_tracker.engines.sqlite.row_codec import record
 from durable_tracker.engines.sqlite.slots import Slot, existing_slots
 from durable_tracker.errors import QueueError
 
@@ -403,3 +406,19 @@ def test_a_slot_of_which_only_the_file_set_aside_is_left_is_seen_by_everybody(
     with Collector() as collector:
         assert drain(["--queue-dir", str(tmp_path / "queues"), "--to", collector.url, "--quiet"]) == Exit.EMPTY
     assert f"delivered {len(crashed.pending)}, remaining 0" in capsys.readouterr().out
+
+
+def test_a_letter_that_was_edited_is_not_back_beside_its_torn_row(slot_dir: Path) -> None:
+    """The transaction that put it back was not whole: of the same id, the letter alone is there."""
+
+    def event(eid: str, **more: str) -> bytes:
+        return json.dumps({"eid": eid, **more}).encode()
+
+    with SqliteQueue.take(Slot(slot_dir, 0)) as queue:
+        queue.put_many([event("a"), event("b")])
+        queue.reject([1], 400, "no")
+        found = [event("a", edited="1"), event("c", edited="1"), event("a", edited="2")]
+        rows = [(key, record(key, found[key - 3], replays=key < 5)) for key in (3, 4, 5)]
+        restore.insert_beyond(queue._books, rows)
+        assert [row.payload for row in queue.peek(0, 9, 1 << 20)] == [event("b"), found[1], found[2]]
+        assert queue.ledger() == Ledger(accepted=4, pending=3, dead=1)

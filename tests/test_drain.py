@@ -307,6 +307,19 @@ def test_events_that_nothing_proves_to_be_at_fault_are_set_aside_on_request(run:
         assert (report["details"][0]["set_aside"], report["remaining"]) == (0, 0)
 
 
+def test_a_backlog_of_nothing_but_refused_events_comes_to_an_end(
+    run: Run, queues: Queues, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of more than are refused in a row by a collector that is all right: each is asked about by itself."""
+    monkeypatch.setattr(drain, "_VERDICT_S", 0.2)
+    with Collector(script=lambda _: Fault(status=400)) as collector:
+        place = queues.leave("a", 0, 0, 40, url=collector.url, method="post")
+        assert run("--set-aside", "--timeout", "1")[0] == Exit.BACKLOG
+        assert ledger_at(place).dead == 0
+        assert run("--set-aside", "--max-retry-delay-seconds", "0.05", "--timeout", "30")[0] == Exit.EMPTY
+        assert ledger_at(place) == Ledger(accepted=40, dead=40)
+
+
 def test_a_collector_that_is_not_there_gets_no_event_set_aside(run: Run, queues: Queues) -> None:
     """Nor one that refuses the sender: nothing is known of the events, and --set-aside changes nothing."""
     for status in (403, 503):

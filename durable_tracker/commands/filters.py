@@ -81,7 +81,7 @@ class Choice:
 
     def __init__(self, args: argparse.Namespace) -> None:
         chosen = Filter.of(args)
-        lines = [line.strip() for line in sys.stdin] if getattr(args, "stdin", False) else []
+        lines = _lines() if getattr(args, "stdin", False) else []
         keys = {int(line) for line in lines if _KEY.fullmatch(line)}
         self._keys = keys | set(args.key)
         self._eids = chosen.eids | {line for line in lines if line and not _KEY.fullmatch(line)}
@@ -130,6 +130,11 @@ class Choice:
             if missing:
                 complain(f"{option} {' '.join(missing[:_SHOWN_MAX])}{more}: no {noun} has it")
         return bool(self._missing)
+
+
+def _lines() -> list[str]:
+    """Return the lines of standard input."""
+    return [line.strip().decode("utf-8", "backslashreplace") for line in sys.stdin.buffer]
 
 
 _KEY: Final = re.compile(r"-?[0-9]{1,19}")
