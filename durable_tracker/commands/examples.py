@@ -58,7 +58,7 @@ EXAMPLES: Final = {
   durable-tracker flush --timeout 30
 """,
     "hand-over": """
-  durable-tracker hand-over && durable-tracker drain
+  durable-tracker hand-over --name shop
 """,
     "probe": """
   durable-tracker probe --name shop
