@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -226,6 +227,17 @@ def test_what_was_left_out_is_exit_code_4(queues: Path) -> None:
             is_whole = line not in passed_by and not (mark == eid and "export" in line)
             assert (done.returncode, "rows left out: 1" in done.stderr) == ((0, False) if is_whole else (4, True)), line
             assert done.stdout
+
+
+def test_an_output_that_is_no_file_keeps_its_mode(queues: Path, tmp_path: Path) -> None:
+    """As /dev/null does, when root exports into it, and a named pipe."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    pipe.chmod(0o644)
+    with subprocess.Popen(["cat", str(pipe)], stdout=subprocess.PIPE, text=True) as reader:
+        done = command("export", "--queue-dir", queues, "--output", pipe, "--force")
+        shown = reader.communicate(timeout=60)[0]
+    assert (done.returncode, len(lines(shown)), pipe.stat().st_mode & 0o777) == (0, 4, 0o644)
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import json
 import os
+import stat
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
@@ -121,14 +122,17 @@ def opened(path: str | None, *, is_forced: bool) -> Iterator[BinaryIO]:
     flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | (os.O_TRUNC if is_forced else os.O_EXCL)
     descriptor = os.open(path, flags, 0o600)
     with os.fdopen(descriptor, "wb") as file:
-        os.fchmod(descriptor, 0o600)
+        is_regular = stat.S_ISREG(os.fstat(descriptor).st_mode)  # else it is a pipe or /dev/null, and somebody else's
+        if is_regular:
+            os.fchmod(descriptor, 0o600)
         if path.endswith(".gz"):
             with gzip.GzipFile(filename="", fileobj=file, mode="wb") as packed:
                 yield packed  # type: ignore[misc]  # a BinaryIO in all but name
         else:
             yield file
         file.flush()
-        os.fsync(descriptor)
+        if is_regular:
+            os.fsync(descriptor)
 
 
 def add_import_arguments(parser: argparse.ArgumentParser) -> None:
