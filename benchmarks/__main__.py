@@ -14,7 +14,7 @@ from benchmarks import machine, report
 from benchmarks.options import Options
 from benchmarks.results import Results, load, save
 
-BENCHMARKS: Final = ("put", "track", "many", "drain", "footprint", "scale")
+BENCHMARKS: Final = ("put", "track", "many", "drain", "footprint", "export", "scale")
 
 
 def _options() -> argparse.Namespace:

@@ -116,11 +116,12 @@ def _paced(directory: Path, level: Level, sink: Sink, *, drains: bool) -> list[i
         while len(took) < _CALLS:
             if drains and emitter.stats().ledger.pending < _BACKLOG:
                 emitter.put_many(backlog)
-            took += latencies_ns(tracker.track, _slowly(_SLICE))
+            took += latencies_ns(tracker.track, slowly(_SLICE))
         return took
 
 
-def _slowly(count: int) -> Iterator[Any]:
+def slowly(count: int) -> Iterator[Any]:
+    """Yield so many events, at a steady pace."""
     due = perf_counter()
     for _ in range(count):
         due += _GAP_S

@@ -8,7 +8,7 @@ import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from benchmarks import drain, footprint, many, put, scale, stores, track
+from benchmarks import drain, export, footprint, many, put, scale, stores, track
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -104,6 +104,10 @@ def _senders(number: int) -> Figure:
 
 def _p99(level: str, name: str) -> Figure:
     return ("footprint", footprint.paced_setting(level), name, "p99 µs")
+
+
+def _beside(level: str, name: str) -> Figure:
+    return ("export", export.setting(level), name, "p99 µs")
 
 
 def _scale(setting: str, metric: str, backlog: int) -> Figure:
@@ -253,6 +257,16 @@ TARGETS: Final = (
             _p99(level, footprint.WITH_DRAIN),
             _p99(level, footprint.WITHOUT_DRAIN),
             at_most=3,
+        )
+        for level in put.LEVELS
+    ),
+    *(
+        _ratio(
+            f"p99 of `track()` beside an export of {export.BACKLOG:,} events, `{level}`",
+            "≤ 1.5 × without one",
+            _beside(level, export.DURING),
+            _beside(level, export.WITHOUT),
+            at_most=1.5,
         )
         for level in put.LEVELS
     ),
