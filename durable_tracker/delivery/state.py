@@ -120,4 +120,4 @@ class DeliveryState:
     consecutive_troubles: int = 0
     trouble_count: int = 0
     next_attempt_at: float | None = None
-    since: float = field(default_factory=time.monotonic)
+    since: float = field(default_factory=time.monotonic, compare=False)
