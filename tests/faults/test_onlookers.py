@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from looking import READING, age, files, lines, said, said_by_processes
 
-from durable_tracker.commands.options import Exit
+from durable_tracker.commands.exit_codes import Exit
 from durable_tracker.engines.queue import Ledger
 from durable_tracker.engines.sqlite.queue import SqliteQueue
 from durable_tracker.engines.sqlite.slots import Slot
