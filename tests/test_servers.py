@@ -126,6 +126,36 @@ def test_gunicorn(site: Site, collector: Collector, kind: str, preload: bool) ->
     assert len(list(site.slots.glob("*.sqlite3"))) <= 5
 
 
+@pytest.mark.slow
+def test_celery(site: Site, collector: Collector) -> None:
+    """A worker that forks its processes after the import: each task's event is kept, and each process answers."""
+    if importlib.util.find_spec("celery") is None:
+        pytest.skip("celery is not installed")
+    folder = site.folder / "broker"
+    (folder / "control").mkdir(parents=True)
+    place = [site.endpoint, str(site.queue_dir), str(site.journal)]
+    environment = {**os.environ, "GIVEN": json.dumps({"place": place, "folder": str(folder)})}
+    command = [sys.executable, "-m", "celery", "-A", "celery_application", "worker", "-P", "prefork", "-c", "2"]
+    output = (site.folder / "output").open("wb")
+    with subprocess.Popen(
+        [*command, "-l", "warning"], env=environment, cwd=PROGRAMS, stdout=output, stderr=output
+    ) as it:
+        try:
+            program = str(PROGRAMS / "celery_application.py")
+            subprocess.run([sys.executable, program, "60"], env=environment, check=True, timeout=60)
+            wait_until(lambda: len(site.noted("ack")) == 60, 60)
+            told, silences = client.stats_in(site.queue_dir)
+            workers = {int(name.split("-")[1]) for name in site.noted("ack")}
+            assert workers == {one["pid"] for one in told.values()}, silences
+            it.send_signal(signal.SIGTERM)
+            assert it.wait(30) == 0
+        finally:
+            it.kill()
+            output.close()
+    assert "Traceback" not in (site.folder / "output").read_text(encoding="utf-8")
+    site.assert_kept(received(collector), doubled_max=40)
+
+
 @pytest.mark.parametrize(
     "method",
     [
