@@ -126,7 +126,7 @@ def run(args: argparse.Namespace) -> int:
     except ConfigurationError as exc:
         return _nothing(str(exc), args)
     if args.check:
-        return _check(look_at(places), args)
+        return _check(look_at(places, asks=False), args)
     if args.watch is not None:
         return _watch(places, max(args.watch, 0.1))
     seen, rates = _looked_at_twice(places)
@@ -151,8 +151,8 @@ def _nothing(reason: str, args: argparse.Namespace) -> int:
     return Exit.USAGE
 
 
-def look_at(places: Sequence[Place]) -> list[Seen]:
-    """Look into queues, one after another."""
+def look_at(places: Sequence[Place], *, asks: bool = True) -> list[Seen]:
+    """Look into queues, one after another, and ask their owners, if that is wanted: one that hangs takes its time."""
     seen = []
     for place in places:
         try:
@@ -163,7 +163,7 @@ def look_at(places: Sequence[Place]) -> list[Seen]:
         except QueueError as exc:
             view, error = None, str(exc)
         seen.append(Seen(place, view, place.owner(), error))
-    return _with_owners(seen)
+    return _with_owners(seen) if asks else seen
 
 
 def _with_owners(seen: Sequence[Seen]) -> list[Seen]:
@@ -186,12 +186,13 @@ def _with_owners(seen: Sequence[Seen]) -> list[Seen]:
 
 def _looked_at_twice(places: Sequence[Place]) -> tuple[list[Seen], list[Rate]]:
     """Look, and look again a moment later where there are owners, for what comes and goes."""
-    before, at_s = look_at(places), time.monotonic()
+    before, at_s = look_at(places, asks=False), time.monotonic()
     if all(one.owner is None for one in before):
         return before, [(None, None)] * len(before)
     time.sleep(_RATE_S)
-    seen, now_s = look_at(places), time.monotonic()
-    return seen, [_rates(old, new, now_s - at_s) for old, new in zip(before, seen, strict=True)]
+    seen, now_s = look_at(places, asks=False), time.monotonic()
+    rates = [_rates(old, new, now_s - at_s) for old, new in zip(before, seen, strict=True)]
+    return _with_owners(seen), rates
 
 
 def totals(seen: Sequence[Seen]) -> dict[str, Any]:
