@@ -50,7 +50,7 @@ crash: $(VENV)/.dev  ## the slow tier (S): kills, power loss, forks, damage, lon
 
 campaign: $(VENV)/.dev  ## all seeds of the campaigns of which the slow tier runs the first tenth
 	CAMPAIGN=whole $(BIN)/python -m pytest -m slow -s --timeout=7200 tests/faults/test_two_faults_everywhere.py \
-	  tests/test_delivery_property.py
+	  tests/faults/test_onlookers.py tests/test_delivery_property.py
 
 bench: $(VENV)/.bench  ## measure beside the peers, in one run
 	$(BIN)/python -m benchmarks

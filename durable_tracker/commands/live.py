@@ -61,7 +61,7 @@ def add_commands(commands: Any) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     try:
-        seen = look_at(places_to_look_at(args))
+        seen = look_at(places_to_look_at(args), asks=args.command == "why")
     except ConfigurationError as exc:
         complain(exc)
         return Exit.USAGE
@@ -93,23 +93,15 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _why(one: Seen, args: argparse.Namespace) -> Exit:
-    told, silence = None, None
-    if one.owner is not None:
-        try:
-            told = _ask(one, "stats")
-        except client.NoAnswerError as exc:
-            silence = str(exc)
-    if args.json:
-        hand_out(json_line({**one.report(), "told": told, "silence": silence}))
-    else:
-        hand_out("\n".join(_story(one, told, silence)))
+    hand_out(json_line(one.report()) if args.json else "\n".join(_story(one)))
     if one.error is not None:
         complain(f"{one.place.name}: {one.error}")
         return Exit.UNREADABLE
-    return Exit.BUSY if silence is not None else Exit.EMPTY
+    return Exit.BUSY if one.silence is not None else Exit.EMPTY
 
 
-def _story(one: Seen, told: dict[str, Any] | None, silence: str | None) -> list[str]:
+def _story(one: Seen) -> list[str]:
+    told = one.told
     ledger = one.view.ledger if one.view is not None else None
     pending = "it cannot be read" if ledger is None else f"{ledger.pending:,} events are pending"
     if one.oldest_age_s is not None:
@@ -121,7 +113,7 @@ def _story(one: Seen, told: dict[str, Any] | None, silence: str | None) -> list[
         return lines
     lines.append(f"  owner         process {one.owner} {command_of(one.owner)}".rstrip())
     if told is None:
-        lines.append(f"  state         not known: {silence}")
+        lines.append(f"  state         not known: {one.silence}")
         return lines
     state = f"{told['state'].replace('_', ' ')}, {_TROUBLED[told['state'] in ('backing_off', 'blocked')]}"
     lines.append(f"  state         {state.format(duration(told['since_s']))}")
