@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import termios
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from processes import wait_until
 
 from durable_tracker._version import __version__
 from durable_tracker.collector import Collector
@@ -91,6 +93,28 @@ def test_the_first_line_can_be_had_alone(queues: Path, line: str) -> None:
     assert running.stderr is not None
     assert running.stderr.read() == b""
     running.stderr.close()
+
+
+@pytest.mark.parametrize(
+    "line", ["requeue --stdin", "import --endpoint 127.0.0.1", "track --endpoint 127.0.0.1 --no-drain"]
+)
+def test_an_interrupted_command_says_so_in_one_line(queues: Path, line: str) -> None:
+    """Ctrl-C while it waits for more of its input: no traceback."""
+    reading, writing = os.pipe()
+    os.write(writing, b"{")
+    environment = {**os.environ, "DURABLE_TRACKER_DIR": str(queues)}
+    command = [sys.executable, "-m", "durable_tracker", *line.split()]
+    try:
+        running = subprocess.Popen(
+            command, env=environment, stdin=reading, stderr=subprocess.PIPE, start_new_session=True
+        )
+        wait_until(lambda: not select.select([reading], [], [], 0)[0])  # it has taken what was there
+        running.send_signal(signal.SIGINT)
+        _, err = running.communicate(timeout=60)
+    finally:
+        os.close(reading)
+        os.close(writing)
+    assert (running.returncode, err.decode()) == (128 + signal.SIGINT, f"{line.split(maxsplit=1)[0]}: interrupted\n")
 
 
 @pytest.mark.parametrize("line", PRINTING)

@@ -34,6 +34,9 @@ def printed(command: str, run: Callable[[], int]) -> int:
     except BrokenPipeError:
         give_up(sys.stdout)  # whoever reads the output, such as `head`, has enough
         return 128 + signal.SIGPIPE
+    except KeyboardInterrupt:
+        complain(f"{command}: interrupted")
+        return 128 + signal.SIGINT
     except (OutputError, OSError) as exc:
         give_up(sys.stdout)
         complain(f"{command}: {exc}")
