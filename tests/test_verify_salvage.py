@@ -56,6 +56,12 @@ def test_a_sound_queue_is_said_to_be_sound_and_left_as_it_is(
     assert contents(slot.directory) == before
 
 
+def test_where_no_queue_is_none_is_sound(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Else a wrong directory would look like a sound queue."""
+    assert main(["verify", "--queue-dir", str(tmp_path)]) == Exit.USAGE
+    assert capsys.readouterr().err == f"verify: no queue is in {tmp_path}\n"
+
+
 def test_a_queue_that_was_killed_is_sound(crashed: Files, tmp_path: Path) -> None:
     """Its WAL is merged, as by any opening, and all events are there afterwards."""
     slot = crashed.write(tmp_path / "slot")

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from durable_tracker.commands.exit_codes import Exit
-from durable_tracker.commands.options import add_slot_options, chosen_places
+from durable_tracker.commands.options import add_slot_options, places_to_look_at
 from durable_tracker.commands.output import complain, hand_out, json_line, say
 from durable_tracker.engines.sqlite import salvage
 from durable_tracker.engines.sqlite.engine import SlotPlace
@@ -66,7 +66,7 @@ def _for_each_slot(
             complain("salvage: name the queue, by a path or by --name")
             return Exit.USAGE
         try:
-            slots = [_slot(place) for place in chosen_places(args)]
+            slots = [_slot(place) for place in places_to_look_at(args)]
         except ConfigurationError as exc:
             complain(f"{command}: {exc}")
             return Exit.USAGE
