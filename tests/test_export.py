@@ -146,6 +146,51 @@ def test_import_takes_the_dumps_of_failed_events_and_names_what_it_refuses(tmp_p
     assert command(*arguments, tmp_path / "missing").returncode == 2
 
 
+def test_import_takes_a_list_in_each_line_and_one_over_several(tmp_path: Path) -> None:
+    """As a handler has them that appends a list for each failure; what is no list is named by its line."""
+    good = {"e": "pv", "p": "srv", "tv": "t", "url": "https://a.example"}
+    arguments = ("import", "--endpoint", NOBODY, "--queue-dir", tmp_path)
+    each = f"{json.dumps([good, good])}\n\n{json.dumps([good])}\n[]\n{json.dumps(good)}\n"
+    assert command(*arguments, input=each).stderr == "stored 4, refused 0, known 0\n"
+    assert command(*arguments, input=json.dumps([good, good], indent=1)).stderr == "stored 2, refused 0, known 0\n"
+    done = command(*arguments, input=f"{json.dumps([good])}\n[1,\n")
+    assert (done.returncode, "stdin, line 2: line: must be" in done.stderr) == (2, True)
+    assert done.stderr.endswith("stored 1, refused 1, known 0\n")
+
+
+def test_an_id_that_was_imported_a_moment_ago_is_known(queues: Path, tmp_path: Path) -> None:
+    """Of the same file, or of another one of the same command."""
+    file = tmp_path / "backlog.ndjson"
+    command("export", "--queue-dir", queues, "--output", file)
+    arguments = ("import", "--endpoint", NOBODY, "--queue-dir", tmp_path / "other", "--skip-known")
+    assert command(*arguments, file, file).stderr == "stored 4, refused 0, known 4\n"
+    refused = tmp_path / "refused.ndjson"
+    refused.write_bytes(file.read_bytes() + b"no json\n")
+    once_more = ("import", "--endpoint", NOBODY, "--queue-dir", tmp_path / "third", "--skip-known", "--strict")
+    assert command(*once_more, refused, file).stderr.endswith("stored 4, refused 1, known 0\n")
+
+
+def test_a_queue_whose_ids_cannot_be_known_is_named(queues: Path, tmp_path: Path) -> None:
+    """What is imported is stored all the same: it may be there to replace what cannot be read."""
+    file = tmp_path / "backlog.ndjson"
+    command("export", "--queue-dir", queues, "--output", file)
+    database = queues / "shop" / "0.sqlite3"
+    database.write_bytes(b"no database" * 1000)
+    done = command("import", "--endpoint", NOBODY, "--queue-dir", queues, "--name", "new", "--skip-known", file)
+    assert (done.returncode, str(database) in done.stderr) == (4, True)
+    assert done.stderr.endswith("stored 4, refused 0, known 0\n")
+
+
+@pytest.mark.parametrize("fault", ["cut", "altered", "no gzip"])
+def test_a_damaged_gz_is_named(tmp_path: Path, fault: str) -> None:
+    packed = gzip.compress(os.urandom(5000).hex().encode())
+    file = tmp_path / "backlog.ndjson.gz"
+    file.write_bytes({"cut": packed[:200], "altered": packed[:10] + b"\xff" * 9 + packed[19:], "no gzip": b"[]"}[fault])
+    done = command("import", "--endpoint", NOBODY, "--queue-dir", tmp_path, file)
+    first, last = done.stderr.splitlines()
+    assert (done.returncode, first.startswith(f"import: {file}: "), last) == (2, True, "stored 0, refused 0, known 0")
+
+
 def test_an_export_beside_a_busy_owner_has_every_event_that_stays(tmp_path: Path) -> None:
     """Once each, while it puts, acks, checkpoints and vacuums."""
     with owner(tmp_path / "slot"):

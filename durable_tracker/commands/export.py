@@ -8,6 +8,7 @@ import json
 import os
 import stat
 import sys
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
@@ -20,6 +21,7 @@ from durable_tracker.engines.addresses import engine_of
 from durable_tracker.engines.queue import DeadLetter
 from durable_tracker.errors import ConfigurationError, InvalidEventError, QueueError
 from durable_tracker.protocol.encoder import finished
+from durable_tracker.protocol.rendering import REFUSED
 
 if TYPE_CHECKING:
     import argparse
@@ -39,7 +41,7 @@ It reads beside a live owner, and takes nothing out of the queue. Every event th
 end is written once. A file is made with mode 0600; its suffix .gz compresses it.
 """
 IMPORT: Final = """Put events into a queue: of an export, also of another host, or the fields of one event in each
-line, or a JSON list of such, as handlers of the official tracker's failed events write them. Ids stay as they are.
+line, or JSON lists of such, as handlers of the official tracker's failed events write them. Ids stay as they are.
 
 Beside a live process that has a queue of that name they go into a further slot, as a second process's would: within a
 minute that process delivers them too, or, where it leaves delivery to a drain, the next drain does.
@@ -153,21 +155,19 @@ def run_import(args: argparse.Namespace) -> int:
     """Store the events. Return the exit code."""
     code, stored, refused, skipped = Exit.EMPTY, 0, 0, 0
     try:
-        known = _known(args.queue_dir) if args.skip_known else set()
+        known, code = _known(args.queue_dir) if args.skip_known else (None, code)
         with Emitter(args.endpoint, name=args.name, queue_dir=args.queue_dir, drain=False) as emitter:
             for name in args.file or [None]:
                 payloads: list[bytes] = []
                 bad = 0
                 for number, fields in _events(name):
                     try:
-                        if fields is None:
-                            raise InvalidEventError("line", "must be a JSON object: a line of an export, or an event")  # noqa: TRY301
-                        payload = finished(fields)
+                        payload = _payload(fields)
                     except InvalidEventError as exc:
                         complain(f"import: {name or 'stdin'}, line {number}: {exc}")
                         bad += 1
                         continue
-                    if fields.get("eid") in known:
+                    if known is not None and _is_known(payload, known):
                         skipped += 1
                         continue
                     payloads.append(payload)
@@ -178,10 +178,12 @@ def run_import(args: argparse.Namespace) -> int:
                 if not (args.strict and bad):
                     emitter.put_many(payloads)
                     stored += len(payloads)
+                elif known is not None:
+                    known.difference_update(map(_eid, payloads))
                 refused += bad
-    except (ConfigurationError, OSError, EOFError) as exc:
+    except (ConfigurationError, OSError) as exc:
         complain(f"import: {exc}")
-        code = Exit.USAGE
+        code = max(code, Exit.USAGE)
     except QueueError as exc:
         complain(f"import: not stored: {exc}")
         code = Exit.UNREADABLE
@@ -189,27 +191,67 @@ def run_import(args: argparse.Namespace) -> int:
     return max(code, Exit.USAGE) if refused else code
 
 
-def _known(queue_dir: Path | None) -> set[str]:
+def _payload(fields: dict[str, Any] | None) -> bytes:
+    """Return an event as it is stored.
+
+    Raises:
+        InvalidEventError: it is none.
+    """
+    if fields is None:
+        raise InvalidEventError("line", "must be a JSON object: a line of an export, or an event")
+    if REFUSED in fields:
+        raise InvalidEventError(REFUSED, f"mend the event, and remove this member: {fields[REFUSED]}")
+    return finished(fields)
+
+
+def _is_known(payload: bytes, known: set[str]) -> bool:
+    """Return whether an event's id is among those that are known, to which it then belongs."""
+    count = len(known)
+    known.add(_eid(payload))
+    return len(known) == count
+
+
+def _eid(payload: bytes) -> str:
+    return str(json.loads(payload)["eid"])
+
+
+def _known(queue_dir: Path | None) -> tuple[set[str], Exit]:
+    """Return the ids that are in the queues, and the exit code: which queue could not be read is said."""
     found: set[str] = set()
+    code = Exit.EMPTY
     for place in engine_of(None, queue_dir).places():
-        with contextlib.suppress(QueueError), place.look() as onlooker:
-            for source in (onlooker.rows(), onlooker.letters()):
-                for one in source:
-                    fields = fields_in(one.payload)
-                    if fields is not None and isinstance(fields.get("eid"), str):
-                        found.add(fields["eid"])
-    return found
+        try:
+            with place.look() as onlooker:
+                for source in (onlooker.rows(), onlooker.letters()):
+                    for one in source:
+                        fields = fields_in(one.payload)
+                        if fields is not None and isinstance(fields.get("eid"), str):
+                            found.add(fields["eid"])
+                check_all_was_read(place, onlooker)
+        except QueueError as exc:
+            complain(f"import: --skip-known: {exc}; ids that are only there are not left out")
+            code = Exit.UNREADABLE
+    return found, code
 
 
 def _events(name: str | None) -> Iterator[tuple[int, dict[str, Any] | None]]:
-    """Yield the fields of each event with the number of its line; None for what is none."""
-    with _source(name) as source:
-        for number, line in enumerate(source, 1):
-            if line.strip().startswith(b"["):
-                yield from ((number, _fields(one)) for one in _list(line + source.read()))
-                return
-            if line.strip():
-                yield number, _fields(fields_in(line))
+    """Yield the fields of each event with the number of its line; None for what is none.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    try:
+        with _source(name) as source:
+            for number, line in enumerate(source, 1):
+                if line.strip().startswith(b"["):
+                    found = _list(line)  # as whoever appends one for each failure has it
+                    if found is None:
+                        found = _list(line + source.read()) or [None]
+                    yield from ((number, _fields(one)) for one in found)
+                elif line.strip():
+                    yield number, _fields(fields_in(line))
+    except (EOFError, zlib.error, gzip.BadGzipFile) as exc:
+        raise OSError(f"{name}: {exc}") from None
 
 
 @contextlib.contextmanager
@@ -224,12 +266,13 @@ def _source(name: str | None) -> Iterator[Any]:
             yield file
 
 
-def _list(content: bytes) -> list[Any]:
+def _list(content: bytes) -> list[Any] | None:
+    """Return what a JSON list has in it, None if the content is none."""
     try:
         found = json.loads(content)
     except (ValueError, RecursionError):
-        return [None]
-    return found if isinstance(found, list) else [None]
+        return None
+    return found if isinstance(found, list) else None
 
 
 def _fields(value: Any) -> dict[str, Any] | None:
