@@ -106,6 +106,24 @@ def test_dead_letters_are_counted_by_what_they_have_in_common(queues: Path) -> N
     assert len(lines(command("peek", "--queue-dir", queues).stdout)) == 5
 
 
+def test_what_the_door_refused_is_found_by_its_schema_and_shown_as_json(tmp_path: Path) -> None:
+    """There nothing is around the data yet, as there is in what was sent; and JSON has no NaN."""
+    with Emitter(NOBODY, queue_dir=tmp_path, name="shop", drain=False) as emitter:
+        tracker = Tracker(emitter, namespace="n", on_invalid="dead_letter")
+        tracker.track(SelfDescribing(SelfDescribingJson(SCHEMA, {"price": float("nan")})))
+
+    def letters(*options: str) -> list[Any]:
+        out = command("dead-letters", "--queue-dir", tmp_path, *options).stdout
+        return [json.loads(line, parse_constant=pytest.fail) for line in out.splitlines()]
+
+    (letter,) = letters("--schema", "iglu:com.acme/")
+    assert letter["event"]["ue_pr"]["data"] == {"price": "NaN"}
+    assert [one["schema"] for one in letters("--by", "schema")] == [SCHEMA]
+    exported = command("export", "--queue-dir", tmp_path, "--dead-letters").stdout
+    done = command("import", "--endpoint", NOBODY, "--queue-dir", tmp_path, input=exported)
+    assert "line 1: refused: mend the event, and remove this member: data.price: must be a finite" in done.stderr
+
+
 @pytest.mark.parametrize("suffix", [".ndjson", ".ndjson.gz"])
 def test_an_export_comes_back_as_it_was(queues: Path, tmp_path: Path, suffix: str) -> None:
     """On another host; the file is private, and is not replaced unawares."""
@@ -265,9 +283,12 @@ def test_what_was_left_out_is_exit_code_4(queues: Path) -> None:
     database = queues / "shop" / "0.sqlite3"
     content = database.read_bytes()
     eid = lines(command("peek", "--queue-dir", queues, "--raw").stdout)[0]["event"]["eid"].encode()
-    for mark, passed_by in ((eid, {"peek", "export"}), (b"not that one", {"dead-letters", "export --dead-letters"})):
+    for mark, passed_by in (
+        (eid, {"peek", "export"}),
+        (b"not that one", {"dead-letters", "dead-letters --by kind", "export --dead-letters"}),
+    ):
         database.write_bytes(content.replace(mark, mark[::-1]))
-        for line in ("peek", "export", "dead-letters", "export --dead-letters"):
+        for line in ("peek", "export", "dead-letters", "dead-letters --by kind", "export --dead-letters"):
             done = command(*line.split(), "--queue-dir", queues)
             is_whole = line not in passed_by and not (mark == eid and "export" in line)
             assert (done.returncode, "rows left out: 1" in done.stderr) == ((0, False) if is_whole else (4, True)), line

@@ -73,6 +73,7 @@ def _dead_letters(place: Place, args: argparse.Namespace) -> None:
             counts = collections.Counter(_BY[args.by](letter) for letter in letters)
             for value, number in counts.most_common():
                 hand_out(json_line({"queue": place.name, args.by: value, "count": number}))
+            check_all_was_read(place, onlooker)
             return
         for letter in itertools.islice(letters, args.limit):
             report = {"queue": place.name, **asdict(letter)}

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from durable_tracker.commands.output import complain
 from durable_tracker.errors import DamagedQueueError
+from durable_tracker.protocol.fields import UNSTRUCT_EVENT_SCHEMA
+from durable_tracker.protocol.rendering import REFUSED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -210,7 +212,7 @@ def readable(fields: dict[str, Any]) -> dict[str, Any]:
             continue
         try:
             text = base64.urlsafe_b64decode(value + "=" * (-len(value) % 4)) if plain != name else value
-            shown[plain] = json.loads(text)
+            shown[plain] = json.loads(text, parse_constant=str)  # NaN, of which no JSON can be made
         except (ValueError, RecursionError):
             shown[name] = value
     return shown
@@ -219,8 +221,10 @@ def readable(fields: dict[str, Any]) -> dict[str, Any]:
 def schema_of(shown: dict[str, Any]) -> str | None:
     """Return the schema of a self-describing event, as `readable` has it; None of another."""
     content = shown.get("ue_pr")
-    inner = content.get("data") if isinstance(content, dict) else None
-    schema = inner.get("schema") if isinstance(inner, dict) else None
+    schema = content.get("schema") if isinstance(content, dict) else None
+    if REFUSED not in shown or schema == UNSTRUCT_EVENT_SCHEMA:  # at the door nothing may be around it yet
+        inner = content.get("data") if isinstance(content, dict) else None
+        schema = inner.get("schema") if isinstance(inner, dict) else None
     return schema if isinstance(schema, str) else None
 
 
