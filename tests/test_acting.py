@@ -443,3 +443,25 @@ def test_a_purge_that_is_killed_has_done_whole_transactions(tmp_path: Path) -> N
         assert ledger.purged >= purged
         purged = ledger.purged
     assert turns > 1
+
+
+@pytest.mark.parametrize("line", ["requeue", "purge --dead-letters --yes"])
+def test_a_key_names_an_event_of_one_queue(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], line: str
+) -> None:
+    """Another queue has the same key, for an event that nobody meant."""
+    slots = [Slot(tmp_path / name, 0) for name in ("one", "other")]
+    for slot in slots:
+        make_private_directory(slot.directory)
+        with SqliteQueue.take(slot) as queue:
+            queue.put(event(1))
+            queue.reject([1], 422, "no")
+    whole = [*line.split(), "--queue-dir", str(tmp_path)]
+    assert main([*whole, "--key", "1"]) == Exit.USAGE
+    assert capsys.readouterr().err.startswith("--key: a key is its own queue's, and 2 queues are meant here: name one")
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"1\n")))
+    assert main([*whole, "--stdin"]) == Exit.USAGE
+    assert main([*line.split(), "--key", "1", str(slots[0].database)]) == Exit.EMPTY
+    for slot, left in zip(slots, (0, 1), strict=True):
+        with SqliteQueue.take(slot) as queue:
+            assert len(queue.dead_letters(9, 0)) == left

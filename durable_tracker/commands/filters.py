@@ -100,6 +100,11 @@ class Choice:
         return not self._names_events and not self._about and self._filter.is_open
 
     @property
+    def has_keys(self) -> bool:
+        """Whether events are named by keys."""
+        return bool(self._keys)
+
+    @property
     def is_about_letters(self) -> bool:
         """Whether it asks for what only dead letters have."""
         return bool(self._keys or self._about)
@@ -150,7 +155,9 @@ _ABOUT: Final[dict[str, Callable[[Any, Any], bool]]] = {
 
 def add_letter_filters(parser: argparse.ArgumentParser) -> None:
     """Let the user say which dead letters a command is about."""
-    parser.add_argument("--key", type=int, action="append", default=[], help="a dead letter's key; repeatable")
+    parser.add_argument(
+        "--key", type=int, action="append", default=[], help="a dead letter's key in its queue; repeatable"
+    )
     parser.add_argument("--reason", metavar="TEXT", help="with this text in the reason")
     parser.add_argument("--status", type=int, help="refused with this HTTP status")
     parser.add_argument("--kind", choices=("refused", "invalid", "damaged"), help="set aside for that")

@@ -80,11 +80,20 @@ def places_to_look_at(args: argparse.Namespace) -> list[Place]:
     return places
 
 
-def for_each_place(args: argparse.Namespace, act: Callable[[Place], None]) -> int:
-    """Do something with each queue that the user chose. Return the exit code: what failed is said."""
+def for_each_place(args: argparse.Namespace, act: Callable[[Place], None], *, has_keys: bool = False) -> int:
+    """Do something with each queue that the user chose. Return the exit code: what failed is said.
+
+    Args:
+        args: what the user chose.
+        act: is given each place.
+        has_keys: whether it is about keys, each of which another queue also has, so that there must be one queue.
+    """
     code = Exit.EMPTY
     try:
         places = places_to_look_at(args)
+        if has_keys and len(places) > 1:
+            several = f"a key is its own queue's, and {len(places)} queues are meant here"
+            raise ConfigurationError(f"--key: {several}: name one by a path, or the events by --eid")  # noqa: TRY301
     except ConfigurationError as exc:
         complain(exc)
         return Exit.USAGE

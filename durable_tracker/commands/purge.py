@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
                 nonlocal is_declined
                 is_declined = not _at(place, args, choice, file) or is_declined
 
-            code = for_each_place(args, act)
+            code = for_each_place(args, act, has_keys=choice.has_keys)
     except FileExistsError:
         complain(f"--export {args.export}: is there already")
         return Exit.USAGE

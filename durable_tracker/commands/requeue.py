@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
         nonlocal unedited
         unedited += _at(place, args, choice)
 
-    code = for_each_place(args, act)
+    code = for_each_place(args, act, has_keys=choice.has_keys)
     if code != Exit.EMPTY:
         return code  # what was not found may be where nobody could look
     return Exit.BACKLOG if choice.say_missing("dead letter") or unedited else code
