@@ -185,7 +185,7 @@ def test_probe_sends_one_request_and_takes_nothing_out(tmp_path: Path, collector
         collector.outage = Fault(status=401)
         done = command("probe", "--queue-dir", tmp_path)
         assert done.returncode == 1
-        assert "HTTP 401" in done.stdout
+        assert done.stdout.count("HTTP 401") == 1
         assert "the credentials" in done.stdout
         assert emitter.stats().ledger.pending == 1
 

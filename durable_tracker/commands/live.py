@@ -205,7 +205,7 @@ def _probe(one: Seen, args: argparse.Namespace) -> Exit:
     outcome = classify(reply.status, {})
     answer = "no answer" if reply.status is None else f"HTTP {reply.status}"
     after = f" after {(time.monotonic() - began_at) * 1000:.0f} ms"
-    reason = f": {reply.error}" if reply.error and outcome is not Outcome.DELIVERED else ""
+    reason = f": {reply.error}" if reply.error not in (None, "", answer) and outcome is not Outcome.DELIVERED else ""
     again = "" if reply.retry_after_s is None else f"; it asks to be left alone for {reply.retry_after_s:.0f} s"
     say(f"{one.place.label}: {answer}{after}{reason}: {_MEANINGS[outcome]}{again}")
     return Exit.EMPTY if outcome is Outcome.DELIVERED else Exit.BACKLOG
