@@ -147,6 +147,9 @@ def test_a_monitor_gets_one_line_and_an_exit_code(tmp_path: Path) -> None:
         done = command("status", "--check", *bounds, "--queue-dir", tmp_path)
         assert (done.returncode, done.stderr) == (code, ""), bounds
         assert done.stdout.startswith(f"DURABLE_TRACKER {word}"), done.stdout
+        if bounds:  # which nothing would come of
+            done_without = command("status", *bounds, "--queue-dir", tmp_path)
+            assert (done_without.returncode, "is a bound for --check" in done_without.stderr) == (2, True)
         assert re.search(r" \| pending=18;;\d* oldest=7\d\d\ds;;[\d.]* dead=2;;\d*$", done.stdout)
     (tmp_path / "shop" / "0.sqlite3").write_bytes(b"SQLite format 3\0" + bytes(4096 * 8))
     time.sleep(0.03)

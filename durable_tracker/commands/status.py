@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from durable_tracker.commands.exit_codes import Exit
-from durable_tracker.commands.options import add_slot_options, count, places_to_look_at, seconds
+from durable_tracker.commands.options import add_slot_options, count, option_of, places_to_look_at, seconds
 from durable_tracker.commands.output import complain, hand_out, json_line
 from durable_tracker.control import client
 from durable_tracker.control.address import directory_of, queue_id
@@ -121,6 +121,10 @@ def _number(text: str) -> int:
 
 def run(args: argparse.Namespace) -> int:
     """Look, and say what was seen."""
+    bounds = [name for name in ("max_age", "max_pending", "max_dead") if getattr(args, name) is not None]
+    if bounds and not args.check:
+        complain(f"status: {option_of(bounds[0])} is a bound for --check, which is missing")
+        return Exit.USAGE
     try:
         places = places_to_look_at(args)
     except ConfigurationError as exc:
