@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import functools
 import json
@@ -262,6 +263,21 @@ def test_who_delivers_hands_nothing_over(tmp_path: Path) -> None:
         assert slot_of(emitter) == slot
 
 
+def test_in_another_queue_dir_a_queue_may_be_called_the_same(tmp_path: Path) -> None:
+    """What is asked at one socket is about the queues of its dir alone: a purge would remove events of the other."""
+    with ExitStack() as stack:
+        one, other = [
+            stack.enter_context(Emitter(NOBODY, name="shop", queue_dir=tmp_path / name, drain=False)) for name in "ab"
+        ]
+        one.put(EVENT)
+        other.put_many([EVENT, EVENT])
+        assert client.ask(slot_of(other), "purge", keys=[1, 2]) == 2
+        assert [emitter.stats().ledger.pending for emitter in (one, other)] == [1, 0]
+        for emitter in (one, other):
+            told, _ = client.stats_in(slot_of(emitter).parent.parent)
+            assert told["shop/0.sqlite3"]["ledger"]["pending"] == emitter.stats().ledger.pending
+
+
 # ── where it is, and when it goes ────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -315,6 +331,97 @@ def test_a_socket_of_a_process_that_was_killed_is_removed_by_the_next_owner(tmp_
             emitter.put(EVENT)
             assert stale not in sockets(site.queue_dir)
             assert heard in sockets(site.queue_dir)
+
+
+def test_a_queue_dir_that_is_known_by_two_names_has_a_socket_until_the_last_emitter_goes(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    with Emitter(NOBODY, name="a", queue_dir=tmp_path / "real", drain=False) as one:
+        one.put(EVENT)
+        with Emitter(NOBODY, name="b", queue_dir=tmp_path / "link", drain=False) as other:
+            other.put(EVENT)
+            assert client.ask(slot_of(other), "stats")["emitter"] == "b"
+        assert client.ask(slot_of(one), "stats")["emitter"] == "a"
+    assert sockets(tmp_path / "real") == []
+
+
+def test_an_emitter_that_opens_while_the_last_one_goes_can_be_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in another thread, or in a signal handler."""
+    closes = server._Listener.close
+    with ExitStack() as stack:
+        one, other = [stack.enter_context(Emitter(NOBODY, name=name, queue_dir=tmp_path, drain=False)) for name in "ab"]
+        one.put(EVENT)
+
+        def closes_late(listener: server._Listener) -> None:
+            if not other.stats().ledger.accepted:
+                other.put(EVENT)
+            closes(listener)
+
+        monkeypatch.setattr(server._Listener, "close", closes_late)
+        one.close()
+        assert client.ask(slot_of(other), "stats")["emitter"] == "b"
+    assert sockets(tmp_path) == []
+
+
+def test_a_timeout_that_the_application_gave_all_its_sockets_ends_nothing(tmp_path: Path) -> None:
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(0.05)
+    try:
+        with Emitter(NOBODY, name="shop", queue_dir=tmp_path, drain=False) as emitter:
+            emitter.put(EVENT)
+            time.sleep(0.2)
+            assert client.ask(slot_of(emitter), "stats")["emitter"] == "shop"
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def test_a_socket_whose_number_was_given_out_again_closes_nothing_of_the_application(tmp_path: Path) -> None:
+    """A daemonizer closed it, somebody asked, and an emitter opened anew."""
+    site = Site(tmp_path)
+    with Child(site, Program("lose_the_sockets_number")) as child:
+        assert child.process.wait(30) == 0
+
+
+def test_a_signal_handler_that_raises_as_a_socket_is_made_leaves_the_next_one_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Making(dict[str, object]):
+        interrupts = True
+
+        def setdefault(self, *arguments: Any) -> Any:
+            done = super().setdefault(*arguments)
+            if self.interrupts:
+                raise KeyboardInterrupt
+            return done
+
+    making = Making()
+    monkeypatch.setattr(server, "_making", making)
+    with ExitStack() as stack:
+        one, other = [stack.enter_context(Emitter(NOBODY, name=name, queue_dir=tmp_path, drain=False)) for name in "ab"]
+        with pytest.raises(KeyboardInterrupt):
+            one.put(EVENT)
+        making.interrupts = False
+        other.put(EVENT)
+        assert [client.ask(slot_of(emitter), "stats")["emitter"] for emitter in (one, other)] == ["a", "b"]
+    assert sockets(tmp_path) == []
+
+
+@pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), MemoryError()])
+def test_without_a_thread_or_memory_for_it_events_are_taken_as_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(server, "_said", [])
+    monkeypatch.setattr(_thread, "start_new_thread", fail)
+    with Emitter(NOBODY, name="shop", queue_dir=tmp_path, drain=False) as emitter:
+        emitter.put(EVENT)
+        assert emitter.stats().ledger.pending == 1
+        assert sockets(tmp_path) == []
+    assert not server._owners
 
 
 def test_where_no_socket_can_be_made_events_are_taken_as_ever(
@@ -405,6 +512,16 @@ def test_a_child_that_kept_the_socket_without_knowing_keeps_nobody_waiting(tmp_p
         os.kill(int((tmp_path / "child").read_text(encoding="ascii")), signal.SIGKILL)
 
 
+def test_a_child_of_a_fork_without_hooks_answers_for_its_own_queues(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    with Child(site, Program("put_after_a_fork_without_hooks")) as child:
+        wait_until(lambda: site.says("put"))
+        told, silences = client.stats_in(site.queue_dir)
+        pids = {name: one["pid"] for name, one in told.items()}
+        os.kill(pids["test/1.sqlite3"], signal.SIGKILL)
+        assert (silences, pids["test/0.sqlite3"]) == ({}, child.process.pid)
+
+
 # ── who asks ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -430,6 +547,7 @@ def path(tmp_path: Path) -> Iterator[Path]:
         (request(command="flush", timeout_s=float("nan")), "timeout_s: must be"),
         (request(command="requeue", keys="1"), "keys: must be a list"),
         (request(command="requeue", keys=[True]), "keys: must be a list"),
+        (request(command="requeue", keys=[1 << 63]), "keys: must be a list"),
         (request(command="requeue", keys=list(range(501))), "keys: must be a list of at most 500"),
         (request(command="stats", queue="../../etc/passwd"), wire.NOT_HERE),
         (request(command="stats", queue=None), wire.NOT_HERE),

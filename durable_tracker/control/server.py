@@ -1,7 +1,7 @@
 """The owner's side: a socket in each queue dir, and a thread that waits at it.
 
     serve(owner) ──► directory has no listener? ──► bind, listen ──► thread: accept ──► thread: request ──► answer
-    withdraw(owner) ──► none left in the directory? ──► close, unlink
+    withdraw(queue) ──► none left in the directory? ──► close, unlink
 
 The thread that waits costs nothing while nobody asks. A request has a thread of its own, so that one who is slow, or
 who waits for a flush, holds up nobody. No request makes this process read or write a path: a queue is named as those
@@ -20,7 +20,8 @@ import stat
 import struct
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from durable_tracker.control import address, wire
 from durable_tracker.errors import QueueError
@@ -28,7 +29,6 @@ from durable_tracker.log import logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from pathlib import Path
 
     from durable_tracker.engines.queue import Queue
 
@@ -37,6 +37,7 @@ REQUEST_S: Final = 2.0
 FLUSH_S_MAX: Final = 3600.0
 KEYS_MAX: Final = 500
 """Events in one request: each is one transaction, which is done or not when the process is killed."""
+_KEYS_END: Final = 1 << 63  # SQLite has no others
 _CLIENTS_MAX: Final = 32
 _PAUSE_S: Final = 1.0
 _PASSING: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ECONNABORTED, errno.EINTR}
@@ -70,10 +71,11 @@ class Owner(Protocol):
 class _Listener:
     """A socket that listens, and the process that made it."""
 
-    def __init__(self, listening: socket.socket, path: Path) -> None:
+    def __init__(self, listening: socket.socket, path: Path, directory: Path) -> None:
         self.pid = os.getpid()
         self.socket = listening
         self.path = path
+        self.directory = directory
         status = os.fstat(listening.fileno())
         self.identity = (status.st_dev, status.st_ino)
 
@@ -90,87 +92,107 @@ class _Listener:
 
     def close(self) -> None:
         """Stop listening."""
+        is_own = self.pid == os.getpid()
+        if is_own:
+            with contextlib.suppress(OSError):
+                self.path.unlink(missing_ok=True)
         if not self._is_there():
-            self.socket.detach()
+            self.socket.detach()  # else it would close, once it is collected, what has the number now
             return
-        if self.pid != os.getpid():
+        if not is_own:
             os.close(self.socket.detach())  # shut down it would be the parent's as well
             return
-        with contextlib.suppress(OSError):
-            self.path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self.socket.shutdown(socket.SHUT_RDWR)  # which wakes the thread that waits; a close would not
         self.socket.close()
 
 
-_owners: dict[int, Owner] = {}
+class _Served(NamedTuple):
+    owner: Owner
+    directory: Path
+    """The queue dir, without links: it may be known by several names, and has one socket."""
+
+
+_owners: dict[int, _Served] = {}
 _listeners: dict[Path, _Listener] = {}
 _said: list[str] = []
-_making = _thread.allocate_lock()  # never waited for: a signal handler may open a queue
+_making: dict[str, object] = {}
+"""Who makes and closes sockets now, under "by". Never waited for: a signal handler may open a queue."""
 _clients = threading.Semaphore(_CLIENTS_MAX)
+_pid = os.getpid()
 
 
 def serve(owner: Owner) -> None:
     """Answer questions about a queue from now on. Raises nothing; may be called from a signal handler."""
     if not hasattr(socket, "AF_UNIX") or owner.queue.path is None:
         return
-    _owners[id(owner.queue)] = owner
-    # Whoever has the lock looks once more when it has given it back, so that none is forgotten.
-    while (directory := _without_listener()) is not None and _making.acquire(blocking=False):
+    if _pid != os.getpid():
+        _forget()  # a fork that ran no hooks
+    directory = Path(os.path.realpath(address.directory_of(owner.queue.path)))
+    _owners[id(owner.queue)] = _Served(owner, directory)
+    _settle()
+
+
+def withdraw(queue: Queue) -> None:
+    """Answer no more about a queue; it is about to be closed. Raises nothing."""
+    if _owners.pop(id(queue), None) is not None:
+        _settle()
+
+
+def _settle() -> None:
+    """Have a listener in each directory that has owners, and in no other."""
+    token = object()
+    # Whoever is at it looks once more when it is done, so that none is forgotten.
+    while (directory := _unsettled()) is not None:
         try:
-            _listen(directory)
-        except (OSError, RuntimeError, ValueError) as exc:
-            _owners_in(directory, forget=True)
+            if _making.setdefault("by", token) is not token:
+                return
+            if _owners_in(directory):
+                _listen(directory)
+            else:
+                _drop(directory)
+        except Exception as exc:  # noqa: BLE001 - also a lack of memory: an event is being tracked
+            for one in _owners_in(directory):
+                _owners.pop(id(one.queue), None)
             if not _said:
                 _said.append(str(exc))
                 fate = "events are taken and delivered as ever; commands cannot ask this process"
                 extra = {"queue": str(directory), "error": f"{type(exc).__name__}: {exc}", "fate": fate}
                 logger.warning("control.no_socket", extra=extra)
         finally:
-            _making.release()
+            # Not a lock, and no call: as one returns, a signal handler may raise.
+            if _making and _making["by"] is token:
+                del _making["by"]
 
 
-def withdraw(queue: Queue) -> None:
-    """Answer no more about a queue; it is about to be closed. Raises nothing."""
-    owner = _owners.pop(id(queue), None)
-    if owner is None or queue.path is None:
-        return
-    directory = address.directory_of(queue.path)
-    if not _owners_in(directory):
-        listener = _listeners.pop(directory, None)
-        if listener is not None:
-            listener.close()
+def _owners_in(directory: Path) -> list[Owner]:
+    return [one.owner for one in list(_owners.values()) if one.directory == directory]
 
 
-def _owners_in(directory: Path, *, forget: bool = False) -> list[Owner]:
-    found = [one for one in list(_owners.values()) if _directory_of(one) == directory]
-    if forget:
-        for one in found:
-            _owners.pop(id(one.queue), None)
-    return found
+def _unsettled() -> Path | None:
+    wanted = {one.directory for one in list(_owners.values())}
+    for directory in wanted:
+        listener = _listeners.get(directory)
+        if listener is None or not listener.is_ours():
+            return directory
+    return next((directory for directory in list(_listeners) if directory not in wanted), None)
 
 
-def _directory_of(owner: Owner) -> Path | None:
-    return None if owner.queue.path is None else address.directory_of(owner.queue.path)
-
-
-def _without_listener() -> Path | None:
-    for owner in list(_owners.values()):
-        directory = _directory_of(owner)
-        if directory is not None:
-            listener = _listeners.get(directory)
-            if listener is None or not listener.is_ours():
-                return directory
-    return None
+def _drop(directory: Path) -> None:
+    listener = _listeners.pop(directory, None)
+    if listener is not None:
+        listener.close()
 
 
 def _listen(directory: Path) -> None:
+    _drop(directory)  # one whose number was closed under it
     for path in address.sockets(directory):
         address.remove_if_stale(path)
     path = address.own_socket(directory)
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    listener = _Listener(listening, path)
+    listener = _Listener(listening, path, directory)
     try:
+        listening.settimeout(None)  # an application may have set another for all its sockets
         with contextlib.suppress(OSError):
             os.fchmod(listening.fileno(), stat.S_IRUSR | stat.S_IWUSR)  # before the bind, which gives it to the file
         path.unlink(missing_ok=True)  # of an earlier emitter of this process, that was interrupted
@@ -202,18 +224,18 @@ def _accept(listener: _Listener) -> None:
             connection.close()
             continue
         try:
-            _thread.start_new_thread(_answer, (connection, _clients))
+            _thread.start_new_thread(_answer, (connection, _clients, listener.directory))
         except (RuntimeError, MemoryError):
             _clients.release()
             connection.close()
 
 
-def _answer(connection: socket.socket, clients: threading.Semaphore) -> None:
+def _answer(connection: socket.socket, clients: threading.Semaphore, directory: Path) -> None:
     try:
         with connection:
             try:
                 request = wire.receive(connection, wire.REQUEST_SIZE_MAX, time.monotonic() + REQUEST_S)
-                answer = {"result": _result(request, connection)}
+                answer = {"result": _result(request, connection, directory)}
             except (wire.WireError, _RefusedError, QueueError) as exc:
                 answer = {"error": str(exc)}
             wire.send(connection, answer, time.monotonic() + REQUEST_S)
@@ -229,17 +251,17 @@ class _RefusedError(Exception):
     """A request that is not done; the text says why."""
 
 
-def _result(request: Mapping[str, Any], connection: socket.socket) -> Any:
+def _result(request: Mapping[str, Any], connection: socket.socket, directory: Path) -> Any:
     user = _user_of(connection)
     if user is not None and user != os.geteuid():
         raise _RefusedError(f"refused: this process belongs to user {os.geteuid()}, and the request came from {user}")
     command = request.get("command")
     if command == "stats" and "queue" not in request:
-        return [_told(owner) for owner in list(_owners.values())]
+        return [_told(owner) for owner in _owners_in(directory)]
     act = _COMMANDS.get(command) if isinstance(command, str) else None
     if act is None:
         raise _RefusedError(f"command: {command!r:.80} is not known; known are {', '.join(_COMMANDS)}")
-    for owner in list(_owners.values()):
+    for owner in _owners_in(directory):  # in another one a queue may be called the same
         if owner.queue.path is not None and address.queue_id(owner.queue.path) == request.get("queue"):
             return act(owner, request)
     raise _RefusedError(wire.NOT_HERE)
@@ -278,10 +300,14 @@ def _resume(owner: Owner, request: Mapping[str, Any]) -> bool:
     return True
 
 
+def _is_key(value: object) -> bool:
+    return type(value) is int and -_KEYS_END <= value < _KEYS_END
+
+
 def _keys(request: Mapping[str, Any]) -> list[int]:
     keys = request.get("keys")
-    if not isinstance(keys, list) or len(keys) > KEYS_MAX or not all(type(key) is int for key in keys):
-        raise _RefusedError(f"keys: must be a list of at most {KEYS_MAX} whole numbers")
+    if not isinstance(keys, list) or len(keys) > KEYS_MAX or not all(map(_is_key, keys)):
+        raise _RefusedError(f"keys: must be a list of at most {KEYS_MAX} whole numbers of 64 bits")
     return keys
 
 
@@ -312,12 +338,13 @@ _COMMANDS: Final[dict[str, Callable[[Owner, Mapping[str, Any]], Any]]] = {
 
 def _forget() -> None:
     """In a child: close what it inherited, which would keep clients waiting after the parent is gone."""
-    global _making, _clients
+    global _clients, _pid
     for listener in list(_listeners.values()):
         listener.close()
     _listeners.clear()
     _owners.clear()
-    _making, _clients = _thread.allocate_lock(), threading.Semaphore(_CLIENTS_MAX)
+    _making.clear()
+    _clients, _pid = threading.Semaphore(_CLIENTS_MAX), os.getpid()
 
 
 def _close_all() -> None:
