@@ -408,6 +408,27 @@ def test_a_signal_handler_that_raises_as_a_socket_is_made_leaves_the_next_one_fr
     assert sockets(tmp_path) == []
 
 
+def test_who_only_reads_leaves_a_stale_socket_where_it_is(tmp_path: Path) -> None:
+    with Emitter(NOBODY, name="shop", queue_dir=tmp_path, drain=False, control=False) as emitter:
+        emitter.put(EVENT)
+        stale = tmp_path / "control-4194305-5.sock"  # above the highest number that Linux gives out
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as one, address.short(stale) as name:
+            one.bind(name)
+        assert command("why", "--queue-dir", tmp_path).returncode == 3
+        assert sockets(tmp_path) == [stale]
+        assert command("pause", "--queue-dir", tmp_path).returncode == 3
+        assert sockets(tmp_path) == []
+
+
+def test_where_there_is_no_proc_a_stale_socket_is_known_by_its_number(tmp_path: Path) -> None:
+    gone, there = tmp_path / "control-4194305-0.sock", tmp_path / f"control-{os.getpid()}-0.sock"
+    for path in (gone, there):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as one, address.short(path) as name:
+            one.bind(name)
+        address.remove_if_stale(path)
+    assert sockets(tmp_path) == [there]
+
+
 @pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), MemoryError()])
 def test_without_a_thread_or_memory_for_it_events_are_taken_as_ever(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception

@@ -57,7 +57,7 @@ def remove_if_stale(path: Path) -> None:
     Both have to hold: one process may not see the other, as in containers, and one may be about to listen.
     """
     match = _NAME.fullmatch(path.name)
-    if match is None or _started_at(int(match[1])) == (int(match[2]) or None):
+    if match is None or _is_seen(int(match[1]), int(match[2])):
         return
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as one, short(path) as name:
         one.settimeout(0.1)
@@ -82,6 +82,18 @@ def short(path: Path) -> Iterator[str]:
         yield f"/proc/self/fd/{descriptor}/{path.name}"
     finally:
         os.close(descriptor)
+
+
+def _is_seen(pid: int, started_at: int) -> bool:
+    if started_at:
+        return _started_at(pid) == started_at
+    try:
+        os.kill(pid, 0)  # where there is no /proc
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
 
 
 def _started_at(pid: int) -> int | None:

@@ -1,4 +1,7 @@
-"""The other side: asks whoever has a queue open. It takes no lock, and writes nothing."""
+"""The other side: asks whoever has a queue open. It takes no lock, and writes nothing.
+
+But whoever has an owner act removes a socket of a process that is gone.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +54,8 @@ def ask(database: Path, command: str, *, answer_s: float = ANSWER_S, owner: int 
         try:
             answer = _exchange(path, request, answer_s)
         except ConnectionRefusedError:
-            address.remove_if_stale(path)
+            if command != "stats":  # who only reads writes nothing
+                address.remove_if_stale(path)
         except (OSError, wire.WireError, _AnotherUserError) as exc:
             reasons.append(_reason(path, exc))
         else:
@@ -123,7 +127,8 @@ def _reason(path: Path, exc: Exception) -> str:
 
 
 def _user_of(path: Path) -> str:
-    number = path.stat().st_uid
-    with contextlib.suppress(KeyError):
+    number: int | None = None
+    with contextlib.suppress(KeyError, OSError):  # nor may it be seen, or be there any more
+        number = path.stat().st_uid
         return pwd.getpwuid(number).pw_name
-    return str(number)
+    return "another user" if number is None else str(number)
