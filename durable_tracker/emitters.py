@@ -592,7 +592,7 @@ class Emitter(OfficialEmitter):
             # After the exit handler only a flush delivers: the interpreter would end amid the request.
             if self._settings.drain and not exit.has_begun():
                 opened.worker.start()
-            if self._settings.control:
+            if self._settings.control and not exit.has_begun():  # nobody would remove the socket
                 server.serve(opened)
             return opened
 
@@ -617,7 +617,11 @@ class Emitter(OfficialEmitter):
             finally:
                 if made is None:
                     queue.close()
-        server.serve(made)
+        if self._is_closed:  # meanwhile: whoever closed it may have seen only the old one
+            self._opened = None
+            made.close(0.0, drains=False)
+        else:
+            server.serve(made)
         opened.hand_over(keeps_transport=self._given_transport is not None)
         return True
 
@@ -645,13 +649,15 @@ class Emitter(OfficialEmitter):
             shutdown_timeout_s=self._settings.shutdown_timeout,
             close=functools.partial(_close_both, queue, transport),
         )
-        weakref.finalize(self, worker.retire).atexit = False
+        retiring = weakref.finalize(self, worker.retire)
+        retiring.atexit = False
         return Opened(
             queue,
             worker,
             transport,
             emitter=self._name,
             max_queue_bytes=self._settings.max_queue_bytes,
+            retiring=retiring,
             give=weakref.WeakMethod(self._hand_over),
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import _thread
 import contextlib
 import functools
+import gc
 import json
 import logging
 import os
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +27,10 @@ from processes import NOBODY, Child, Program, Site, wait_until
 from durable_tracker import Emitter
 from durable_tracker.collector import Collector, Fault
 from durable_tracker.control import address, client, server, wire
+from durable_tracker.engines.sqlite.engine import SqliteSource
+from durable_tracker.engines.sqlite.queue import SqliteQueue
+from durable_tracker.engines.sqlite.slots import Slot
+from durable_tracker.runtime import worker as workers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -263,6 +269,86 @@ def test_who_delivers_hands_nothing_over(tmp_path: Path) -> None:
         assert slot_of(emitter) == slot
 
 
+def test_who_leaves_delivery_to_a_drain_delivers_nothing_when_asked(tmp_path: Path, collector: Collector) -> None:
+    with Emitter(collector.url, name="shop", queue_dir=tmp_path, drain=False) as emitter:
+        emitter.put(EVENT)
+        assert client.ask(slot_of(emitter), "flush", timeout_s=5, answer_s=10) is False
+        client.ask(slot_of(emitter), "pause")
+        client.ask(slot_of(emitter), "resume")
+        time.sleep(0.5)
+        assert (collector.requests, emitter.stats().ledger.pending) == (0, 1)
+
+
+def test_a_queue_that_was_handed_over_is_kept_by_nobody(tmp_path: Path) -> None:
+    with Emitter(NOBODY, name="shop", queue_dir=tmp_path, drain=False) as emitter:
+        emitter.put(EVENT)
+        assert emitter._opened is not None
+        worker = weakref.ref(emitter._opened.worker)
+        assert client.ask(slot_of(emitter), "hand_over", answer_s=10) is True
+        wait_until(lambda: not gc.collect() or worker() is None)
+        assert worker() is None
+
+
+def test_an_emitter_that_is_closed_while_it_hands_over_keeps_no_queue(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Emitter(NOBODY, name="shop", queue_dir=tmp_path, drain=False) as emitter:
+        emitter.put(EVENT)
+        opens = SqliteSource.open
+
+        def opens_late(source: SqliteSource) -> SqliteQueue:
+            queue = opens(source)
+            emitter.close()
+            return queue
+
+        monkeypatch.setattr(SqliteSource, "open", opens_late)
+        emitter._hand_over()
+        assert emitter._opened is None
+        for number in (0, 1):
+            with SqliteQueue.take(Slot(tmp_path / "shop", number)):
+                pass
+        assert sockets(tmp_path) == []
+
+
+def test_a_pause_that_only_begins_leaves_the_worker_alive(tmp_path: Path, collector: Collector) -> None:
+    """The first half of `Worker.pause`, as another thread sees it."""
+    with Emitter(collector.url, name="shop", queue_dir=tmp_path, linger=0) as emitter:
+        emitter.put(EVENT)
+        assert emitter.flush(10)
+        assert emitter._opened is not None
+        worker = emitter._opened.worker
+        collector.outage = Fault(status=503)
+        emitter.put(EVENT)
+        wait_until(lambda: emitter.stats().state == "backing_off")
+        worker.is_paused = True
+        worker._signals.put(None)
+        time.sleep(0.2)
+        collector.outage = None
+        worker.resume()
+        wait_until(lambda: emitter.stats().ledger.pending == 0)
+
+
+def test_of_many_paused_emitters_that_were_dropped_not_all_are_kept(tmp_path: Path, collector: Collector) -> None:
+    """Each has a thread and open files; its events are on disk."""
+    for number in range(20):
+        emitter = Emitter(collector.url, name=f"shop{number}", queue_dir=tmp_path, linger=0)
+        emitter.put(EVENT)
+        assert emitter.flush(10)
+        client.ask(slot_of(emitter), "pause")
+        emitter.put(EVENT)
+        del emitter
+    gc.collect()
+    try:
+        wait_until(lambda: len(client.stats_in(tmp_path)[0]) <= 16)
+        assert len(client.stats_in(tmp_path)[0]) > 1
+    finally:
+        for worker in list(workers._retired.values()):
+            worker.stop()
+            worker.join(5)
+            worker._close_retired()
+    assert sockets(tmp_path) == []
+
+
 def test_in_another_queue_dir_a_queue_may_be_called_the_same(tmp_path: Path) -> None:
     """What is asked at one socket is about the queues of its dir alone: a purge would remove events of the other."""
     with ExitStack() as stack:
@@ -406,6 +492,14 @@ def test_a_signal_handler_that_raises_as_a_socket_is_made_leaves_the_next_one_fr
         other.put(EVENT)
         assert [client.ask(slot_of(emitter), "stats")["emitter"] for emitter in (one, other)] == ["a", "b"]
     assert sockets(tmp_path) == []
+
+
+def test_a_put_after_the_exit_handler_leaves_no_socket(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    with Child(site, Program("put_after_the_exit_handler")) as child:
+        assert child.process.wait(30) == 0
+    assert site.ledger().pending == 2
+    assert sockets(site.queue_dir) == []
 
 
 def test_who_only_reads_leaves_a_stale_socket_where_it_is(tmp_path: Path) -> None:

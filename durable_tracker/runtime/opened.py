@@ -33,6 +33,8 @@ class Opened:
     """The emitter's name."""
     max_queue_bytes: int
     """The bound of the queue."""
+    retiring: weakref.finalize[..., Any]
+    """Retires the worker when the emitter is gone."""
     give: weakref.WeakMethod[Callable[[], bool]]
     """The emitter's way to hand the queue over: nothing here keeps the emitter from being collected."""
     evicting: Evicting | None = field(init=False)
@@ -74,7 +76,8 @@ class Opened:
 
     def resume(self) -> None:
         """Deliver again."""
-        self.worker.start()
+        if self.worker.drains:
+            self.worker.start()
         self.worker.resume()
 
     def asked_to_hand_over(self) -> bool:
@@ -85,10 +88,14 @@ class Opened:
     def hand_over(self, *, keeps_transport: bool) -> None:
         """Close the queue, so that somebody else can deliver it."""
         server.withdraw(self.queue)
-        self.worker.stop()
+        self._stop()
         self.queue.close()
         if not keeps_transport:
             self.transport.close()
+
+    def _stop(self) -> None:
+        self.worker.stop()
+        self.retiring.detach()  # which keeps the worker for as long as the emitter lasts
 
     def announce(self) -> None:
         """Wake the worker if enough was put for that."""
@@ -96,9 +103,11 @@ class Opened:
             self.worker.wake()
 
     def flush(self, timeout_s: float | None) -> bool:
-        """Deliver now; see `Worker.flush`."""
+        """Deliver now; see `Worker.flush`. Where a drain delivers: only look."""
         if self.queue.is_empty():
             return True
+        if not self.worker.drains:
+            return False
         self.worker.start()
         return self.worker.flush(timeout_s)
 
@@ -117,7 +126,7 @@ class Opened:
                 worker.start()  # which it is, unless the queue was opened after the exit handler
             if worker.has_started and worker.state.state in ("idle", "sending"):
                 worker.flush(timeout_s)
-        worker.stop()
+        self._stop()
         worker.join(deadline - time.monotonic())
         is_empty = False
         with contextlib.suppress(QueueError):
@@ -132,7 +141,7 @@ class Opened:
     def leave(self) -> None:
         """Give up a queue that was closed under this process, with the transport's sockets."""
         server.withdraw(self.queue)
-        self.worker.stop()
+        self._stop()
         self.queue.leave()
         forget = getattr(self.transport, "forget", None)
         if forget is not None:

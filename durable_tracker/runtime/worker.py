@@ -54,6 +54,7 @@ class Worker:
         wake_at: the number of puts from which on a put has to call `wake`.
         why_stopped: why no thread runs that should, None if one does or none should.
         is_paused: whether it was asked to deliver nothing for now.
+        drains: whether it delivers at all.
     """
 
     def __init__(
@@ -85,7 +86,7 @@ class Worker:
         self._linger_s = linger_s
         self._gather = gather
         self._source = source
-        self._drains = drains
+        self.drains = drains
         self._shutdown_timeout_s = shutdown_timeout_s
         self._close = close or queue.close
         self._is_retired = False
@@ -290,8 +291,8 @@ class Worker:
         """Return whether the emitter is gone, and nothing is left to wait for."""
         if not self._is_retired:
             return False
-        is_waiting = self.state.state in ("backing_off", "blocked") or self._error is not None
-        self._gives_up = self._gives_up or not self._drains or (is_waiting and len(_retired) > _RETIRED_MAX)
+        is_waiting = self.is_paused or self.state.state in ("backing_off", "blocked") or self._error is not None
+        self._gives_up = self._gives_up or not self.drains or (is_waiting and len(_retired) > _RETIRED_MAX)
         if self._gives_up:
             return True
         try:
@@ -362,10 +363,10 @@ class Worker:
         if result is Result.EMPTY:
             self._rounds_to_the_end = self._rounds
         self._tell()
-        if result is Result.STOPPED and not self._is_over() and self._pauses == pauses:
-            raise QueueClosedError(f"{self._queue.name} was closed under the worker")
-        if self._pauses != pauses:
+        if self.is_paused or self._pauses != pauses:  # both: one that only begins is not in the number yet
             return
+        if result is Result.STOPPED and not self._is_over():
+            raise QueueClosedError(f"{self._queue.name} was closed under the worker")
         if not self._is_stopped and time.monotonic() >= self._next_adoption:
             self._adopt(seen)
         if isinstance(self._queue, Shrinking):
