@@ -198,7 +198,18 @@ class Connection:
         Raises:
             KeyTakenError: one of the keys exists.
         """
-        self._call(_insert_sql(len(values) // 2), values)
+        sql = _insert_sql(len(values) // 2)
+        with self.lock:
+            raw, held = self._raw, self._held_wal
+            if raw is None or raw.in_transaction or not (held is None or held.is_ours()):
+                raw = self._ready()  # looks at all descriptors, and each look lets another thread have its turn
+            try:
+                raw.execute(sql, values)
+            except sqlite3.Error as exc:
+                error = self._failed(exc)
+            else:
+                return
+        raise error
 
     def script(self, statements: str) -> None:
         """Run statements as one transaction: all or nothing."""
