@@ -115,13 +115,13 @@ def read_wal(path: Path) -> Wal:
         computed, stored = _sums(content, place, order, altered)
         is_chained = is_chained and altered is None and computed == stored and content[start + 8 : start + 16] == salts
         is_chained = is_chained and len(frames) == place
-        is_continued = computed != stored and _continues(content, place, count, order, computed)
+        is_continued = computed != stored and _continues(content, place, count, order, computed, salts)
         altered = computed if is_continued else None
         is_whole = computed == stored or is_continued
         # Where the header of the frame before is lost, nothing can be computed. Then the one behind tells: it is
         # written after this one is.
         is_behind_a_gap = place > 0 and (not frames or frames[-1].place != place - 1)
-        is_whole = is_whole or (is_behind_a_gap and _continues(content, place, count, order, stored))
+        is_whole = is_whole or (is_behind_a_gap and _continues(content, place, count, order, stored, salts))
         image = content[start + _FRAME_HEADER_SIZE : start + FRAME_SIZE]
         frames.append(Frame(place, page, size != 0, is_whole, image))
         if is_chained and size:
@@ -139,11 +139,17 @@ def _sums(content: bytes, place: int, order: str, before: _Sums | None) -> tuple
     return _checksum(covered, order, before), _PAIRS.unpack_from(content, start + 16)
 
 
-def _continues(content: bytes, place: int, count: int, order: str, computed: _Sums) -> bool:
-    """Return whether the next frame continues the checksum as computed: then only the stored one was altered."""
+def _continues(content: bytes, place: int, count: int, order: str, computed: _Sums, salts: bytes) -> bool:
+    """Return whether the next frame continues the checksum as computed: then only the stored one was altered.
+
+    The next frame has to be of this generation. Where a power failure kept no more of a frame than its header, over a
+    frame of the generation before that has the same page, the rest of that generation continues it.
+    """
     if place + 1 >= count:
         return False
     start = _HEADER_SIZE + (place + 1) * FRAME_SIZE
+    if not _is_near(content[start + 8 : start + 16], salts):
+        return False
     covered = content[start : start + 8] + content[start + _FRAME_HEADER_SIZE : start + FRAME_SIZE]
     return _checksum(covered, order, computed) == _PAIRS.unpack_from(content, start + 16)
 
