@@ -242,7 +242,7 @@ def judge(slot: Slot, history: History, losable: set[int], hit: Hit, tally: Tall
             numbers[number_of(content)] += 1
         except ValueError as exc:
             wrong.append(f"altered: {exc}")
-    required = set(history.stored) - set(history.sent)
+    required = set(history.stored) - set(history.sent) - history.purging
     lost = required - set(numbers)
     tally.lost_on_page += len(lost & losable)
     afterwards = numbers.pop(AFTERWARDS, 0)
