@@ -30,6 +30,7 @@ from durable_tracker.commands.options import (
     add_setting_options,
     add_slot_options,
     chosen_places,
+    endpoint_of,
     header,
     option_of,
     seconds,
@@ -42,7 +43,6 @@ from durable_tracker.delivery.policy import Delivery, Result
 from durable_tracker.delivery.state import DeliverySettings, DeliveryState
 from durable_tracker.engines.queue import Ledger, Shrinking
 from durable_tracker.errors import ConfigurationError, QueueError, SlotBusyError
-from durable_tracker.protocol.endpoint import PATHS, Endpoint
 from durable_tracker.settings.record import on_record, sender_of
 from durable_tracker.settings.table import ARGUMENTS
 
@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 
     from durable_tracker.engines.engine import Place
     from durable_tracker.engines.queue import Queue
+    from durable_tracker.protocol.endpoint import Endpoint
 
 PATIENCE_S: Final = 60.0
 """Without `--timeout`, give up on a collector after this long without a delivery."""
@@ -275,7 +276,7 @@ class SlotDrain:
             self.is_over = True
             self.why = f"to be sent by {sender}: left to an emitter that sends by it, or to --as-http"
             return
-        endpoint = _endpoint(queue, self._name, self._args)
+        endpoint = endpoint_of(queue.origin, self._name, self._args.to, self._args.method)
         self.address = endpoint.identity
         if self.address in troubled:
             return
@@ -486,17 +487,6 @@ def _delivery(
         hold=hold_of(endpoint.identity),
         about={"collector": endpoint.identity},
     )
-
-
-def _endpoint(queue: Queue, name: str, args: argparse.Namespace) -> Endpoint:
-    recorded = Endpoint.on_record(queue.origin)
-    method = args.method or (recorded.method if recorded else "post")
-    if args.to is not None:
-        return Endpoint.parse(args.to, method=method)
-    if recorded is None:
-        raise ConfigurationError(f"{name} has no collector on record: name one with --to")
-    # A user is on record, a password is not: half of the credentials would be refused, so --header has to bring them.
-    return Endpoint.parse(recorded.public_url.removesuffix(PATHS[recorded.method]), method=method)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

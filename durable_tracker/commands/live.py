@@ -1,4 +1,4 @@
-"""Commands that ask whoever has a queue open: why, pause, resume, flush. And probe, which asks the collector."""
+"""Commands that ask a queue's owner: why, pause, resume, flush, hand-over. And probe, which asks the collector."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from durable_tracker.commands.exit_codes import Exit
-from durable_tracker.commands.options import add_slot_options, header, places_to_look_at, seconds
+from durable_tracker.commands.options import add_slot_options, endpoint_of, header, places_to_look_at, seconds
 from durable_tracker.commands.output import complain, hand_out, json_line, say
 from durable_tracker.commands.status import command_of, duration, look_at
 from durable_tracker.control import client
 from durable_tracker.delivery.http_transport import HttpTransport
 from durable_tracker.delivery.retry import Outcome, classify
 from durable_tracker.errors import ConfigurationError, QueueError
-from durable_tracker.protocol.endpoint import PATHS, Endpoint
 from durable_tracker.protocol.fields import PAYLOAD_DATA_SCHEMA
 
 if TYPE_CHECKING:
@@ -35,8 +34,6 @@ _COMMANDS: Final = {
     "hand-over": "let live owners that deliver nothing (`drain=False`) leave a queue to a drain, and go on in another",
     "probe": "send one request to the collector of each queue, and print what it answers; nothing leaves a queue",
 }
-
-
 _OWNERS_ONLY: Final = {"pause", "resume", "flush", "hand-over"}
 
 
@@ -175,7 +172,7 @@ def _hand_over(one: Seen, args: argparse.Namespace) -> Exit:
         say(f"{one.place.label}: handed over; `durable-tracker drain` sends what is there")
         return Exit.EMPTY
     say(f"{one.place.label}: not handed over: it is empty, or its owner delivers it")
-    return Exit.EMPTY
+    return Exit.BACKLOG
 
 
 # ── probe ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -185,7 +182,7 @@ def _probe(one: Seen, args: argparse.Namespace) -> Exit:
     if one.view is None:
         complain(f"{one.place.name}: {one.error}")
         return Exit.UNREADABLE
-    endpoint = _endpoint(one, args)
+    endpoint = endpoint_of(one.view.origin, one.place.label, args.to)
     oldest = None if args.empty else one.view.oldest
     what = "a request without events" if oldest is None else f"the oldest event ({len(oldest.payload):,} bytes)"
     if oldest is None and endpoint.method == "get":
@@ -218,15 +215,6 @@ _MEANINGS: Final = {
     Outcome.BLOCKED: "it refuses this client or this address: look at the address, the credentials and the proxies",
     Outcome.OUTAGE: "events wait, and are tried again",
 }
-
-
-def _endpoint(one: Seen, args: argparse.Namespace) -> Endpoint:
-    recorded = Endpoint.on_record(one.view.origin) if one.view is not None else None
-    if args.to is not None:
-        return Endpoint.parse(args.to, method=recorded.method if recorded else "post")
-    if recorded is None:
-        raise ConfigurationError(f"{one.place.label}: no collector is on record: name one with --to")
-    return Endpoint.parse(recorded.public_url.removesuffix(PATHS[recorded.method]), method=recorded.method)
 
 
 _ACTS: Final[dict[str, Callable[[Seen, argparse.Namespace], Exit]]] = {

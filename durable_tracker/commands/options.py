@@ -13,11 +13,12 @@ from durable_tracker.commands.output import complain
 from durable_tracker.engines.addresses import engine_of, is_address
 from durable_tracker.engines.sqlite.engine import places_at
 from durable_tracker.errors import ConfigurationError, QueueError, SlotBusyError
+from durable_tracker.protocol.endpoint import PATHS, Endpoint
 from durable_tracker.settings import checks
 from durable_tracker.settings.table import ARGUMENTS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from durable_tracker.engines.engine import Place
     from durable_tracker.settings.checks import Check
@@ -107,6 +108,28 @@ def for_each_place(args: argparse.Namespace, act: Callable[[Place], None], *, ha
             complain(exc)
             code = max(code, Exit.UNREADABLE)
     return code
+
+
+def endpoint_of(origin: Mapping[str, str], where: str, to: str | None, method: str | None = None) -> Endpoint:
+    """Return where a queue's events go: to the collector that was named, else to the one on record.
+
+    Args:
+        origin: what the queue has on record.
+        where: the queue, for the message.
+        to: the address that was named.
+        method: the method that was named.
+
+    Raises:
+        ConfigurationError: none was named, and none is on record.
+    """
+    recorded = Endpoint.on_record(origin)
+    method = method or (recorded.method if recorded else "post")
+    if to is not None:
+        return Endpoint.parse(to, method=method)
+    if recorded is None:
+        raise ConfigurationError(f"{where} has no collector on record: name one with --to")
+    # A user is on record, a password is not: half of the credentials would be refused, so --header has to bring them.
+    return Endpoint.parse(recorded.public_url.removesuffix(PATHS[recorded.method]), method=method)
 
 
 def add_setting_options(parser: argparse.ArgumentParser, names: Sequence[str], on_record: str) -> None:

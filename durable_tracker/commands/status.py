@@ -14,10 +14,10 @@ from durable_tracker.commands.options import add_slot_options, count, option_of,
 from durable_tracker.commands.output import complain, hand_out, json_line
 from durable_tracker.control import client
 from durable_tracker.control.address import directory_of, queue_id
-from durable_tracker.delivery.batches import device_time_ms
 from durable_tracker.engines.queue import FATES
 from durable_tracker.errors import ConfigurationError, QueueError
 from durable_tracker.protocol.endpoint import Endpoint
+from durable_tracker.runtime.stats import age_s
 
 if TYPE_CHECKING:
     import argparse
@@ -72,9 +72,7 @@ class Seen:
     @property
     def oldest_age_s(self) -> float | None:
         """Seconds since the oldest pending event was tracked, None if none is, or it has no time."""
-        oldest = self.view.oldest if self.view is not None else None
-        tracked_ms = None if oldest is None else device_time_ms(oldest.payload)
-        return None if tracked_ms is None else max(time.time() - tracked_ms / 1000, 0.0)
+        return age_s(self.view.oldest) if self.view is not None else None
 
     @property
     def collector(self) -> str | None:

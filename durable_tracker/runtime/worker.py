@@ -438,8 +438,8 @@ class Worker:
         slice_end = time.monotonic() + ADOPTION_SLICE_S
 
         def is_over() -> bool:
-            is_to_go_on = not (self._is_stopped or self.is_paused)
-            return not is_to_go_on or (self._has_news(seen) and time.monotonic() >= slice_end)
+            must_stop = self._is_stopped or self.is_paused
+            return must_stop or (self._has_news(seen) and time.monotonic() >= slice_end)
 
         for place in self._source.orphans():
             if is_over():
