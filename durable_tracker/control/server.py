@@ -36,7 +36,7 @@ REQUEST_S: Final = 2.0
 """How long a client may take for its request, or to take its answer."""
 FLUSH_S_MAX: Final = 3600.0
 KEYS_MAX: Final = 500
-"""Events in one request: each is one transaction, which is done or not when the process is killed."""
+"""In one request. To purge them is one transaction, to requeue them one each: done or not if the process is killed."""
 _KEYS_END: Final = 1 << 63  # SQLite has no others
 _CLIENTS_MAX: Final = 32
 _PAUSE_S: Final = 1.0
